@@ -1,0 +1,53 @@
+"""From exit states to logits: the one LM head, applied to many exits in chunks of bounded size.
+
+All L exits of a batch through the head at once would be L*B*T*V numbers. The head is applied to `chunk_tokens` tokens
+of one exit at a time instead, and its weight stays gathered in between when it is sharded by FSDP.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+
+
+def exit_name(exit_layer: int) -> str:
+    """The name of an exit in metrics and files: `exit_03` is after 3 blocks, i.e. the output of layer l = 2."""
+    return f"exit_{exit_layer:02d}"
+
+
+def chunk_bounds(n_exits: int, n_tokens: int, chunk_tokens: int) -> Iterator[tuple[int, int, int]]:
+    """(exit index, first token, one past the last token) of every chunk, exit by exit."""
+    for x in range(n_exits):
+        for start in range(0, n_tokens, chunk_tokens):
+            yield x, start, min(start + chunk_tokens, n_tokens)
+
+
+@contextmanager
+def gathered_head(lm_head: nn.Module) -> Iterator[None]:
+    """Keep a sharded head's weight gathered, and its gradient unreduced, while chunks go through it.
+
+    One all-gather and one reduce-scatter for all chunks. The caller switches the gradient sync on again for its last
+    chunk (`sync_last_chunk`). The flags are restored when an exception passes.
+    """
+    if not isinstance(lm_head, FSDPModule):
+        yield
+        return
+    lm_head.set_reshard_after_forward(False, recurse=False)
+    lm_head.set_reshard_after_backward(False, recurse=False)
+    lm_head.set_requires_gradient_sync(False, recurse=False)
+    lm_head.unshard()
+    try:
+        yield
+    finally:
+        lm_head.set_reshard_after_forward(True, recurse=False)
+        lm_head.set_reshard_after_backward(True, recurse=False)
+        lm_head.set_requires_gradient_sync(True, recurse=False)
+        lm_head.reshard()
+
+
+def sync_last_chunk(lm_head: nn.Module) -> None:
+    """Let the next backward through a sharded head reduce the gradients of all chunks so far."""
+    if isinstance(lm_head, FSDPModule):
+        lm_head.set_requires_gradient_sync(True, recurse=False)

@@ -1,0 +1,82 @@
+"""Layer dropout per sample: which rows of the batch a block keeps, and the block run on those rows alone.
+
+Paper, equation 1: x_{l+1} = x_l + M(p_{l,t}) f_l(x_l), one M per sample and layer, over the whole block. The kept rows
+are a pure function of (seed, step, micro_batch, layer): nothing to checkpoint, the same after a resume, under
+activation-checkpoint recomputation and on every data-parallel rank. The last is what keeps ranks in step: all skip the
+same number of rows, and all skip a whole layer together (paper, section 4.1).
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+import numpy as np
+import torch
+
+
+class Sampling(StrEnum):
+    """How rows are drawn; both keep each row with probability 1 - p."""
+
+    bernoulli = "bernoulli"
+    """Each row on its own, as in the paper."""
+    stratified = "stratified"
+    """floor(pB) rows are dropped, or one more: few shapes occur, so torch.compile keeps its cache."""
+
+
+def kept_rows(
+    seed: int, step: int, micro_batch: int, layer: int, p: float, batch_size: int, sampling: Sampling
+) -> torch.Tensor | None:
+    """The rows of a batch that pass through a layer.
+
+    Args:
+        seed: of the run, at least 0.
+        step: optimizer steps completed, t.
+        micro_batch: index of the gradient-accumulation micro-batch within the step.
+        layer: l, from 0.
+        p: probability that a row skips the layer, in [0, 1).
+        batch_size: rows B in the local micro-batch.
+        sampling: how rows are drawn.
+
+    Returns:
+        Ascending row indices, int64 on the CPU, possibly none at all; or None when every row is kept.
+    """
+    if p == 0.0:
+        return None
+    rng = np.random.default_rng((seed, step, micro_batch, layer))
+    if sampling is Sampling.stratified:
+        expected = p * batch_size
+        n_dropped = int(expected) + (rng.random() < expected - int(expected))
+        rows = np.sort(rng.permutation(batch_size)[n_dropped:])
+    else:
+        rows = np.flatnonzero(rng.random(batch_size) >= p)
+    return None if len(rows) == batch_size else torch.from_numpy(rows)
+
+
+def run_on_kept_rows(
+    block: Callable[..., torch.Tensor],
+    x: torch.Tensor,
+    kept: torch.Tensor | None,
+    positions: torch.Tensor | None = None,
+    branch_scale: float = 1.0,
+) -> torch.Tensor:
+    """x_{l+1} from x_l: gather the kept rows, run the block on them, scatter the result back.
+
+    The gather is outside the block, so that FSDP, torch.compile and activation checkpointing see an ordinary call; with
+    no row kept the block is not called at all.
+
+    Args:
+        block: called as block(x, attention_masks, positions) and returning x + f(x).
+        x: [B, T, D].
+        kept: row indices on x's device, or None for all rows.
+        positions: [B, T] or None; gathered with the same index.
+        branch_scale: 1, or 1/(1-p) for inverse-keep rescaling of f.
+    """
+    if kept is None:
+        out = block(x, None, positions)
+        return out if branch_scale == 1.0 else torch.lerp(x, out, branch_scale)
+    if kept.numel() == 0:
+        return x
+    x_kept = x.index_select(0, kept)
+    out = block(x_kept, None, None if positions is None else positions.index_select(0, kept))
+    if branch_scale != 1.0:
+        out = torch.lerp(x_kept, out, branch_scale)
+    return x.index_copy(0, kept, out)

@@ -1,0 +1,56 @@
+"""The LayerSkip Llama: torchtitan's Llama 3 decoder, whose forward can leave at several layers and skip rows.
+
+Letters: B rows (sequences) of the micro-batch, T tokens in a row, D width, L layers, X exits asked for, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torchtitan.models.llama3.model import Llama3Model
+
+from models.layer_dropout import run_on_kept_rows
+
+
+class LayerSkipLlama(Llama3Model):
+    """Llama 3 with exits. Parameters, names, sharding and checkpoints are those of torchtitan's decoder."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(Llama3Model.Config):
+        """As torchtitan's; declared anew so that it builds this class."""
+
+    def forward(  # type: ignore[override]  # two more options than the base class
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor | None = None,
+        *,
+        exits: Sequence[int] | None = None,
+        kept_rows: Sequence[torch.Tensor | None] | None = None,
+        branch_scales: Sequence[float] | None = None,
+    ) -> torch.Tensor:
+        """Run the blocks and return the normed hidden states, or the logits, of the asked exits.
+
+        Args:
+            tokens: [B, T] int64.
+            positions: [B, T] int64, or None for 0..T-1 in each row.
+            exits: ascending layer indices l whose output x_{l+1} is wanted; None: the last layer alone. Blocks above
+                the highest of them are not run.
+            kept_rows: for each layer, the rows that pass through it (see models.layer_dropout); None: no dropout.
+            branch_scales: for each layer, what its branch is multiplied with; None: 1.
+
+        Returns:
+            [X*B, T, D], exit by exit, after the final norm (applied once, over the stack: norm and head are one FSDP
+            unit); or [X*B, T, V] through the head, unless the loss has taken the head over (`_skip_lm_head`).
+        """
+        blocks = list(self.layers.values())
+        exits = (len(blocks) - 1,) if exits is None else exits
+        x = self.tok_embeddings(tokens)
+        hidden = []
+        for layer, block in enumerate(blocks[: exits[-1] + 1]):
+            kept = None if kept_rows is None else kept_rows[layer]
+            scale = 1.0 if branch_scales is None else branch_scales[layer]
+            x = run_on_kept_rows(block, x, kept, positions, scale)
+            if layer in exits:
+                hidden.append(x)
+        h = self.norm(hidden[0] if len(hidden) == 1 else torch.cat(hidden))
+        return h if self._skip_lm_head else self.lm_head(h)

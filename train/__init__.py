@@ -1,0 +1,1 @@
+"""Training: the recipe (schedules, curricula, loss), its configuration, and the loop on torchtitan's Trainer."""

@@ -1,0 +1,266 @@
+"""The configuration of a training run: one typed dataclass per section, and the checks that need several of them."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from data.config import DataConfig
+from models.config import ModelConfig
+from train.curriculum import EarlyExitConfig
+from train.dropout_schedule import LayerDropoutConfig
+from train.exit_weights import first_step_without_weight
+
+MISSING: Any = "???"
+
+
+class Precision(StrEnum):
+    """What the forward and backward compute in; parameters, gradients and optimizer states are fp32."""
+
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+class Decay(StrEnum):
+    """Shape of the learning rate's decay."""
+
+    cosine = "cosine"
+    linear = "linear"
+    sqrt = "sqrt"
+
+
+class Recompute(StrEnum):
+    """What activation checkpointing recomputes in the backward."""
+
+    none = "none"
+    selective = "selective"
+    full = "full"
+
+
+class WandbMode(StrEnum):
+    """Where a W&B run goes."""
+
+    offline = "offline"
+    """Into the run folder; `wandb sync` uploads it later."""
+    online = "online"
+    disabled = "disabled"
+
+
+def _require(holds: bool, key: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"{key}={value}: {allowed}")
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """Steps, batches and numerics."""
+
+    steps: int = MISSING
+    """Optimizer steps of the whole run, T."""
+    seq_len: int = MISSING
+    """Tokens in a row."""
+    global_batch_size: int = MISSING
+    """Rows per optimizer step, over all ranks and micro-batches."""
+    local_batch_size: int = MISSING
+    """Rows per rank and micro-batch."""
+    seed: int = 0
+    """Of the initial weights, the order of the data and the dropped rows."""
+    precision: Precision = Precision.bf16
+    """Of the forward and backward pass."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this global norm."""
+    log_every: int = 10
+    """Steps between two lines of training metrics."""
+    loss_chunk_tokens: int = 2048
+    """Tokens that go through the LM head at a time, which bounds the logits in memory."""
+    compile: bool = False
+    """torch.compile each block and the loss; wants layer_dropout.sampling=stratified, so that few shapes occur."""
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "seq_len", "global_batch_size", "local_batch_size", "log_every", "loss_chunk_tokens"):
+            _require(getattr(self, key) >= 1, f"train.{key}", getattr(self, key), "must be at least 1")
+        _require(self.seed >= 0, "train.seed", self.seed, "must be at least 0")
+        _require(self.max_grad_norm > 0, "train.max_grad_norm", self.max_grad_norm, "must be above 0")
+
+
+@dataclass(kw_only=True)
+class OptimizerConfig:
+    """AdamW. Norm weights are not decayed."""
+
+    lr: float = MISSING
+    """Peak learning rate."""
+    beta1: float = 0.9
+    """Decay of the mean of the gradients."""
+    beta2: float = 0.95
+    """Decay of the mean of their squares."""
+    eps: float = 1e-8
+    """Added to the root of the latter."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay."""
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, "optimizer.lr", self.lr, "must be above 0")
+        for key in ("beta1", "beta2"):
+            _require(0 <= getattr(self, key) < 1, f"optimizer.{key}", getattr(self, key), "must be at least 0, below 1")
+        _require(self.eps > 0, "optimizer.eps", self.eps, "must be above 0")
+        _require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "must be at least 0")
+
+
+@dataclass(kw_only=True)
+class LRSchedulerConfig:
+    """Linear warm-up, an optional plateau, decay."""
+
+    warmup_steps: int = 0
+    """Steps of linear warm-up from 0."""
+    decay: Decay = Decay.cosine
+    """Shape of the decay."""
+    decay_ratio: float | None = None
+    """Share of the steps that decay, at the end, after a plateau; null: all steps after the warm-up."""
+    min_lr_factor: float = 0.1
+    """Final learning rate as a share of the peak."""
+
+    def __post_init__(self) -> None:
+        _require(self.warmup_steps >= 0, "lr_scheduler.warmup_steps", self.warmup_steps, "must be at least 0")
+        ratio = self.decay_ratio
+        _require(ratio is None or 0 < ratio <= 1, "lr_scheduler.decay_ratio", ratio, "must be above 0, at most 1")
+        factor = self.min_lr_factor
+        _require(0 <= factor <= 1, "lr_scheduler.min_lr_factor", factor, "must lie in 0..1")
+
+
+@dataclass(kw_only=True)
+class ParallelismConfig:
+    """Data parallelism: FSDP2 within `shard` ranks, replicas of that (HSDP) over `replicate` groups."""
+
+    replicate: int = 1
+    """Groups of ranks that hold the same shards."""
+    shard: int | None = None
+    """Ranks that share one copy of the model; null: all ranks of a group."""
+
+    def __post_init__(self) -> None:
+        _require(self.replicate >= 1, "parallelism.replicate", self.replicate, "must be at least 1")
+        _require(self.shard is None or self.shard >= 1, "parallelism.shard", self.shard, "must be null or at least 1")
+
+
+@dataclass(kw_only=True)
+class ActivationCheckpointConfig:
+    """Trade of compute for activation memory."""
+
+    mode: Recompute = Recompute.none
+    """What is recomputed."""
+
+
+@dataclass(kw_only=True)
+class CheckpointConfig:
+    """DCP checkpoints in <run_dir>/checkpoint/step-N; the last step is always saved."""
+
+    every: int = 500
+    """Steps between two checkpoints."""
+    keep: int = 2
+    """Newest checkpoints that are kept; 0 keeps all."""
+    async_save: bool = False
+    """Write in the background while training goes on."""
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 1, "checkpoint.every", self.every, "must be at least 1")
+        keeps = self.keep == 0 or self.keep >= 2
+        _require(keeps, "checkpoint.keep", self.keep, "must be 0 (all) or at least 2 (one may be half written)")
+
+
+@dataclass(kw_only=True)
+class ValidationConfig:
+    """Loss, perplexity, bits per byte and agreement with the last layer, on held-out text, at every exit."""
+
+    every: int = 500
+    """Steps between two validations; the last step is always validated."""
+    tokens: int = 131072
+    """Held-out tokens of a validation during training, spread over the text; rounded up to whole rows."""
+    final_tokens: int | None = None
+    """The same after the last step; null: all of the held-out text."""
+    exit_layers: list[int] = field(default_factory=list)
+    """Exits to validate, in blocks after which to leave, 1..n_layers; empty: every one. The last is always there."""
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 1, "validation.every", self.every, "must be at least 1")
+        _require(self.tokens >= 1, "validation.tokens", self.tokens, "must be at least 1")
+        final = self.final_tokens
+        _require(final is None or final >= 1, "validation.final_tokens", final, "must be null or at least 1")
+
+
+@dataclass(kw_only=True)
+class WandbConfig:
+    """Weights & Biases."""
+
+    mode: WandbMode = WandbMode.offline
+    """Where the run goes."""
+    project: str = "layerskip"
+    """Project of the run."""
+    entity: str | None = None
+    """User or team; null: the login's default."""
+
+
+@dataclass(kw_only=True)
+class PretrainConfig:
+    """Everything about a training run. Experiments choose groups and set run-level values of it."""
+
+    recipe: str = MISSING
+    """Name of the recipe; part of the run folder."""
+    run_dir: str = MISSING
+    """Folder of the run: configuration, metrics, checkpoints, plots. The same folder again continues the run."""
+    model: ModelConfig = MISSING
+    data: DataConfig = MISSING
+    layer_dropout: LayerDropoutConfig = MISSING
+    early_exit: EarlyExitConfig = MISSING
+    train: TrainConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    lr_scheduler: LRSchedulerConfig = MISSING
+    parallelism: ParallelismConfig = MISSING
+    activation_checkpoint: ActivationCheckpointConfig = MISSING
+    checkpoint: CheckpointConfig = MISSING
+    validation: ValidationConfig = MISSING
+    wandb: WandbConfig = MISSING
+
+
+def check_together(config: PretrainConfig, world_size: int) -> None:
+    """Raise ValueError, naming the key and what is allowed, for values that are possible alone but not together."""
+    model, train, n_layers = config.model, config.train, config.model.n_layers
+    _require(
+        train.seq_len <= model.max_seq_len, "train.seq_len", train.seq_len, f"at most max_seq_len={model.max_seq_len}"
+    )
+    replicate, shard = config.parallelism.replicate, config.parallelism.shard
+    ranks = replicate * (shard or 1)
+    _require(
+        world_size % ranks == 0 and (shard is None or ranks == world_size),
+        "parallelism.replicate * parallelism.shard" if shard else "parallelism.replicate",
+        ranks,
+        f"must {'equal' if shard else 'divide'} the number of ranks, {world_size}",
+    )
+    rows = train.local_batch_size * world_size
+    _require(
+        train.global_batch_size % rows == 0,
+        "train.global_batch_size",
+        train.global_batch_size,
+        f"must be a multiple of local_batch_size * ranks = {train.local_batch_size} * {world_size} = {rows}",
+    )
+    _require(
+        config.lr_scheduler.warmup_steps <= train.steps,
+        "lr_scheduler.warmup_steps",
+        config.lr_scheduler.warmup_steps,
+        f"at most train.steps={train.steps}",
+    )
+    for exit_layer in config.validation.exit_layers:
+        _require(
+            1 <= exit_layer <= n_layers, "validation.exit_layers", exit_layer, f"must lie in 1..n_layers={n_layers}"
+        )
+    idle = first_step_without_weight(config.early_exit, n_layers, train.steps)
+    _require(
+        idle is None,
+        "early_exit.include_last_layer",
+        config.early_exit.include_last_layer,
+        f"no exit has a weight at step {idle}; set it to true, or another curriculum or e_scale",
+    )
+    tokenizer = config.data.tokenizer
+    _require(
+        tokenizer.path is not None or tokenizer.vocab_size <= model.vocab_size,
+        "data.tokenizer.vocab_size",
+        tokenizer.vocab_size,
+        f"at most model.vocab_size={model.vocab_size}",
+    )

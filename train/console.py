@@ -1,0 +1,37 @@
+"""What a person sees: log lines of our own on rank 0, warnings of libraries, and lines that do not tear a progress bar."""
+
+import logging
+import sys
+
+from tqdm import tqdm
+
+LOGGERS = ("data", "models", "train")
+# torchtitan looks these up for its MFU, which a CPU does not have.
+NOISE = ("Peak flops undefined", "Error running lspci", "initial_load_model_only", "destroy_process_group")
+
+
+class _Lines(logging.Handler):
+    """Writes to stderr, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = self.format(record)
+        if not any(noise in message for noise in NOISE):
+            tqdm.write(message, file=sys.stderr)
+
+
+def set_up_logging(rank: int) -> None:
+    """Our messages at INFO on rank 0, warnings alone on the others and from libraries."""
+    lines = _Lines()
+    lines.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    root = logging.getLogger()
+    root.handlers[:] = [lines]
+    root.setLevel(logging.WARNING)
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.INFO if rank == 0 else logging.WARNING)
+
+
+def duration(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"

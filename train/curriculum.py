@@ -1,0 +1,67 @@
+"""C(t, l): which exits are trained at step t. Paper, section 4.2, "early exit loss curriculum"."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Curriculum(StrEnum):
+    """Which exits are active when."""
+
+    none = "none"
+    """The last layer alone: ordinary training."""
+    all = "all"
+    """Every exit at every step."""
+    rotational = "rotational"
+    """Layer l at the steps where (l - t) mod R == 0: each exit once every R steps."""
+    gradual = "gradual"
+    """From the last layer down, one more every T/(2L) steps; all are on before T/2."""
+
+
+@dataclass(kw_only=True)
+class EarlyExitConfig:
+    """The early-exit loss: which exits, and how much each weighs."""
+
+    curriculum: Curriculum = Curriculum.none
+    """C(t, l)."""
+    e_scale: float = 0.0
+    """Scale of the early exits' weights e(l), 0 <= e_scale <= 1; 0 leaves the last layer alone."""
+    rotation_period: int | None = None
+    """R of the rotational curriculum."""
+    include_last_layer: bool = True
+    """Whether the last layer is trained at every step. The paper does not say; without it the rotational curriculum
+    trains it once every R steps."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.e_scale <= 1.0:
+            raise ValueError(f"early_exit.e_scale={self.e_scale}: must lie in 0..1")
+        if self.curriculum is Curriculum.rotational:
+            if self.rotation_period is None or self.rotation_period < 1:
+                raise ValueError(
+                    f"early_exit.rotation_period={self.rotation_period}: the rotational curriculum needs R >= 1"
+                )
+        elif self.rotation_period is not None:
+            raise ValueError(
+                f"early_exit.rotation_period={self.rotation_period}: only early_exit.curriculum=rotational has one"
+            )
+
+
+def gradual_start(layer: int, n_layers: int, total_steps: int) -> int:
+    """The first step at which the gradual curriculum trains layer l: ceil((L-1-l) * T / (2L))."""
+    return -(-(n_layers - 1 - layer) * total_steps // (2 * n_layers))
+
+
+def active_layers(config: EarlyExitConfig, step: int, n_layers: int, total_steps: int) -> tuple[int, ...]:
+    """The layers l, ascending, with C(t, l) = 1 at step t of 0..T-1."""
+    last = n_layers - 1
+
+    def is_active(layer: int) -> bool:
+        if layer == last and (config.include_last_layer or config.curriculum is Curriculum.none):
+            return True
+        if config.curriculum is Curriculum.rotational:
+            assert config.rotation_period is not None
+            return (layer - step) % config.rotation_period == 0
+        if config.curriculum is Curriculum.gradual:
+            return step >= gradual_start(layer, n_layers, total_steps)
+        return config.curriculum is Curriculum.all
+
+    return tuple(layer for layer in range(n_layers) if is_active(layer))

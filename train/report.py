@@ -1,0 +1,44 @@
+"""What a run has come to, in words and a table, from its metrics."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from train.run_dir import read_metrics
+
+
+def exits_of(row: dict[str, Any]) -> list[str]:
+    """The names of the exits a validation row has, shallowest first."""
+    return sorted(key.rpartition("/")[2] for key in row if key.startswith("val/ppl/"))
+
+
+def validation_line(row: dict[str, Any]) -> str:
+    """Perplexity by exit in one line."""
+    return "val ppl by exit  " + "  ".join(f"{int(e[5:])}: {row[f'val/ppl/{e}']:.4g}" for e in exits_of(row))
+
+
+def summary(run_dir: str | Path, facts: dict[str, float]) -> str:
+    """The last validation as a table, one row an exit, and where everything lies."""
+    folder = Path(run_dir)
+    row = [r for r in read_metrics(folder / "metrics.jsonl") if exits_of(r)][-1]
+    last = row[f"val/ppl/{exits_of(row)[-1]}"]
+    lines = [
+        f"{'exit_layer':>10} {'loss':>8} {'perplexity':>11} {'vs last':>8} {'bits/byte':>10} {'agreement':>10}",
+        *(
+            f"{int(e[5:]):>10} {row[f'val/loss/{e}']:>8.4f} {row[f'val/ppl/{e}']:>11.4g}"
+            f" {row[f'val/ppl/{e}'] / last:>8.3f} {row[f'val/bpb/{e}']:>10.4f} {row[f'val/agreement/{e}']:>10.1%}"
+            for e in exits_of(row)
+        ),
+        f"step {row['step']}, {row['val/tokens']:,.0f} held-out tokens; on the held-out text gzip -9 needs"
+        f" {facts['gzip_bits_per_byte']:.3f} bits/byte, xz -9 {facts['xz_bits_per_byte']:.3f}",
+        f"run folder {folder}: config.yaml, metrics.jsonl, perplexity_by_exit.png, checkpoint/, wandb/",
+    ]
+    return "\n".join(lines)
+
+
+def save_summary(run_dir: str | Path, facts: dict[str, float]) -> str:
+    """Write the table to summary.txt and the corpus' facts to corpus.json in the run folder; returns the table."""
+    text = summary(run_dir, facts)
+    Path(run_dir, "summary.txt").write_text(text + "\n")
+    Path(run_dir, "corpus.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return text

@@ -1,0 +1,148 @@
+"""The folder of a run: it explains the run, and the same folder again continues it.
+
+config.yaml (resolved), starts.jsonl (one line per start: command, code revision, versions, machine), tokenizer.model,
+metrics.jsonl, checkpoint/step-N (DCP), wandb/, plots.
+"""
+
+import json
+import logging
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+
+from data.corpus import Corpus
+from train.config import PretrainConfig
+from train.strict_config import ConfigError
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoint"
+# A checkpoint does not fit another model; everything else may change, and is told.
+FIXED_SECTIONS = ("model",)
+
+
+def last_checkpoint(run_dir: str | Path) -> int:
+    """The step of the newest complete checkpoint, or 0. DCP writes .metadata last, under another name first."""
+    folders = Path(run_dir, CHECKPOINTS).glob("step-*/.metadata")
+    return max((int(m[1]) for f in folders if (m := re.fullmatch(r"step-(\d+)", f.parent.name))), default=0)
+
+
+def lock(run_dir: str | Path) -> FileLock:
+    """Hold a run folder. Raises ConfigError when another process trains there. A killed process lets go of it."""
+    Path(run_dir).mkdir(parents=True, exist_ok=True)
+    held = FileLock(Path(run_dir, ".lock"))
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(f"run_dir={run_dir}: another process is training there; wait for it or choose another") from None
+    return held
+
+
+def check_continues(config: PretrainConfig, corpus: Corpus) -> None:
+    """Raise ConfigError when the folder holds checkpoints of another model or another tokenizer."""
+    folder = Path(config.run_dir)
+    if not last_checkpoint(folder):
+        return
+    for key, (old, new) in differences(config).items():
+        if key.partition(".")[0] in FIXED_SECTIONS and key != "model.name":
+            raise ConfigError(f"{key}={new}: the checkpoints in run_dir={folder} have {old}; choose another run_dir")
+    saved = folder / "tokenizer.model"
+    if saved.exists() and saved.read_bytes() != corpus.tokenizer.model:
+        raise ConfigError(
+            f"data.tokenizer: not the tokenizer of the checkpoints in run_dir={folder};"
+            f" choose another run_dir, or keep it with data.tokenizer.path={saved}"
+        )
+
+
+def differences(config: PretrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ from those the folder was last started with: (old, new)."""
+    path = Path(config.run_dir, "config.yaml")
+    if not path.exists():
+        return {}
+    old, new = _flatten(yaml.safe_load(path.read_text())), _flatten(resolved(config))
+    keys = sorted(old.keys() | new.keys())
+    return {k: (old.get(k), new.get(k)) for k in keys if old.get(k) != new.get(k)}
+
+
+def resolved(config: PretrainConfig) -> dict[str, Any]:
+    """The config as plain values, as config.yaml holds it."""
+    plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    assert isinstance(plain, dict)
+    return {str(k): v for k, v in plain.items()}
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def start(config: PretrainConfig, corpus: Corpus, world_size: int) -> None:
+    """Write down what is started, and cut the metrics back to the checkpoint it continues from. For rank 0 alone."""
+    folder = Path(config.run_dir)
+    step = last_checkpoint(folder)
+    for key, (old, new) in differences(config).items() if step else ():
+        logger.warning("changed since the run's last start: %s: %s -> %s", key, old, new)
+    (folder / "config.yaml").write_text(yaml.safe_dump(resolved(config), sort_keys=False))
+    (folder / "tokenizer.model").write_bytes(corpus.tokenizer.model)
+    with (folder / "starts.jsonl").open("a") as stream:
+        stream.write(json.dumps(_provenance(step, world_size)) + "\n")
+    cut_metrics(folder / "metrics.jsonl", step)
+
+
+def _provenance(step: int, world_size: int) -> dict[str, Any]:
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "from_step": step,
+        "command": shlex.join([sys.executable, *sys.orig_argv[1:]]),
+        "revision": code_revision(),
+        "versions": {p: version(p) for p in ("torch", "torchtitan", "torchdata", "sentencepiece", "numpy")},
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "ranks": world_size,
+        "threads": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())),
+    }
+
+
+def code_revision() -> str:
+    """The commit of this code, with "+changes" when files differ from it; "unknown" outside a git checkout."""
+    root = Path(__file__).parent.parent
+    try:
+        commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=root, text=True, stderr=subprocess.DEVNULL)
+        changes = subprocess.check_output(["git", "status", "--porcelain"], cwd=root, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit.strip() + ("+changes" if changes.strip() else "")
+
+
+def cut_metrics(path: Path, step: int) -> None:
+    """Drop the lines after a step, and a line that a kill has left half written."""
+    if not path.exists():
+        return
+    kept = [json.dumps(row) for row in read_metrics(path) if row["step"] <= step]
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(line + "\n" for line in kept))
+    os.replace(partial, path)
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, less a half-written last line."""
+    rows = []
+    for line in Path(path).read_text().split("\n"):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows

@@ -1,0 +1,146 @@
+"""PretrainConfig -> torchtitan's Trainer.Config, section by section. Alone knows torchtitan's field names."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torchtitan.components.checkpointer import CheckpointManager
+from torchtitan.components.dataloader import BaseDataLoader
+from torchtitan.components.optimizer import LRSchedulersContainer, OptimizersContainer, ParamGroupConfig
+from torchtitan.components.tokenizer import BaseTokenizer
+from torchtitan.config.configs import CompileConfig, DebugConfig, ParallelismConfig, TrainingConfig
+from torchtitan.distributed.activation_checkpoint import ActivationCheckpointing, FullAC, SelectiveAC
+
+from data.corpus import Corpus
+from data.loader import PackedLoader
+from data.packing import PackedRows
+from data.tokenizer import Tokenizer
+from models.spec import model_spec
+from train.config import PretrainConfig, Precision, Recompute
+from train.early_exit_loss import EarlyExitLoss
+from train.metrics import LayerSkipMetrics
+from train.run_dir import CHECKPOINTS
+from train.trainer import LayerSkipTrainer
+
+
+@dataclass(kw_only=True, slots=True)
+class _LoaderConfig(BaseDataLoader.Config):
+    """Builds our loader in place of torchtitan's."""
+
+    corpus: Corpus
+    seed: int
+    num_workers: int
+
+    def build(self, **kwargs: Any) -> PackedLoader:
+        rows = PackedRows(self.corpus.train, kwargs["seq_len"], self.corpus.tokenizer.eos_id)
+        return PackedLoader(
+            rows,
+            batch_size=kwargs["local_batch_size"],
+            seed=self.seed,
+            rank=kwargs["dp_rank"],
+            world_size=kwargs["dp_world_size"],
+            num_workers=self.num_workers,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"seed": self.seed, "num_workers": self.num_workers}
+
+
+@dataclass(kw_only=True, slots=True)
+class _TokenizerConfig(BaseTokenizer.Config):
+    """Hands torchtitan the tokenizer that the corpus was made with."""
+
+    tokenizer: Tokenizer
+
+    def build(self, **_: Any) -> Tokenizer:
+        return self.tokenizer
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"vocab_size": self.tokenizer.vocab_size}
+
+
+def _training(config: PretrainConfig) -> TrainingConfig:
+    return TrainingConfig(
+        local_batch_size=config.train.local_batch_size,
+        global_batch_size=config.train.global_batch_size,
+        seq_len=config.train.seq_len,
+        max_norm=config.train.max_grad_norm,
+        steps=config.train.steps,
+        mixed_precision_param="bfloat16" if config.train.precision is Precision.bf16 else "float32",
+        # torchtitan captures forward and backward by default, which would freeze one step's exits and kept rows.
+        disable_cuda_graphs=True,
+    )
+
+
+def _parallelism(config: PretrainConfig) -> ParallelismConfig:
+    return ParallelismConfig(
+        data_parallel_replicate_degree=config.parallelism.replicate,
+        data_parallel_shard_degree=config.parallelism.shard or -1,
+        # The default backend's FSDP path needs a newer torch than 2.13.
+        spmd_backend="partial_dtensor",
+    )
+
+
+def _optimizer(config: PretrainConfig) -> OptimizersContainer.Config:
+    options = config.optimizer
+    adamw = {"lr": options.lr, "betas": (options.beta1, options.beta2), "eps": options.eps}
+    return OptimizersContainer.Config(
+        param_groups=[
+            ParamGroupConfig(pattern=r"norm", optimizer_name="AdamW", optimizer_kwargs=adamw | {"weight_decay": 0.0}),
+            ParamGroupConfig(
+                pattern=r".*", optimizer_name="AdamW", optimizer_kwargs=adamw | {"weight_decay": options.weight_decay}
+            ),
+        ]
+    )
+
+
+def _lr_scheduler(config: PretrainConfig) -> LRSchedulersContainer.Config:
+    return LRSchedulersContainer.Config(
+        warmup_steps=config.lr_scheduler.warmup_steps,
+        decay_ratio=config.lr_scheduler.decay_ratio,
+        decay_type=config.lr_scheduler.decay.value,
+        min_lr_factor=config.lr_scheduler.min_lr_factor,
+    )
+
+
+def _checkpoint(config: PretrainConfig) -> CheckpointManager.Config:
+    return CheckpointManager.Config(
+        enable=True,
+        folder=CHECKPOINTS,
+        interval=config.checkpoint.every,
+        keep_latest_k=config.checkpoint.keep,
+        async_mode="async" if config.checkpoint.async_save else "disabled",
+        # The whole state, so that a finished run can be prolonged.
+        last_save_model_only=False,
+    )
+
+
+def _activation_checkpoint(config: PretrainConfig) -> ActivationCheckpointing.Config | None:
+    match config.activation_checkpoint.mode:
+        case Recompute.none:
+            return None
+        case Recompute.selective:
+            return SelectiveAC.Config()
+        case Recompute.full:
+            return FullAC.Config()
+
+
+def trainer_config(config: PretrainConfig, corpus: Corpus) -> LayerSkipTrainer.Config:
+    """Everything torchtitan's Trainer is built from."""
+    return LayerSkipTrainer.Config(
+        recipe=config,
+        corpus=corpus,
+        model_spec=model_spec(config.model),
+        dump_folder=config.run_dir,
+        tokenizer=_TokenizerConfig(tokenizer=corpus.tokenizer),
+        dataloader=_LoaderConfig(corpus=corpus, seed=config.train.seed, num_workers=config.data.num_workers),
+        loss=EarlyExitLoss.Config(chunk_tokens=config.train.loss_chunk_tokens),
+        training=_training(config),
+        parallelism=_parallelism(config),
+        optimizer=_optimizer(config),
+        lr_scheduler=_lr_scheduler(config),
+        checkpoint=_checkpoint(config),
+        activation_checkpoint=_activation_checkpoint(config),  # type: ignore[arg-type]  # None is "none"
+        compile=CompileConfig(enable=config.train.compile),
+        metrics=LayerSkipMetrics.Config(log_freq=config.train.log_every),
+        debug=DebugConfig(seed=config.train.seed, enable_structured_logging=False),
+    )
