@@ -73,7 +73,8 @@ def _block(size: ModelConfig, layer: int) -> Llama3TransformerBlock.Config:
 def llama_config(size: ModelConfig) -> LayerSkipLlama.Config:
     """torchtitan's model config for a size."""
     # With tied matrices the LM head's initialiser decides for both.
-    embedding_init = _initialiser(skip_param_init if size.tie_embeddings else partial(nn.init.normal_, std=1.0))
+    normal = _initialiser(partial(nn.init.normal_, std=1.0))
+    embedding_init = {"weight": skip_param_init} if size.tie_embeddings else normal
     return LayerSkipLlama.Config(
         dim=size.dim,
         vocab_size=size.vocab_size,
