@@ -73,7 +73,7 @@ class LayerSkipMetrics(MetricsProcessor):
             "train/objective": global_avg_loss,
             "train/grad_norm": grad_norm,
             "train/lr": next(value for key, value in extra.items() if key.startswith("lr/")),
-            "train/tokens": extra["n_tokens_seen"],
+            "train/tokens": int(extra["n_tokens_seen"]),
             "train/tokens_per_second": self.ntokens_since_last_log * ranks / elapsed,
             "train/data_wait_fraction": sum(self.data_loading_times) / elapsed,
         }

@@ -1,0 +1,110 @@
+"""Fixtures and helpers: tiny sizes, composed configs, and functions run on gloo ranks."""
+
+import argparse
+import os
+import socket
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch.multiprocessing as mp
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
+
+from models.config import ModelConfig
+from train.config import PretrainConfig
+from train.console import set_up_logging
+from train.cpu import prepare_torchtitan
+from train.strict_config import convert, register_schema
+
+prepare_torchtitan()
+register_schema()
+
+TINY_TEXT = Path(argparse.__file__).read_text()
+
+# A run that takes seconds: 4 layers on a few kilobytes of text.
+TINY_RUN = [
+    "model.dim=32",
+    "model.n_layers=4",
+    "model.n_heads=2",
+    "model.n_kv_heads=1",
+    "model.ffn_dim=48",
+    "model.vocab_size=400",
+    "data=text",
+    "train.seq_len=32",
+    "train.global_batch_size=8",
+    "train.local_batch_size=2",
+    "train.log_every=1",
+    "validation.tokens=64",
+    "validation.final_tokens=256",
+    "wandb.mode=disabled",
+]
+
+
+def compose_raw(*overrides: str) -> DictConfig:
+    with initialize_config_module("conf", version_base="1.3"):
+        return compose("pretrain", list(overrides))
+
+
+def compose_config(*overrides: str, world_size: int = 1) -> PretrainConfig:
+    return convert(compose_raw(*overrides), world_size)
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a file of repetitive code, and a place for the cache beside it."""
+    folder = tmp_path_factory.mktemp("corpus") / "text"
+    folder.mkdir()
+    (folder / "a.py").write_text(TINY_TEXT)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_text: Path) -> list[str]:
+    """The overrides of a run of seconds."""
+    return [*TINY_RUN, f"data.source={tiny_text}", f"data.cache_dir={tiny_text.parent / 'cache'}"]
+
+
+def tiny_model(**changes: Any) -> ModelConfig:
+    sizes: dict[str, Any] = {
+        "name": "tiny",
+        "dim": 32,
+        "n_layers": 4,
+        "n_heads": 4,
+        "n_kv_heads": 2,
+        "ffn_dim": 48,
+        "vocab_size": 96,
+        "max_seq_len": 64,
+    }
+    return ModelConfig(**sizes | changes)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def run_ranks(function: Callable[..., None], world_size: int, *args: Any) -> None:
+    """Call a top-level function as function(rank, *args) in `world_size` fresh processes set up as by torchrun."""
+    mp.spawn(_rank, (function, world_size, free_port(), args), nprocs=world_size)
+
+
+def _rank(rank: int, function: Callable[..., None], world_size: int, port: int, args: tuple[Any, ...]) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(port),
+    }
+    import torch
+    import torchtitan.trainer
+
+    warnings.simplefilter("ignore")
+    set_up_logging(rank)
+    torch.set_num_threads(1)
+    torchtitan.trainer.time.sleep = lambda seconds: None  # the courtesy at the end of a run
+    function(rank, *args)

@@ -1,0 +1,197 @@
+"""Every file in conf composes and converts; what is wrong is told in one line that names the key."""
+
+import itertools
+import re
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import compose_config, compose_raw
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from train.config import PretrainConfig
+from train.strict_config import ConfigError, convert, one_line
+from train.titan import trainer_config
+
+CONF = Path(__file__).parent.parent / "conf"
+GROUPS = {g.name: sorted(f.stem for f in g.glob("*.yaml")) for g in sorted(CONF.iterdir()) if g.is_dir()}
+GROUPS.pop("__pycache__", None)
+NEEDED = {"data=text": ["data.source=x"]}
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g, options in GROUPS.items() for o in options])
+def test_every_yaml_composes_and_converts(group: str, option: str) -> None:
+    choice = f"{group}={option}"
+    config = compose_config(choice, *NEEDED.get(choice, []), world_size=1)
+    assert isinstance(config, PretrainConfig)
+
+
+@pytest.mark.parametrize(("experiment", "model"), itertools.product(GROUPS["experiment"], GROUPS["model"]))
+def test_every_experiment_with_every_model(experiment: str, model: str) -> None:
+    config = compose_config(f"experiment={experiment}", f"model={model}", "train.steps=20")
+    assert config.model.name == model, "the command line beats the experiment's own choice"
+    assert config.train.steps == 20
+    assert model in config.run_dir, "two runs do not share a folder"
+
+
+def test_experiments_only_choose_groups_and_set_run_level_values() -> None:
+    run_level = {"defaults", "recipe", "train", "checkpoint", "validation", "wandb"}
+    for path in (CONF / "experiment").glob("*.yaml"):
+        text = path.read_text()
+        assert text.startswith("# @package _global_")
+        assert set(re.findall(r"^(\w+):", text, re.M)) <= run_level, path
+
+
+BAD = {
+    "model.dims=3": r"model\.dims: unknown key \(did you mean dim\?\); allowed: name, dim, n_layers",
+    "+model.dims=3": r"model\.dims: unknown key \(did you mean dim\?\)",
+    "+surprise=1": r"surprise: unknown key.*allowed: recipe, run_dir, model",
+    "trian.steps=3": r"trian",
+    "expriment=demo": r"expriment",
+    "experiment=none": r"experiment/none.*Available options.*demo",
+    "model=llama_2b": r"model/llama_2b.*llama_debug",
+    "model.dim=abc": r"model\.dim: .*'abc'.*[Ii]nteger",
+    "train.steps=1.5": r"train\.steps: .*1\.5.*[Ii]nteger",
+    "train.precision=fp64": r"train\.precision: .*fp64.*bf16, fp32",
+    "layer_dropout.p_max=1.5": r"layer_dropout\.p_max=1\.5: must be at least 0 and below 1",
+    "layer_dropout.depth_schedule=steep": r"layer_dropout\.depth_schedule: .*exponential, linear, constant",
+    "early_exit.curriculum=rotational": r"early_exit\.rotation_period=None: .*R >= 1",
+    "early_exit.e_scale=2": r"early_exit\.e_scale=2\.0: must lie in 0\.\.1",
+    "validation.exit_layers=[2,7]": r"validation\.exit_layers=7: must lie in 1\.\.n_layers=6",
+    "validation.exit_layers=[0]": r"validation\.exit_layers=0: must lie in 1\.\.n_layers=6",
+    "model.n_heads=5": r"model\.n_heads=5: must divide model\.dim=64",
+    "model.n_kv_heads=3": r"model\.n_kv_heads=3: must divide model\.n_heads=4",
+    "model.n_layers=1": r"model\.n_layers=1: must be at least 2",
+    "train.global_batch_size=12": r"train\.global_batch_size=12: must be a multiple of .* 8 \* 1 = 8",
+    "train.seq_len=4096": r"train\.seq_len=4096: at most max_seq_len=1024",
+    "train.steps=0": r"train\.steps=0: must be at least 1",
+    "data=text": r"data\.source: missing",
+    "data.tokenizer.vocab_size=9000": r"data\.tokenizer\.vocab_size=9000: at most model\.vocab_size=4096",
+    "data.validation_fraction=0": r"data\.validation_fraction=0\.0: must lie between 0 and 1",
+    "parallelism.shard=3": r"parallelism\.replicate \* parallelism\.shard=3: must equal the number of ranks, 1",
+    "checkpoint.keep=1": r"checkpoint\.keep=1: must be 0 \(all\) or at least 2",
+    "lr_scheduler.warmup_steps=5000": r"lr_scheduler\.warmup_steps=5000: at most train\.steps=1000",
+    "optimizer.lr=0": r"optimizer\.lr=0\.0: must be above 0",
+    "train.seed=-1": r"train\.seed=-1: must be at least 0",
+    "train.steps=": r"train\.steps",
+    "train.steps=[": r".+",
+}
+
+
+@pytest.mark.parametrize(("override", "message"), BAD.items(), ids=BAD.keys())
+def test_mistakes_are_told_in_one_line(override: str, message: str) -> None:
+    with pytest.raises((ConfigError, HydraException, OmegaConfBaseException)) as error:
+        convert(compose_raw(override), 1)
+    line = one_line(error.value)
+    assert re.search(message, line), line
+    assert "\n" not in line
+
+
+def test_a_step_that_trains_nothing_is_refused() -> None:
+    options = ["early_exit=rotational", "early_exit.rotation_period=6", "early_exit.include_last_layer=false"]
+    with pytest.raises(ConfigError, match=r"early_exit\.include_last_layer=False: no exit has a weight at step 0"):
+        compose_config(*options)
+
+
+def test_several_missing_values_are_told_together() -> None:
+    raw = compose_raw("data=text", "train.steps=???")
+    with pytest.raises(ConfigError, match=r"data\.source, train\.steps: missing"):
+        convert(raw, 1)
+
+
+def command(*arguments: str, launcher: tuple[str, ...] = (sys.executable, "-m")) -> subprocess.CompletedProcess[str]:
+    root = CONF.parent
+    return subprocess.run([*launcher, "train.pretrain", *arguments], cwd=root, capture_output=True, text=True)
+
+
+def test_command_line_ends_with_status_2_and_one_line() -> None:
+    done = command("+model.dims=3")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(r"error: model\.dims: unknown key [^\n]*\n", done.stderr), done.stderr
+
+
+def test_missing_data_is_told_before_anything_starts(tmp_path: Path) -> None:
+    done = command("data=text", f"data.source={tmp_path}/none", f"run_dir={tmp_path}/run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"error: data\.source=[^\n]*/none: no \.txt[^\n]*\n", done.stderr), done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_under_torchrun_rank_0_alone_prints_it() -> None:
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
+    done = command("experiment=demo", "layer_dropout.p_max=1.5", launcher=torchrun)
+    assert done.returncode != 0
+    assert done.stderr.count("error: layer_dropout.p_max=1.5: must be at least 0 and below 1") == 1
+    assert "Traceback (most recent call last):\n  File \"" + str(CONF.parent) not in done.stderr
+
+
+def test_cfg_job_prints_the_composed_config() -> None:
+    done = command("experiment=demo", "model=llama_debug", "train.steps=20", "--cfg", "job")
+    assert done.returncode == 0
+    assert "steps: 20" in done.stdout
+    assert "name: llama_debug" in done.stdout
+
+
+# Fields that torchtitan never sees: sections and keys that our own code consumes.
+OURS = {"recipe", "run_dir", "wandb", "validation", "layer_dropout", "early_exit", "data"}
+CONSUMED_BY_US = {"model.name"}
+
+
+def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        found |= leaves(value, f"{prefix}{field.name}.") if is_dataclass(value) else {f"{prefix}{field.name}": value}
+    return found
+
+
+def other_value(key: str, value: Any) -> Any:
+    special = {
+        "model.dim": 128, "model.n_heads": 2, "model.n_kv_heads": 4, "train.global_batch_size": 32,
+        "train.local_batch_size": 4, "lr_scheduler.decay_ratio": 0.5, "parallelism.shard": 1,
+        "checkpoint.keep": 5, "optimizer.beta1": 0.5, "optimizer.beta2": 0.5,
+    }  # fmt: skip
+    if key in special:
+        return special[key]
+    if isinstance(value, bool):
+        return not value
+    if hasattr(type(value), "__members__"):
+        return next(m for m in type(value) if m is not value)
+    return value * 2 if value else type(value)(1)
+
+
+def titan_view(config: PretrainConfig) -> str:
+    corpus: Any = SimpleNamespace(tokenizer=SimpleNamespace(vocab_size=4096))
+    built = trainer_config(config, corpus)
+    return re.sub(r" at 0x\w+", "", "\n".join(repr(getattr(built, f.name)) for f in fields(built) if f.name != "recipe"))
+
+
+def test_no_field_is_dead() -> None:
+    config = compose_config("experiment=demo", "model=llama_debug")
+    base = titan_view(config)
+    for key, value in leaves(config).items():
+        section, _, name = key.rpartition(".")
+        if key.partition(".")[0] in OURS or key in CONSUMED_BY_US:
+            continue
+        owner = config
+        for part in section.split("."):
+            owner = getattr(owner, part)
+        setattr(owner, name, other_value(key, value))
+        assert titan_view(config) != base, f"{key} changes nothing"
+        setattr(owner, name, value)
+
+
+def test_our_own_fields_are_read_somewhere() -> None:
+    source = "\n".join(
+        f.read_text() for p in ("train", "data", "models") for f in (CONF.parent / p).glob("*.py") if f.name != "config.py"
+    )
+    for key in leaves(compose_config("experiment=demo")):
+        if key.partition(".")[0] not in OURS:
+            continue  # the test above
+        assert re.search(rf"\.{key.rpartition('.')[2]}\b", source), f"{key} is read nowhere"

@@ -1,0 +1,68 @@
+"""C(t, l) on tables made by hand."""
+
+import pytest
+
+from train.curriculum import Curriculum, EarlyExitConfig, active_layers, gradual_start
+
+
+def early_exit(curriculum: Curriculum, **options: object) -> EarlyExitConfig:
+    return EarlyExitConfig(curriculum=curriculum, e_scale=0.5, **options)  # type: ignore[arg-type]
+
+
+def test_none_is_the_last_layer_alone() -> None:
+    for include in (True, False):
+        assert active_layers(early_exit(Curriculum.none, include_last_layer=include), 3, 6, 10) == (5,)
+
+
+def test_all() -> None:
+    assert active_layers(early_exit(Curriculum.all), 3, 4, 10) == (0, 1, 2, 3)
+
+
+def test_rotational_by_hand() -> None:
+    config = early_exit(Curriculum.rotational, rotation_period=3)
+    table = [active_layers(config, t, 7, 100) for t in range(4)]
+    assert table == [(0, 3, 6), (1, 4, 6), (2, 5, 6), (0, 3, 6)]
+    without = early_exit(Curriculum.rotational, rotation_period=3, include_last_layer=False)
+    assert [active_layers(without, t, 7, 100) for t in range(4)] == [(0, 3, 6), (1, 4), (2, 5), (0, 3, 6)]
+
+
+@pytest.mark.parametrize(("n_layers", "period"), [(32, 8), (40, 39), (24, 23), (32, 31), (32, 16)])
+def test_rotational_of_the_paper_trains_each_layer_once_every_period(n_layers: int, period: int) -> None:
+    config = early_exit(Curriculum.rotational, rotation_period=period)
+    for layer in range(n_layers - 1):
+        steps = [t for t in range(3 * period) if layer in active_layers(config, t, n_layers, 10**6)]
+        assert len(steps) == 3
+        assert {b - a for a, b in zip(steps, steps[1:], strict=False)} == {period}
+    counts = [len(active_layers(config, t, n_layers, 10**6)) for t in range(period)]
+    assert max(counts) <= -(-n_layers // period) + 1
+
+
+def test_gradual_by_hand() -> None:
+    # T / (2L) = 10: layer 4 from step 0, 3 from 10, 2 from 20, 1 from 30, 0 from 40; all before T/2 = 50.
+    config = early_exit(Curriculum.gradual)
+    assert [gradual_start(layer, 5, 100) for layer in range(5)] == [40, 30, 20, 10, 0]
+    assert active_layers(config, 0, 5, 100) == (4,)
+    assert active_layers(config, 9, 5, 100) == (4,)
+    assert active_layers(config, 10, 5, 100) == (3, 4)
+    assert active_layers(config, 39, 5, 100) == (1, 2, 3, 4)
+    assert active_layers(config, 40, 5, 100) == (0, 1, 2, 3, 4)
+
+
+def test_gradual_rounds_up() -> None:
+    # L = 3, T = 10: (2 - l) * 10 / 6 = 3.33, 1.67, 0
+    assert [gradual_start(layer, 3, 10) for layer in range(3)] == [4, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"curriculum": Curriculum.rotational}, "early_exit.rotation_period"),
+        ({"curriculum": Curriculum.rotational, "rotation_period": 0}, "early_exit.rotation_period"),
+        ({"curriculum": Curriculum.gradual, "rotation_period": 3}, "early_exit.rotation_period"),
+        ({"e_scale": 1.5}, "early_exit.e_scale"),
+        ({"e_scale": -0.1}, "early_exit.e_scale"),
+    ],
+)
+def test_impossible_options_are_named(options: dict, key: str) -> None:
+    with pytest.raises(ValueError, match=key):
+        EarlyExitConfig(**options)

@@ -1,0 +1,87 @@
+"""The run folder: what continues, what is refused, and metrics cut back to a checkpoint."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import compose_config
+
+from train import run_dir
+from train.strict_config import ConfigError
+
+CORPUS: Any = SimpleNamespace(tokenizer=SimpleNamespace(model=b"pieces"))
+
+
+def checkpoint(folder: Path, step: int, complete: bool = True) -> None:
+    path = folder / "checkpoint" / f"step-{step}"
+    path.mkdir(parents=True)
+    (path / "__0_0.distcp").touch()
+    if complete:
+        (path / ".metadata").touch()
+
+
+def config(folder: Path, *overrides: str) -> run_dir.PretrainConfig:
+    return compose_config(f"run_dir={folder}", *overrides)
+
+
+def started(folder: Path) -> None:
+    folder.mkdir()
+    run_dir.start(config(folder), CORPUS, 1)
+    checkpoint(folder, 20)
+
+
+def test_last_checkpoint_is_the_newest_complete_one(tmp_path: Path) -> None:
+    assert run_dir.last_checkpoint(tmp_path / "none") == 0
+    checkpoint(tmp_path, 90)
+    checkpoint(tmp_path, 100)
+    checkpoint(tmp_path, 110, complete=False)
+    assert run_dir.last_checkpoint(tmp_path) == 100
+
+
+def test_metrics_are_cut_back(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"step": s, "train/objective": 0.1 + s} for s in (10, 20, 30)]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"step": 40, "tr')
+    assert run_dir.read_metrics(path) == rows
+    run_dir.cut_metrics(path, 20)
+    assert path.read_text() == "".join(json.dumps(r) + "\n" for r in rows[:2])
+    run_dir.cut_metrics(path, 0)
+    assert path.read_text() == ""
+
+
+def test_start_writes_down_what_it_starts(tmp_path: Path) -> None:
+    started(tmp_path / "run")
+    folder = tmp_path / "run"
+    assert run_dir.differences(config(folder)) == {}
+    run_dir.start(config(folder), CORPUS, 1)
+    first, second = [json.loads(line) for line in (folder / "starts.jsonl").read_text().splitlines()]
+    assert (first["from_step"], second["from_step"]) == (0, 20)
+    assert {"command", "revision", "versions", "ranks", "host", "time"} <= first.keys()
+
+
+def test_differences_are_told_by_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    started(tmp_path / "run")
+    changed = config(tmp_path / "run", "optimizer.lr=0.5", "layer_dropout=exp")
+    assert run_dir.differences(changed) == {"optimizer.lr": (0.001, 0.5), "layer_dropout.p_max": (0.0, 0.1)}
+    run_dir.check_continues(changed, CORPUS)
+    run_dir.start(changed, CORPUS, 1)
+    assert "optimizer.lr: 0.001 -> 0.5" in caplog.text
+
+
+def test_another_model_or_tokenizer_is_refused(tmp_path: Path) -> None:
+    started(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"model\.n_layers=8: the checkpoints in run_dir=.* have 6"):
+        run_dir.check_continues(config(tmp_path / "run", "model.n_layers=8"), CORPUS)
+    other: Any = SimpleNamespace(tokenizer=SimpleNamespace(model=b"others"))
+    with pytest.raises(ConfigError, match=r"data\.tokenizer: not the tokenizer of the checkpoints"):
+        run_dir.check_continues(config(tmp_path / "run"), other)
+
+
+def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
+    held = run_dir.lock(tmp_path)
+    with pytest.raises(ConfigError, match="another process is training there"):
+        run_dir.lock(tmp_path)
+    held.release()
+    run_dir.lock(tmp_path).release()

@@ -1,0 +1,62 @@
+"""Training runs inside a rank of `run_ranks`, for tests that need several of them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from conftest import compose_config
+
+from data.corpus import prepare
+from train import run_dir
+from train.titan import trainer_config
+from train.trainer import LayerSkipTrainer
+
+
+class Killed(Exception):
+    """Ends a run as a kill would: nothing is saved."""
+
+
+def build(rank: int, folder: Path, overrides: list[str]) -> LayerSkipTrainer:
+    """A trainer as `python -m train.pretrain` builds it, on this rank."""
+    world_size = int(__import__("os").environ["WORLD_SIZE"])
+    config = compose_config(f"run_dir={folder}", *overrides, world_size=world_size)
+    corpus = prepare(config.data)
+    run_dir.check_continues(config, corpus)
+    if rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        run_dir.start(config, corpus, world_size)
+    if dist.is_initialized():
+        dist.barrier()
+    return trainer_config(config, corpus).build()  # type: ignore[no-any-return]
+
+
+def train(rank: int, folder: Path, overrides: list[str], kill_in_step: int | None = None) -> LayerSkipTrainer:
+    """Run to the end, or until a step has begun; returns the trainer."""
+    trainer = build(rank, folder, overrides)
+    original = trainer.train_step
+
+    def train_step(data_iterator: Any) -> None:
+        if trainer.step == kill_in_step:
+            raise Killed
+        original(data_iterator)
+
+    trainer.train_step = train_step  # type: ignore[method-assign]
+    try:
+        trainer.train()
+    except Killed:
+        pass
+    finally:
+        trainer.metrics_processor.close()
+    return trainer
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of a run, less what depends on the clock."""
+    clock = ("train/tokens_per_second", "train/data_wait_fraction")
+    return [{k: v for k, v in r.items() if k not in clock} for r in run_dir.read_metrics(folder / "metrics.jsonl")]
+
+
+def full_state(trainer: LayerSkipTrainer) -> dict[str, torch.Tensor]:
+    """The whole weights, on every rank."""
+    return {k: getattr(v, "full_tensor", lambda v=v: v)() for k, v in trainer.model_parts[0].state_dict().items()}
