@@ -24,7 +24,9 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         # 256 byte pieces, <unk>, <s>, </s>, and room for something to learn.
         if self.path is None and self.vocab_size < 300:
-            raise ValueError(f"data.tokenizer.vocab_size={self.vocab_size}: must be at least 300 (256 of them are bytes)")
+            raise ValueError(
+                f"data.tokenizer.vocab_size={self.vocab_size}: must be at least 300 (256 of them are bytes)"
+            )
         if self.max_train_megabytes < 1:
             raise ValueError(f"data.tokenizer.max_train_megabytes={self.max_train_megabytes}: must be at least 1")
 
@@ -36,7 +38,7 @@ class DataConfig:
     name: str = MISSING
     """Short name, for logs."""
     source: str = MISSING
-    """`stdlib` (the source code of Python's standard library), or a file, folder or glob of .txt, .md, .py or .jsonl."""
+    """`stdlib` (the source of Python's standard library), or a file, folder or glob of .txt, .md, .py or .jsonl."""
     text_field: str = "text"
     """The field of a .jsonl record that holds the text."""
     validation_fraction: float = 0.05

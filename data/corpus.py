@@ -131,5 +131,6 @@ def check_vocabulary(corpus: Corpus, model_vocab_size: int) -> None:
     """Raise DataError when the tokenizer has more pieces than the model's embedding has rows."""
     if corpus.tokenizer.vocab_size > model_vocab_size:
         raise DataError(
-            f"model.vocab_size={model_vocab_size}: must be at least the tokenizer's {corpus.tokenizer.vocab_size} pieces"
+            f"model.vocab_size={model_vocab_size}: must be at least the tokenizer's"
+            f" {corpus.tokenizer.vocab_size} pieces"
         )

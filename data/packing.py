@@ -1,4 +1,4 @@
-"""Tokens packed into rows [T]: one after another over document ends, none lost, the last row filled with ignored labels."""
+"""Tokens packed into rows [T]: one after another over document ends, none lost, the last row filled up."""
 
 import numpy as np
 import torch

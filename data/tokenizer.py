@@ -121,7 +121,7 @@ def _sample(documents: list[Document], max_bytes: int) -> Iterator[str]:
 
 
 def _training_pieces(texts: Iterable[str]) -> Iterator[str]:
-    """Texts cut at line ends into what the trainer takes as sentences: it learns pieces with newlines only if they stay in."""
+    """Texts cut at some line ends into "sentences" of the trainer; newlines inside stay, for pieces to hold."""
     for text in texts:
         lines: list[str] = []
         size = 0

@@ -7,7 +7,6 @@ of one exit at a time instead, and its weight stays gathered in between when it 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 

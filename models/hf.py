@@ -44,12 +44,12 @@ def our_names(size: ModelConfig) -> list[str]:
 
 def to_half_split(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
     """Rows of a query or key matrix [heads*head_dim, D] from neighbouring pairs (ours) to split halves (HF)."""
-    return weight.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).reshape(weight.shape)
+    return weight.view(-1, head_dim // 2, 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
 def to_neighbour_pairs(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
     """The inverse of `to_half_split`."""
-    return weight.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).reshape(weight.shape)
+    return weight.view(-1, 2, head_dim // 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
 def to_hf(state_dict: Mapping[str, torch.Tensor], size: ModelConfig) -> dict[str, torch.Tensor]:

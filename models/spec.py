@@ -71,7 +71,7 @@ def _block(size: ModelConfig, layer: int) -> Llama3TransformerBlock.Config:
 
 
 def llama_config(size: ModelConfig) -> LayerSkipLlama.Config:
-    """torchtitan's model config for a size."""
+    """Torchtitan's model config for a size."""
     # With tied matrices the LM head's initialiser decides for both.
     normal = _initialiser(partial(nn.init.normal_, std=1.0))
     embedding_init = {"weight": skip_param_init} if size.tie_embeddings else normal
@@ -83,9 +83,7 @@ def llama_config(size: ModelConfig) -> LayerSkipLlama.Config:
             num_embeddings=size.vocab_size, embedding_dim=size.dim, param_init=embedding_init
         ),
         norm=_norm(size),
-        lm_head=Linear.Config(
-            in_features=size.dim, out_features=size.vocab_size, param_init=_normal(size.dim**-0.5)
-        ),
+        lm_head=Linear.Config(in_features=size.dim, out_features=size.vocab_size, param_init=_normal(size.dim**-0.5)),
         layers=[_block(size, layer) for layer in range(size.n_layers)],
     )
 

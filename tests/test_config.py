@@ -128,7 +128,7 @@ def test_under_torchrun_rank_0_alone_prints_it() -> None:
     done = command("experiment=demo", "layer_dropout.p_max=1.5", launcher=torchrun)
     assert done.returncode != 0
     assert done.stderr.count("error: layer_dropout.p_max=1.5: must be at least 0 and below 1") == 1
-    assert "Traceback (most recent call last):\n  File \"" + str(CONF.parent) not in done.stderr
+    assert 'Traceback (most recent call last):\n  File "' + str(CONF.parent) not in done.stderr
 
 
 def test_cfg_job_prints_the_composed_config() -> None:
@@ -169,7 +169,9 @@ def other_value(key: str, value: Any) -> Any:
 def titan_view(config: PretrainConfig) -> str:
     corpus: Any = SimpleNamespace(tokenizer=SimpleNamespace(vocab_size=4096))
     built = trainer_config(config, corpus)
-    return re.sub(r" at 0x\w+", "", "\n".join(repr(getattr(built, f.name)) for f in fields(built) if f.name != "recipe"))
+    return re.sub(
+        r" at 0x\w+", "", "\n".join(repr(getattr(built, f.name)) for f in fields(built) if f.name != "recipe")
+    )
 
 
 def test_no_field_is_dead() -> None:
@@ -189,7 +191,10 @@ def test_no_field_is_dead() -> None:
 
 def test_our_own_fields_are_read_somewhere() -> None:
     source = "\n".join(
-        f.read_text() for p in ("train", "data", "models") for f in (CONF.parent / p).glob("*.py") if f.name != "config.py"
+        f.read_text()
+        for p in ("train", "data", "models")
+        for f in (CONF.parent / p).glob("*.py")
+        if f.name != "config.py"
     )
     for key in leaves(compose_config("experiment=demo")):
         if key.partition(".")[0] not in OURS:

@@ -1,5 +1,7 @@
 """C(t, l) on tables made by hand."""
 
+import itertools
+
 import pytest
 
 from train.curriculum import Curriculum, EarlyExitConfig, active_layers, gradual_start
@@ -32,7 +34,7 @@ def test_rotational_of_the_paper_trains_each_layer_once_every_period(n_layers: i
     for layer in range(n_layers - 1):
         steps = [t for t in range(3 * period) if layer in active_layers(config, t, n_layers, 10**6)]
         assert len(steps) == 3
-        assert {b - a for a, b in zip(steps, steps[1:], strict=False)} == {period}
+        assert {b - a for a, b in itertools.pairwise(steps)} == {period}
     counts = [len(active_layers(config, t, n_layers, 10**6)) for t in range(period)]
     assert max(counts) <= -(-n_layers // period) + 1
 

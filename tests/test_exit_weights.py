@@ -62,9 +62,7 @@ def test_weights_sum_to_one_at_every_step(curriculum: Curriculum) -> None:
 
 def test_a_step_without_any_weight_is_found() -> None:
     # Only layer 0, whose weight is zero, is active at t = 0.
-    config = EarlyExitConfig(
-        curriculum=Curriculum.rotational, e_scale=0.3, rotation_period=6, include_last_layer=False
-    )
+    config = EarlyExitConfig(curriculum=Curriculum.rotational, e_scale=0.3, rotation_period=6, include_last_layer=False)
     assert first_step_without_weight(config, 6, 100) == 0
     later = EarlyExitConfig(curriculum=Curriculum.rotational, e_scale=0.3, rotation_period=9, include_last_layer=False)
     assert exit_weights(later, 6, 6, 100) == {}

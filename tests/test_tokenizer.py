@@ -18,7 +18,18 @@ def tokenizer() -> Tokenizer:
     return train_tokenizer([Document("a", TEXT)], vocab_size=600, max_megabytes=1, name="a")
 
 
-ODD = ["", " ", "  leading", "trailing  ", "\n\n", "\t\tx\r\n", "\u2581", "a\u2581 \u2581\u2581b", "日本語 😀", "\x00\x7f"]
+ODD = [
+    "",
+    " ",
+    "  leading",
+    "trailing  ",
+    "\n\n",
+    "\t\tx\r\n",
+    "\u2581",
+    "a\u2581 \u2581\u2581b",
+    "日本語 😀",
+    "\x00\x7f",
+]
 
 
 @pytest.mark.parametrize("text", [*ODD, "<s></s><unk><0x0A>", "e\u0301", "\ufeffbom", "\u00a0nbsp\u3000", TEXT])

@@ -1,5 +1,7 @@
 """Training runs inside a rank of `run_ranks`, for tests that need several of them."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,13 @@ from train.titan import trainer_config
 from train.trainer import LayerSkipTrainer
 
 
-class Killed(Exception):
+class Killed(Exception):  # noqa: N818  # no error
     """Ends a run as a kill would: nothing is saved."""
 
 
 def build(rank: int, folder: Path, overrides: list[str]) -> LayerSkipTrainer:
     """A trainer as `python -m train.pretrain` builds it, on this rank."""
-    world_size = int(__import__("os").environ["WORLD_SIZE"])
+    world_size = int(os.environ["WORLD_SIZE"])
     config = compose_config(f"run_dir={folder}", *overrides, world_size=world_size)
     corpus = prepare(config.data)
     run_dir.check_continues(config, corpus)
@@ -31,9 +33,16 @@ def build(rank: int, folder: Path, overrides: list[str]) -> LayerSkipTrainer:
     return trainer_config(config, corpus).build()  # type: ignore[no-any-return]
 
 
-def train(rank: int, folder: Path, overrides: list[str], kill_in_step: int | None = None) -> LayerSkipTrainer:
-    """Run to the end, or until a step has begun; returns the trainer."""
+def train(
+    rank: int,
+    folder: Path,
+    overrides: list[str],
+    kill_in_step: int | None = None,
+    change: Callable[[LayerSkipTrainer], object] = lambda trainer: None,
+) -> LayerSkipTrainer:
+    """Run to the end, or until a step has begun, with a change made to the trainer before; returns the trainer."""
     trainer = build(rank, folder, overrides)
+    change(trainer)
     original = trainer.train_step
 
     def train_step(data_iterator: Any) -> None:
@@ -59,4 +68,6 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def full_state(trainer: LayerSkipTrainer) -> dict[str, torch.Tensor]:
     """The whole weights, on every rank."""
-    return {k: getattr(v, "full_tensor", lambda v=v: v)() for k, v in trainer.model_parts[0].state_dict().items()}
+    return {
+        k: getattr(v, "full_tensor", lambda v=v: v)().clone() for k, v in trainer.model_parts[0].state_dict().items()
+    }

@@ -1,4 +1,4 @@
-"""What a person sees: log lines of our own on rank 0, warnings of libraries, and lines that do not tear a progress bar."""
+"""What a person sees: our log lines on rank 0, warnings of libraries, and lines that do not tear a progress bar."""
 
 import logging
 import sys

@@ -33,7 +33,9 @@ def _cpu_device_module() -> types.ModuleType:
     """torch.cpu plus the calls that torchtitan makes of a device module."""
     module = types.ModuleType("torch.cpu with what torchtitan asks for")
     module.__dict__.update(torch.cpu.__dict__)
-    properties = types.SimpleNamespace(name="cpu", total_memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    properties = types.SimpleNamespace(
+        name="cpu", total_memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    )
     module.__dict__.update(
         set_device=lambda device: None,
         device_count=lambda: 1,

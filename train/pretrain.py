@@ -1,4 +1,4 @@
-"""Train a Llama with LayerSkip: `torchrun -m train.pretrain experiment=demo`, or `python -m train.pretrain` on one rank.
+"""Train a Llama with LayerSkip: `torchrun -m train.pretrain experiment=demo`, or with `python -m` on one rank.
 
 Everything that can be wrong with the configuration or the data is found before a process group starts, and ends in one
 line and exit status 2.
@@ -15,8 +15,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from data.config import DataError
-from data.corpus import check_vocabulary, prepare
+from data.corpus import Corpus, check_vocabulary, prepare
 from train import run_dir
+from train.config import PretrainConfig
 from train.console import set_up_logging
 from train.report import save_summary
 from train.sinks import wandb_login_missing
@@ -61,12 +62,13 @@ def pretrain(raw: DictConfig) -> None:
         held.release()
 
 
-def _train(config: run_dir.PretrainConfig, corpus: run_dir.Corpus) -> None:
+def _train(config: PretrainConfig, corpus: Corpus) -> None:
     """Run torchtitan's loop. Imported late: it takes seconds, and a wrong config should not wait for it."""
     from train.cpu import prepare_torchtitan
 
     prepare_torchtitan()
     import torch
+
     from train.titan import trainer_config
 
     _single_process_environment()
@@ -85,7 +87,13 @@ def _single_process_environment() -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(port),
+    }
 
 
 def main() -> None:

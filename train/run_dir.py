@@ -45,7 +45,9 @@ def lock(run_dir: str | Path) -> FileLock:
     try:
         held.acquire(timeout=0)
     except Timeout:
-        raise ConfigError(f"run_dir={run_dir}: another process is training there; wait for it or choose another") from None
+        raise ConfigError(
+            f"run_dir={run_dir}: another process is training there; wait for it or choose another"
+        ) from None
     return held
 
 

@@ -40,9 +40,9 @@ def _refuse_unknown(raw: DictConfig, schema: type, prefix: str) -> None:
     known = {f.name: f.type for f in fields(schema)}
     for key in raw:
         if key not in known:
-            raise ConfigError(_unknown(f"{prefix}{key}", schema))
+            raise ConfigError(_unknown(prefix + str(key), schema))
         if is_dataclass(known[key]) and not OmegaConf.is_missing(raw, key):
-            _refuse_unknown(raw[key], cast(type, known[key]), f"{prefix}{key}.")
+            _refuse_unknown(raw[key], cast(type, known[key]), f"{prefix}{key!s}.")
 
 
 def _unknown(full_key: str, schema: type) -> str:

@@ -15,7 +15,7 @@ from data.loader import PackedLoader
 from data.packing import PackedRows
 from data.tokenizer import Tokenizer
 from models.spec import model_spec
-from train.config import PretrainConfig, Precision, Recompute
+from train.config import Precision, PretrainConfig, Recompute
 from train.early_exit_loss import EarlyExitLoss
 from train.metrics import LayerSkipMetrics
 from train.run_dir import CHECKPOINTS
@@ -139,7 +139,7 @@ def trainer_config(config: PretrainConfig, corpus: Corpus) -> LayerSkipTrainer.C
         optimizer=_optimizer(config),
         lr_scheduler=_lr_scheduler(config),
         checkpoint=_checkpoint(config),
-        activation_checkpoint=_activation_checkpoint(config),  # type: ignore[arg-type]  # None is "none"
+        activation_checkpoint=_activation_checkpoint(config),
         compile=CompileConfig(enable=config.train.compile),
         metrics=LayerSkipMetrics.Config(log_freq=config.train.log_every),
         debug=DebugConfig(seed=config.train.seed, enable_structured_logging=False),

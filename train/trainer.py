@@ -76,7 +76,7 @@ class LayerSkipTrainer(Trainer):
         if last or self.step % self.recipe.validation.every == 0:
             self.validate(self.recipe.validation.final_tokens if last else self.recipe.validation.tokens)
 
-    def forward_backward_step(  # type: ignore[override]  # no lists of micro-batches: there is no pipeline
+    def forward_backward_step(
         self, *, input_dict: dict[str, torch.Tensor], labels: torch.Tensor, global_valid_tokens: torch.Tensor
     ) -> torch.Tensor:
         """Forward through the kept rows to the step's exits, weighted loss, backward.
@@ -128,9 +128,7 @@ class LayerSkipTrainer(Trainer):
         layers = sorted({e - 1 for e in options.exit_layers or range(1, self.n_layers + 1)} | {self.n_layers - 1})
         model = self.model_parts[0]
         model.eval()
-        sums = exit_sums(
-            model, model.lm_head, batches, layers, self.token_bytes, self.recipe.train.loss_chunk_tokens
-        )
+        sums = exit_sums(model, model.lm_head, batches, layers, self.token_bytes, self.recipe.train.loss_chunk_tokens)
         model.train()
         metrics = exit_metrics(sums, layers, mesh.get_group() if mesh else None)
         self.metrics_processor.write(self.step, metrics)

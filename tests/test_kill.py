@@ -1,0 +1,63 @@
+"""kill -9 at random moments, from the outside: the same command continues, and the result is that of one piece."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from training import rows
+
+ROOT = Path(__file__).parent.parent
+RECIPE = [
+    "early_exit=rotational",
+    "early_exit.rotation_period=2",
+    "layer_dropout=exp_scratch",
+    "train.steps=60",
+    "checkpoint.every=7",
+    "validation.every=20",
+]
+LAUNCHERS = {
+    "python": [sys.executable, "-m"],
+    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"],
+}
+
+
+def start(launcher: str, folder: Path, overrides: list[str]) -> subprocess.Popen[bytes]:
+    command = [*LAUNCHERS[launcher], "train.pretrain", *overrides, *RECIPE, f"run_dir={folder}"]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def finish(launcher: str, folder: Path, overrides: list[str]) -> None:
+    _, errors = (process := start(launcher, folder, overrides)).communicate()
+    assert process.returncode == 0, errors.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_killed_at_random_moments(launcher: str, tmp_path: Path, tiny_run: list[str]) -> None:
+    tiny_run = [o for o in tiny_run if not o.startswith("wandb")] if launcher == "python" else tiny_run
+    finish(launcher, tmp_path / "whole", tiny_run)
+    seed = time.time_ns()
+    rng = random.Random(seed)
+    for _ in range(4):
+        process = start(launcher, tmp_path / "killed", tiny_run)
+        metrics = tmp_path / "killed" / "metrics.jsonl"
+        before = metrics.stat().st_size if metrics.exists() else 0
+        deadline = time.monotonic() + 60
+        while (not metrics.exists() or metrics.stat().st_size <= before) and time.monotonic() < deadline:
+            if process.poll() is not None:
+                break
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0.0, 1.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    finish(launcher, tmp_path / "killed", tiny_run)
+    assert rows(tmp_path / "whole") == rows(tmp_path / "killed"), f"seed {seed}"
+    finish(launcher, tmp_path / "killed", tiny_run)  # a finished run is left alone
+    assert rows(tmp_path / "whole") == rows(tmp_path / "killed")

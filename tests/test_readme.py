@@ -1,0 +1,51 @@
+"""The README's commands exist: make targets, modules with configurations that compose, scripts, files."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from conftest import compose_config
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+    if line.partition("#")[0].strip()
+]
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def test_commands_are_found() -> None:
+    assert len(COMMANDS) >= 8
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_exists(command: str) -> None:
+    words = shlex.split(command)
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", MAKEFILE, re.M)
+        return
+    if words[0] == "sbatch":
+        script = next(w for w in words if w.endswith(".sh"))
+        assert (ROOT / script).stat().st_mode & 0o111
+        rest = words[words.index(script) + 1 :]
+    else:
+        assert words[0] in ("python", "torchrun")
+        module = words[words.index("-m") + 1]
+        assert (ROOT / (module.replace(".", "/") + ".py")).exists()
+        rest = words[words.index("-m") + 2 :]
+    if "--help" in rest:
+        return
+    overrides = [w for w in rest if "=" in w]
+    world_size = int(words[words.index("--nproc-per-node") + 1]) if "--nproc-per-node" in words else 1
+    compose_config(*overrides, world_size=world_size)
+
+
+def test_files_exist() -> None:
+    for path in re.findall(r"`((?:conf|data|models|train|eval|slurm|tests|docs)/[\w/.]*)`", README):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / path).exists(), path
