@@ -1,9 +1,8 @@
 """What a run reads, and how it is tokenized."""
 
 from dataclasses import dataclass
-from typing import Any
 
-MISSING: Any = "???"  # OmegaConf's mark for a value that has no default
+from omegaconf import MISSING
 
 
 class DataError(ValueError):

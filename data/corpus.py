@@ -49,13 +49,19 @@ def prepare(config: DataConfig) -> Corpus:
     with FileLock(folder / "lock"):
         if not (folder / "facts.json").exists():
             _build(config, folder)
-    facts = json.loads((folder / "facts.json").read_text())
+    try:
+        return _load(folder)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: the cache is damaged ({error}); delete that folder") from None
+
+
+def _load(folder: Path) -> Corpus:
     return Corpus(
         tokenizer=Tokenizer.load(folder / "tokenizer.model"),
         tokenizer_path=folder / "tokenizer.model",
         train=np.load(folder / "train.npy", mmap_mode="r"),
         validation=np.load(folder / "validation.npy", mmap_mode="r"),
-        facts=facts,
+        facts=json.loads((folder / "facts.json").read_text()),
     )
 
 

@@ -1,9 +1,8 @@
 """The size of a Llama model, and which sizes are possible."""
 
 from dataclasses import dataclass
-from typing import Any
 
-MISSING: Any = "???"  # OmegaConf's mark for a value that has no default
+from omegaconf import MISSING
 
 
 @dataclass(kw_only=True)

@@ -73,8 +73,8 @@ def _block(size: ModelConfig, layer: int) -> Llama3TransformerBlock.Config:
 def llama_config(size: ModelConfig) -> LayerSkipLlama.Config:
     """Torchtitan's model config for a size."""
     # With tied matrices the LM head's initialiser decides for both.
-    normal = _initialiser(partial(nn.init.normal_, std=1.0))
-    embedding_init = {"weight": skip_param_init} if size.tie_embeddings else normal
+    # As large as what the first blocks add to it: an embedding of std 1 (torchtitan's) would drown the early exits.
+    embedding_init = {"weight": skip_param_init} if size.tie_embeddings else _normal(0.02)
     return LayerSkipLlama.Config(
         dim=size.dim,
         vocab_size=size.vocab_size,

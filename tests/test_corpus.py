@@ -132,6 +132,14 @@ def test_cache_is_used_and_renewed(tmp_path: Path) -> None:
     assert len(prepare(config(folder, cache)).train)
 
 
+def test_a_damaged_cache_is_told(tmp_path: Path) -> None:
+    folder = write(tmp_path / "c", a_dot_py=CODE, b_dot_py=CODE + "#\n")
+    tokens = prepare(config(folder, tmp_path / "cache")).tokenizer_path.with_name("train.npy")
+    tokens.write_bytes(tokens.read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"cache is damaged .* delete that folder"):
+        prepare(config(folder, tmp_path / "cache"))
+
+
 def test_a_given_tokenizer_is_taken_and_must_fit(tmp_path: Path) -> None:
     folder = write(tmp_path / "c", a_dot_py=CODE, b_dot_py=CODE + "#\n")
     first = prepare(config(folder, tmp_path / "cache"))

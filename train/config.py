@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+
+from omegaconf import MISSING
 
 from data.config import DataConfig
 from models.config import ModelConfig
 from train.curriculum import EarlyExitConfig
 from train.dropout_schedule import LayerDropoutConfig
 from train.exit_weights import first_step_without_weight
-
-MISSING: Any = "???"
 
 
 class Precision(StrEnum):

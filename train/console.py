@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 
 from tqdm import tqdm
 
@@ -21,6 +22,8 @@ class _Lines(logging.Handler):
 
 def set_up_logging(rank: int) -> None:
     """Our messages at INFO on rank 0, warnings alone on the others and from libraries."""
+    for noise in ("'set_vital' is deprecated", "To get the last learning rate", "Torchinductor does not support"):
+        warnings.filterwarnings("ignore", message=noise)
     lines = _Lines()
     lines.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
     root = logging.getLogger()

@@ -11,6 +11,7 @@ train/memory_gib          peak memory on the accelerator, where there is one
 """
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,13 @@ class LayerSkipMetrics(MetricsProcessor):
 
     @dataclass(kw_only=True, slots=True)
     class Config(MetricsProcessor.Config):
-        """As torchtitan's; declared anew so that it builds this class."""
+        """As torchtitan's, and the interval of the checkpoints: their steps are logged, and so checked, as well."""
+
+        checkpoint_freq: int
+
+    def should_log(self, step: int) -> bool:
+        """Whether torchtitan's Trainer is to report, and to check, this step."""
+        return step in (1, self.total_steps) or 0 in (step % self.config.log_freq, step % self.config.checkpoint_freq)
 
     def attach(self, sinks: list[Sink], first_step: int, total_steps: int) -> None:
         """Say where metrics go and which steps this process runs."""
@@ -61,7 +68,13 @@ class LayerSkipMetrics(MetricsProcessor):
         grad_norm: float,
         extra_metrics: dict[str, Any] | None = None,
     ) -> None:
-        """Called by torchtitan's Trainer on every rank, on logging steps."""
+        """Called by torchtitan's Trainer on every rank, on the steps of `should_log`.
+
+        Raises RuntimeError for a gradient that is not finite, as the Trainer does for the loss: before a checkpoint
+        could be written.
+        """
+        if not math.isfinite(grad_norm):
+            raise RuntimeError(f"Gradient is not finite (norm {grad_norm}) at step {step}. Stopping training.")
         extra = extra_metrics or {}
         layers = sorted(self.exit_losses)
         losses = torch.stack([self.exit_losses[layer] for layer in layers])

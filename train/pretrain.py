@@ -23,7 +23,7 @@ from train.report import save_summary
 from train.sinks import wandb_login_missing
 from train.strict_config import ConfigError, convert, one_line, register_schema
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("train.pretrain")  # run as __main__
 
 
 def compose() -> DictConfig | None:
@@ -107,6 +107,11 @@ def main() -> None:
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as error:
+        if "is not finite" not in str(error):
+            raise
+        print(f"error: {one_line(error)} Try a lower optimizer.lr or a longer warm-up.", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)

@@ -141,6 +141,6 @@ def trainer_config(config: PretrainConfig, corpus: Corpus) -> LayerSkipTrainer.C
         checkpoint=_checkpoint(config),
         activation_checkpoint=_activation_checkpoint(config),
         compile=CompileConfig(enable=config.train.compile),
-        metrics=LayerSkipMetrics.Config(log_freq=config.train.log_every),
+        metrics=LayerSkipMetrics.Config(log_freq=config.train.log_every, checkpoint_freq=config.checkpoint.every),
         debug=DebugConfig(seed=config.train.seed, enable_structured_logging=False),
     )

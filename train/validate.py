@@ -15,6 +15,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
+from data.packing import IGNORE_INDEX
 from models.exits import chunk_bounds, exit_name, gathered_head
 
 
@@ -26,7 +27,6 @@ def exit_sums(
     layers: Sequence[int],
     token_bytes: torch.Tensor,
     chunk_tokens: int,
-    ignore_index: int = -100,
 ) -> torch.Tensor:
     """Sums over this rank's batches.
 
@@ -37,7 +37,6 @@ def exit_sums(
         layers: the exits' layers l, ascending, the last layer among them.
         token_bytes: [V] bytes that each id stands for, on the model's device.
         chunk_tokens: tokens that go through the head at a time.
-        ignore_index: label without loss.
 
     Returns:
         [2X + 2] float64: X sums of nats, X counts of agreements, number of valid labels, number of bytes.
@@ -48,7 +47,7 @@ def exit_sums(
     for inputs, labels in batches:
         states = model(inputs.to(device), exits=tuple(layers)).reshape(n, inputs.numel(), -1)
         targets = labels.to(device).reshape(-1)
-        valid = targets != ignore_index
+        valid = targets != IGNORE_INDEX
         sums[2 * n] += valid.sum()
         sums[2 * n + 1] += token_bytes[targets[valid]].sum()
         last_choice = torch.empty_like(targets)
@@ -57,7 +56,7 @@ def exit_sums(
             for i, start, end in chunk_bounds(n, len(targets), chunk_tokens):
                 x = n - 1 - i
                 logits = lm_head(states[None, x, start:end])[0].float()
-                nats = F.cross_entropy(logits, targets[start:end], reduction="sum", ignore_index=ignore_index)
+                nats = F.cross_entropy(logits, targets[start:end], reduction="sum", ignore_index=IGNORE_INDEX)
                 choice = logits.argmax(-1)
                 if x == n - 1:
                     last_choice[start:end] = choice
