@@ -15,7 +15,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from train.config import PretrainConfig
-from train.strict_config import ConfigError, convert, one_line
+from train.errors import ConfigError
+from train.strict_config import convert, one_line
 from train.titan import trainer_config
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -67,7 +68,7 @@ BAD = {
     "model.n_heads=5": r"model\.n_heads=5: must divide model\.dim=64",
     "model.n_kv_heads=3": r"model\.n_kv_heads=3: must divide model\.n_heads=4",
     "model.n_layers=1": r"model\.n_layers=1: must be at least 2",
-    "train.global_batch_size=12": r"train\.global_batch_size=12: must be a multiple of .* 8 \* 1 = 8",
+    "train.local_batch_size=5": r"train\.global_batch_size=16: must be a multiple of .* 5 \* 1 = 5",
     "train.seq_len=4096": r"train\.seq_len=4096: at most max_seq_len=1024",
     "train.steps=0": r"train\.steps=0: must be at least 1",
     "data=text": r"data\.source: missing",
@@ -75,11 +76,12 @@ BAD = {
     "data.validation_fraction=0": r"data\.validation_fraction=0\.0: must lie between 0 and 1",
     "parallelism.shard=3": r"parallelism\.replicate \* parallelism\.shard=3: must equal the number of ranks, 1",
     "checkpoint.keep=1": r"checkpoint\.keep=1: must be 0 \(all\) or at least 2",
-    "lr_scheduler.warmup_steps=5000": r"lr_scheduler\.warmup_steps=5000: at most train\.steps=1000",
+    "lr_scheduler.warmup_ratio=1": r"lr_scheduler\.warmup_ratio=1\.0: must be at least 0 and below 1",
+    "lr_scheduler.decay_ratio=2": r"lr_scheduler\.decay_ratio=2\.0: must be above 0, at most 1",
     "optimizer.lr=0": r"optimizer\.lr=0\.0: must be above 0",
     "train.seed=-1": r"train\.seed=-1: must be at least 0",
     "train.steps=": r"train\.steps",
-    "train.steps=[": r".+",
+    "train.steps=[": r"train\.steps=\[",
 }
 
 

@@ -14,6 +14,7 @@ TITAN = {
     "models/llama.py",
     "models/parallelize.py",
     "models/spec.py",
+    "train/checkpoint.py",
     "train/cpu.py",
     "train/early_exit_loss.py",
     "train/metrics.py",

@@ -40,6 +40,12 @@ def test_a_run_from_begin_to_end_and_again(tmp_path: Path, tiny_run: list[str]) 
     longer = pretrain(folder, *options, "checkpoint.every=4", "train.steps=7")
     assert longer.returncode == 0
     assert "train.steps: 6 -> 7" in longer.stderr
+    for file in (folder / "checkpoint" / "step-7").glob("*.distcp"):
+        file.write_bytes(file.read_bytes()[:100])
+    damaged = pretrain(folder, *options, "train.steps=8")
+    assert damaged.returncode == 1
+    assert "Traceback" not in damaged.stderr
+    assert "step-7: cannot be read" in damaged.stderr.splitlines()[-1]
     other = pretrain(folder, *options, "model.n_layers=3")
     assert other.returncode == 2
     assert "error: model.n_layers=3: the checkpoints in run_dir=" in other.stderr

@@ -9,7 +9,7 @@ import pytest
 from conftest import compose_config
 
 from train import run_dir
-from train.strict_config import ConfigError
+from train.errors import ConfigError
 
 CORPUS: Any = SimpleNamespace(tokenizer=SimpleNamespace(model=b"pieces"))
 

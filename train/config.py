@@ -59,8 +59,8 @@ class TrainConfig:
     """Tokens in a row."""
     global_batch_size: int = MISSING
     """Rows per optimizer step, over all ranks and micro-batches."""
-    local_batch_size: int = MISSING
-    """Rows per rank and micro-batch."""
+    local_batch_size: int | None = None
+    """Rows per rank and micro-batch; null: all of a rank's rows at once, without gradient accumulation."""
     seed: int = 0
     """Of the initial weights, the order of the data and the dropped rows."""
     precision: Precision = Precision.bf16
@@ -75,8 +75,10 @@ class TrainConfig:
     """torch.compile each block and the loss; wants layer_dropout.sampling=stratified, so that few shapes occur."""
 
     def __post_init__(self) -> None:
-        for key in ("steps", "seq_len", "global_batch_size", "local_batch_size", "log_every", "loss_chunk_tokens"):
+        for key in ("steps", "seq_len", "global_batch_size", "log_every", "loss_chunk_tokens"):
             _require(getattr(self, key) >= 1, f"train.{key}", getattr(self, key), "must be at least 1")
+        rows = self.local_batch_size
+        _require(rows is None or rows >= 1, "train.local_batch_size", rows, "must be null or at least 1")
         _require(self.seed >= 0, "train.seed", self.seed, "must be at least 0")
         _require(self.max_grad_norm > 0, "train.max_grad_norm", self.max_grad_norm, "must be above 0")
 
@@ -108,8 +110,8 @@ class OptimizerConfig:
 class LRSchedulerConfig:
     """Linear warm-up, an optional plateau, decay."""
 
-    warmup_steps: int = 0
-    """Steps of linear warm-up from 0."""
+    warmup_ratio: float = 0.0
+    """Share of the steps that warm up linearly from 0."""
     decay: Decay = Decay.cosine
     """Shape of the decay."""
     decay_ratio: float | None = None
@@ -118,9 +120,12 @@ class LRSchedulerConfig:
     """Final learning rate as a share of the peak."""
 
     def __post_init__(self) -> None:
-        _require(self.warmup_steps >= 0, "lr_scheduler.warmup_steps", self.warmup_steps, "must be at least 0")
-        ratio = self.decay_ratio
-        _require(ratio is None or 0 < ratio <= 1, "lr_scheduler.decay_ratio", ratio, "must be above 0, at most 1")
+        warmup, decay = self.warmup_ratio, self.decay_ratio
+        _require(0 <= warmup < 1, "lr_scheduler.warmup_ratio", warmup, "must be at least 0 and below 1")
+        left = 1 - warmup
+        _require(
+            decay is None or 0 < decay <= left, "lr_scheduler.decay_ratio", decay, f"must be above 0, at most {left:g}"
+        )
         factor = self.min_lr_factor
         _require(0 <= factor <= 1, "lr_scheduler.min_lr_factor", factor, "must lie in 0..1")
 
@@ -232,18 +237,12 @@ def check_together(config: PretrainConfig, world_size: int) -> None:
         ranks,
         f"must {'equal' if shard else 'divide'} the number of ranks, {world_size}",
     )
-    rows = train.local_batch_size * world_size
+    local = train.local_batch_size or 1
     _require(
-        train.global_batch_size % rows == 0,
+        train.global_batch_size % (local * world_size) == 0,
         "train.global_batch_size",
         train.global_batch_size,
-        f"must be a multiple of local_batch_size * ranks = {train.local_batch_size} * {world_size} = {rows}",
-    )
-    _require(
-        config.lr_scheduler.warmup_steps <= train.steps,
-        "lr_scheduler.warmup_steps",
-        config.lr_scheduler.warmup_steps,
-        f"at most train.steps={train.steps}",
+        f"must be a multiple of local_batch_size * ranks = {local} * {world_size} = {local * world_size}",
     )
     for exit_layer in config.validation.exit_layers:
         _require(

@@ -23,9 +23,12 @@ from tqdm import tqdm
 
 from models.exits import exit_name
 from train.console import duration
+from train.errors import TrainingError
 from train.sinks import Sink
 
 logger = logging.getLogger(__name__)
+
+DIVERGED = "try a lower optimizer.lr or a longer warm-up"
 
 
 class LayerSkipMetrics(MetricsProcessor):
@@ -70,11 +73,10 @@ class LayerSkipMetrics(MetricsProcessor):
     ) -> None:
         """Called by torchtitan's Trainer on every rank, on the steps of `should_log`.
 
-        Raises RuntimeError for a gradient that is not finite, as the Trainer does for the loss: before a checkpoint
-        could be written.
+        Raises TrainingError for a gradient that is not finite: before a checkpoint could be written.
         """
         if not math.isfinite(grad_norm):
-            raise RuntimeError(f"Gradient is not finite (norm {grad_norm}) at step {step}. Stopping training.")
+            raise TrainingError(f"step {step}: the gradient is not finite; {DIVERGED}")
         extra = extra_metrics or {}
         layers = sorted(self.exit_losses)
         losses = torch.stack([self.exit_losses[layer] for layer in layers])

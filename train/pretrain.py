@@ -19,9 +19,10 @@ from data.corpus import Corpus, check_vocabulary, prepare
 from train import run_dir
 from train.config import PretrainConfig
 from train.console import set_up_logging
+from train.errors import ConfigError, TrainingError
 from train.report import save_summary
 from train.sinks import wandb_login_missing
-from train.strict_config import ConfigError, convert, one_line, register_schema
+from train.strict_config import convert, one_line, register_schema
 
 logger = logging.getLogger("train.pretrain")  # run as __main__
 
@@ -103,15 +104,10 @@ def main() -> None:
     try:
         if (raw := compose()) is not None:
             pretrain(raw)
-    except (ConfigError, DataError, HydraException, OmegaConfBaseException) as error:
+    except (ConfigError, DataError, TrainingError, HydraException, OmegaConfBaseException) as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    except RuntimeError as error:
-        if "is not finite" not in str(error):
-            raise
-        print(f"error: {one_line(error)} Try a lower optimizer.lr or a longer warm-up.", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(1 if isinstance(error, TrainingError) else 2)
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 
 from data.corpus import Corpus
 from train.config import PretrainConfig
-from train.strict_config import ConfigError
+from train.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 

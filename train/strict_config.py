@@ -5,14 +5,12 @@ from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from train.config import PretrainConfig, check_together
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot run, told in one line that names the key and what is allowed."""
+from train.errors import ConfigError
 
 
 def register_schema() -> None:
@@ -21,13 +19,17 @@ def register_schema() -> None:
 
 
 def convert(raw: DictConfig, world_size: int) -> PretrainConfig:
-    """The typed config. Raises ConfigError for unknown or missing keys, wrong types and impossible values."""
+    """The typed config, train.local_batch_size filled in.
+
+    Raises ConfigError for unknown or missing keys, wrong types and impossible values.
+    """
     _refuse_unknown(raw, PretrainConfig, "")
     if missing := sorted(OmegaConf.missing_keys(raw)):
         raise ConfigError(f"{', '.join(missing)}: missing; give a value, or choose a group or experiment that does")
     try:
         config = cast(PretrainConfig, OmegaConf.to_object(raw))
         check_together(config, world_size)
+        config.train.local_batch_size = config.train.local_batch_size or config.train.global_batch_size // world_size
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error)) from None
     except ValueError as error:
@@ -77,4 +79,5 @@ def one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     # Hydra suggests "+key=value" for unknown keys, which we refuse as well, and lists its search path.
     lines = [line for line in lines if "use +" not in line and not line.startswith(("Config search path", "provider="))]
-    return " ".join(lines)
+    text = " ".join(lines)
+    return f"{error.override}: {text}" if isinstance(error, OverrideParseException) else text

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from torchtitan.components.checkpointer import CheckpointManager
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.optimizer import LRSchedulersContainer, OptimizersContainer, ParamGroupConfig
 from torchtitan.components.tokenizer import BaseTokenizer
@@ -15,6 +14,7 @@ from data.loader import PackedLoader
 from data.packing import PackedRows
 from data.tokenizer import Tokenizer
 from models.spec import model_spec
+from train.checkpoint import Checkpoints
 from train.config import Precision, PretrainConfig, Recompute
 from train.early_exit_loss import EarlyExitLoss
 from train.metrics import LayerSkipMetrics
@@ -59,6 +59,7 @@ class _TokenizerConfig(BaseTokenizer.Config):
 
 
 def _training(config: PretrainConfig) -> TrainingConfig:
+    assert config.train.local_batch_size is not None, "filled in by strict_config.convert"
     return TrainingConfig(
         local_batch_size=config.train.local_batch_size,
         global_batch_size=config.train.global_batch_size,
@@ -95,15 +96,15 @@ def _optimizer(config: PretrainConfig) -> OptimizersContainer.Config:
 
 def _lr_scheduler(config: PretrainConfig) -> LRSchedulersContainer.Config:
     return LRSchedulersContainer.Config(
-        warmup_steps=config.lr_scheduler.warmup_steps,
+        warmup_steps=round(config.lr_scheduler.warmup_ratio * config.train.steps),
         decay_ratio=config.lr_scheduler.decay_ratio,
         decay_type=config.lr_scheduler.decay.value,
         min_lr_factor=config.lr_scheduler.min_lr_factor,
     )
 
 
-def _checkpoint(config: PretrainConfig) -> CheckpointManager.Config:
-    return CheckpointManager.Config(
+def _checkpoint(config: PretrainConfig) -> Checkpoints.Config:
+    return Checkpoints.Config(
         enable=True,
         folder=CHECKPOINTS,
         interval=config.checkpoint.every,

@@ -16,8 +16,9 @@ from data.packing import PackedRows
 from models.layer_dropout import kept_rows
 from train.config import PretrainConfig
 from train.dropout_schedule import branch_scale, dropout_probability
+from train.errors import TrainingError
 from train.exit_weights import exit_weights
-from train.metrics import LayerSkipMetrics
+from train.metrics import DIVERGED, LayerSkipMetrics
 from train.plots import plot_perplexity_by_exit
 from train.report import validation_line
 from train.run_dir import last_checkpoint, read_metrics
@@ -70,7 +71,12 @@ class LayerSkipTrainer(Trainer):
         """One optimizer step, and validation where it is due: before the checkpoint, which then implies it was done."""
         self.micro_batch = 0
         self.metrics_processor.begin_step()
-        super().train_step(data_iterator)
+        try:
+            super().train_step(data_iterator)
+        except RuntimeError as error:
+            if "Loss is not finite" not in str(error):
+                raise
+            raise TrainingError(f"step {self.step}: the loss is not finite; {DIVERGED}") from error
         self.metrics_processor.bar.update()
         last = self.step == self.total_steps
         if last or self.step % self.recipe.validation.every == 0:
@@ -121,7 +127,7 @@ class LayerSkipTrainer(Trainer):
         batches = validation_batches(
             rows,
             max_rows=None if n_tokens is None else -(-n_tokens // seq_len),
-            batch_size=self.recipe.train.local_batch_size,
+            batch_size=self.config.training.local_batch_size,
             rank=mesh.get_local_rank() if mesh else 0,
             world_size=mesh.size() if mesh else 1,
         )
