@@ -77,7 +77,7 @@ BAD = {
     "parallelism.shard=3": r"parallelism\.replicate \* parallelism\.shard=3: must equal the number of ranks, 1",
     "checkpoint.keep=1": r"checkpoint\.keep=1: must be 0 \(all\) or at least 2",
     "lr_scheduler.warmup_ratio=1": r"lr_scheduler\.warmup_ratio=1\.0: must be at least 0 and below 1",
-    "lr_scheduler.decay_ratio=2": r"lr_scheduler\.decay_ratio=2\.0: must be above 0, at most 1",
+    "lr_scheduler.decay_ratio=2": r"lr_scheduler\.decay_ratio=2\.0: must be above 0, at most 0\.95",
     "optimizer.lr=0": r"optimizer\.lr=0\.0: must be above 0",
     "train.seed=-1": r"train\.seed=-1: must be at least 0",
     "train.steps=": r"train\.steps",
