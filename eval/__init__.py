@@ -1,1 +1,1 @@
-"""Decoding with a trained model, and measuring it. Comes with the next release."""
+"""Decoding with a trained model: one engine for full depth, early exit and self-speculation."""

@@ -1,0 +1,1 @@
+"""One decoding engine: draft with some layers, verify with the rest, accept. Plain decoding drafts nothing."""

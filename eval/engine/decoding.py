@@ -1,0 +1,147 @@
+"""The three ways to decode, as generators of rounds over one model and one cache.
+
+autoregressive   every token by all L layers
+early exit       every token by the first E layers and the head
+self-speculative the first E layers draft d tokens; the layers above verify all of them in one pass over the exit states
+                 that the drafts left in the cache; the agreeing prefix and one token of the full model are emitted. No
+                 block is computed twice for a token, and the host waits once per round.
+
+Invariant between rounds: the cache holds positions 0 .. length-1, and the last emitted token is not yet among them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from eval.engine.sampling import Sampler, SamplingOptions
+from eval.engine.stopping import StopRule
+from models.inference import InferenceLlama
+from models.kvq_cache import KVQCache
+
+
+@dataclass(frozen=True)
+class FullDepth:
+    """Plain decoding."""
+
+
+@dataclass(frozen=True)
+class EarlyExit:
+    """Leave after `exit_layer` = E blocks."""
+
+    exit_layer: int
+
+
+@dataclass(frozen=True)
+class SelfSpeculative:
+    """Draft `num_speculations` = d tokens with `exit_layer` = E blocks, verify with the rest."""
+
+    exit_layer: int
+    num_speculations: int
+
+
+Policy = FullDepth | EarlyExit | SelfSpeculative
+
+
+class Round(NamedTuple):
+    """What one round emits: the first `n_accepted` tokens were drafted, the rest come from the model that decides."""
+
+    tokens: list[int]
+    n_drafted: int
+    n_accepted: int
+
+
+def check(model: InferenceLlama, policy: Policy, prompt: list[int], max_len: int) -> None:
+    """Raise ValueError, in one line, for what cannot be decoded."""
+    n_layers = model.size.n_layers
+    if not prompt:
+        raise ValueError("the prompt is empty: give at least one token")
+    if len(prompt) >= max_len:
+        raise ValueError(f"the prompt has {len(prompt)} tokens: must be fewer than the context's {max_len}")
+    if isinstance(policy, EarlyExit) and not 1 <= policy.exit_layer <= n_layers:
+        raise ValueError(f"exit_layer={policy.exit_layer}: must lie in 1..{n_layers}")
+    if isinstance(policy, SelfSpeculative):
+        if not 1 <= policy.exit_layer < n_layers:
+            raise ValueError(f"exit_layer={policy.exit_layer}: must lie in 1..{n_layers - 1} to leave layers to verify")
+        if policy.num_speculations < 1:
+            raise ValueError(f"num_speculations={policy.num_speculations}: must be at least 1")
+
+
+class Engine:
+    """A model and its cache, used for one sequence after another."""
+
+    def __init__(self, model: InferenceLlama, max_len: int | None = None) -> None:
+        """Room for `max_len` positions; None: the model's whole context."""
+        self.model = model
+        self.cache: KVQCache = model.new_cache(max_len or model.size.max_seq_len)
+
+    def generate(
+        self, prompt: list[int], policy: Policy, stop: StopRule, sampling: SamplingOptions | None = None
+    ) -> Iterator[Round]:
+        """Decode a prompt round by round.
+
+        Ends at `stop` or at the end of the context. Raises ValueError for a prompt or policy that cannot be decoded.
+        """
+        check(self.model, policy, prompt, self.cache.max_len)
+        return self._rounds(prompt, policy, stop, Sampler(sampling or SamplingOptions(), self.model.device))
+
+    def _rounds(self, prompt: list[int], policy: Policy, stop: StopRule, sampler: Sampler) -> Iterator[Round]:
+        emitted: list[int] = []
+        n_layers = policy.exit_layer if isinstance(policy, EarlyExit) else self.model.size.n_layers
+        ended = False
+        while not ended:
+            with torch.inference_mode():
+                if not emitted:
+                    round_, last = self._prefill(prompt, n_layers, sampler)
+                else:
+                    # The last token stands at position `length`, so drafts have room for this many less one.
+                    room = min(self.cache.max_len - self.cache.length, stop.max_new_tokens - len(emitted))
+                    d = min(policy.num_speculations, room - 1) if isinstance(policy, SelfSpeculative) else 0
+                    if d > 0:
+                        round_, last = self._speculate(last, policy.exit_layer, d, sampler)  # type: ignore[union-attr]
+                    else:
+                        round_, last = self._one_token(last, n_layers, sampler)
+            tokens, ended = stop.cut(emitted, round_.tokens)
+            emitted += tokens
+            # The next token's position is `length`; without room for it the context is full.
+            ended = ended or self.cache.length >= self.cache.max_len
+            yield Round(tokens, round_.n_drafted, min(round_.n_accepted, len(tokens)))
+
+    def _prefill(self, prompt: list[int], n_layers: int, sampler: Sampler) -> tuple[Round, torch.Tensor]:
+        """All of the prompt in one pass; the head on its last position alone."""
+        model = self.model
+        tokens = torch.tensor([prompt], device=model.device)
+        x = model.run(model.embed(tokens), self.cache, 0, range(n_layers))
+        self.cache.length = len(prompt)
+        last, _ = sampler.pick(model.logits(x[0, -1]))
+        return Round(last.tolist(), 0, 0), last
+
+    def _one_token(self, last: torch.Tensor, n_layers: int, sampler: Sampler) -> tuple[Round, torch.Tensor]:
+        """The last token through the layers; the next one from the head."""
+        model = self.model
+        x = model.run(model.embed(last[None]), self.cache, self.cache.length, range(n_layers))
+        self.cache.length += 1
+        last, _ = sampler.pick(model.logits(x[0, 0]))
+        return Round(last.tolist(), 0, 0), last
+
+    def _speculate(self, last: torch.Tensor, exit_layer: int, d: int, sampler: Sampler) -> tuple[Round, torch.Tensor]:
+        """Draft d tokens, verify them, accept."""
+        model, cache, start = self.model, self.cache, self.cache.length
+        low, high = range(exit_layer), range(exit_layer, model.size.n_layers)
+        drafted, q = [last], []
+        for position in range(start, start + d):
+            x = model.run(model.embed(drafted[-1][None]), cache, position, low)
+            cache.exit_states[:, position] = x[:, 0]
+            token, distribution = sampler.pick(model.logits(x[0, 0]))
+            drafted.append(token)
+            q.append(distribution)
+        x = model.run(model.embed(drafted[-1][None]), cache, start + d, low)
+        cache.exit_states[:, start + d] = x[:, 0]
+        x = model.run(cache.exit_states[:, start : start + d + 1], cache, start, high)
+        tokens = torch.cat(drafted[1:])
+        n, last = sampler.verify(tokens, None if sampler.greedy else torch.stack(q), model.logits(x[0]))  # type: ignore[arg-type]
+        # The one wait of the round.
+        *ids, next_id, n_accepted = torch.cat([tokens, last, n.view(1)]).tolist()
+        cache.length = start + n_accepted + 1
+        return Round([*ids[:n_accepted], next_id], d, n_accepted), last

@@ -1,0 +1,97 @@
+"""From logits to tokens: greedy or sampled, and which drafted tokens the full model accepts.
+
+p is the full model's distribution after temperature, top-k and top-p, q the draft's after the same. A drafted token x
+is accepted with probability min(1, p(x)/q(x)); the first rejected one is replaced by a draw from max(p - q, 0),
+normalised; if all are accepted, one more is drawn from p. What comes out is distributed as if every token had been
+drawn from p (Leviathan et al. 2023, theorem 1). Greedy decoding is its limit: accept the agreeing prefix, then take the
+argmax.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How tokens are chosen. Raises ValueError for impossible values."""
+
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_k: int = 0
+    """Only the k most likely tokens; 0 is all."""
+    top_p: float = 1.0
+    """Only the most likely tokens that together reach this probability."""
+    seed: int = 0
+    """Of the draws."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature}: must be at least 0")
+        if self.top_k < 0:
+            raise ValueError(f"top_k={self.top_k}: must be at least 0 (0 is all)")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p={self.top_p}: must be above 0, at most 1")
+
+
+def probabilities(logits: torch.Tensor, options: SamplingOptions) -> torch.Tensor:
+    """The distribution that is drawn from, in at least fp32; [..., V] -> [..., V]."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / options.temperature
+    if 0 < options.top_k < logits.shape[-1]:
+        smallest = logits.topk(options.top_k).values[..., -1:]
+        logits = logits.masked_fill(logits < smallest, float("-inf"))
+    p = logits.softmax(-1)
+    if options.top_p < 1.0:
+        ordered, ids = p.sort(dim=-1, descending=True)
+        # A token is left out when those before it reach top_p already.
+        ordered = ordered.masked_fill(ordered.cumsum(-1) - ordered >= options.top_p, 0.0)
+        p = torch.zeros_like(p).scatter(-1, ids, ordered)
+        p = p / p.sum(-1, keepdim=True)
+    return p
+
+
+class Sampler:
+    """Draws and accepts tokens on the model's device, without waiting for it."""
+
+    def __init__(self, options: SamplingOptions, device: torch.device) -> None:
+        self.options = options
+        self.greedy = options.temperature == 0.0
+        self.generator = torch.Generator(device).manual_seed(options.seed)
+
+    def pick(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """A token [1] from logits [V], and the distribution [V] it was drawn from (None when greedy)."""
+        if self.greedy:
+            return logits.argmax(-1, keepdim=True), None
+        p = probabilities(logits, self.options)
+        return p.multinomial(1, generator=self.generator), p
+
+    def verify(
+        self, drafted: torch.Tensor, draft_probabilities: torch.Tensor | None, logits: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """How many drafted tokens are accepted, and the token that the full model adds.
+
+        Args:
+            drafted: [d] tokens.
+            draft_probabilities: [d, V], q of each; None when greedy.
+            logits: [d+1, V] of the full model, before each drafted token and after the last.
+
+        Returns:
+            (n, a scalar tensor in 0..d; the next token [1]).
+        """
+        d = len(drafted)
+        if draft_probabilities is None:
+            choice = logits.argmax(-1)
+            n = (drafted == choice[:d]).cumprod(0).sum()
+            return n, choice.index_select(0, n.view(1))
+        p, q = probabilities(logits, self.options), draft_probabilities
+        at = drafted.unsqueeze(-1)
+        u = torch.rand(d, dtype=p.dtype, device=p.device, generator=self.generator)
+        accepted = u * q.gather(-1, at).squeeze(-1) < p[:d].gather(-1, at).squeeze(-1)
+        n = accepted.cumprod(0).sum()
+        # After the last drafted token nothing was drafted: q = 0 and the residual is p itself.
+        q = torch.cat([q, torch.zeros_like(q[:1])])
+        p_n, q_n = p.index_select(0, n.view(1))[0], q.index_select(0, n.view(1))[0]
+        residual = (p_n - q_n).clamp_min(0.0)
+        # Where p equals q a rejection can only be a rounding error, and the residual is nothing.
+        residual = torch.where(residual.sum() > 0, residual, p_n)
+        return n, residual.multinomial(1, generator=self.generator)

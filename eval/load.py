@@ -1,0 +1,125 @@
+"""From a run folder, one of its checkpoints or a Hugging Face folder to a model that decodes, and its tokenizer."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load as load_dcp
+
+from data.tokenizer import Tokenizer
+from models.config import ModelConfig
+from models.hf import from_hf, our_names
+from models.inference import InferenceLlama
+
+Weights = dict[str, torch.Tensor]
+
+
+class LoadError(ValueError):
+    """A folder that no model can be read from, told in one line."""
+
+
+def load(
+    path: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> tuple[InferenceLlama, Tokenizer]:
+    """The model and its tokenizer.
+
+    Args:
+        path: a run folder (its newest checkpoint is taken), a folder checkpoint/step-N of it, or a folder with
+            config.json, safetensors and a SentencePiece tokenizer.model.
+        dtype: to decode in.
+        device: to decode on.
+
+    Raises LoadError.
+    """
+    folder = Path(path).expanduser()
+    if (folder / "config.json").exists():
+        size, weights, tokenizer = _hugging_face(folder)
+    else:
+        size, weights, tokenizer = _run(folder)
+    return InferenceLlama(size, weights, dtype=dtype, device=torch.device(device)), Tokenizer.load(tokenizer)
+
+
+def _run(folder: Path) -> tuple[ModelConfig, Weights, Path]:
+    checkpoint = folder if (folder / ".metadata").exists() else _newest_checkpoint(folder)
+    run = checkpoint.parent.parent
+    try:
+        size = ModelConfig(**yaml.safe_load((run / "config.yaml").read_text())["model"])
+    except OSError as error:
+        raise LoadError(
+            f"{run}/config.yaml: {error.strerror}; a checkpoint is read from within its run folder"
+        ) from None
+    return size, _read_dcp(checkpoint, size), run / "tokenizer.model"
+
+
+def _newest_checkpoint(run: Path) -> Path:
+    complete = [f.parent for f in run.glob("checkpoint/step-*/.metadata")]
+    if not complete:
+        raise LoadError(f"{run}: neither a run folder with a checkpoint, nor a checkpoint, nor a Hugging Face folder")
+    return max(complete, key=lambda f: int(f.name.partition("-")[2]))
+
+
+def _read_dcp(checkpoint: Path, size: ModelConfig) -> Weights:
+    """The weights alone, of a checkpoint written by any number of ranks."""
+    try:
+        entries = FileSystemReader(checkpoint).read_metadata().state_dict_metadata
+        stored = {n: entry for n, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
+        if missing := [n for n in our_names(size) if n not in stored]:
+            raise LoadError(f"{checkpoint}: missing tensors: {', '.join(missing)}")
+        weights = {n: torch.empty(stored[n].size, dtype=stored[n].properties.dtype) for n in our_names(size)}
+        load_dcp(weights, checkpoint_id=checkpoint, no_dist=True)
+    except LoadError:
+        raise
+    except (CheckpointException, Exception) as error:  # the former is a BaseException; readers raise anything
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise LoadError(f"{checkpoint}: cannot be read ({reason})") from error
+    return weights
+
+
+def _hugging_face(folder: Path) -> tuple[ModelConfig, Weights, Path]:
+    try:
+        config: Mapping[str, Any] = json.loads((folder / "config.json").read_text())
+        size = _size_of(config, folder.name)
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise LoadError(f"{folder}: no .safetensors file")
+        tensors: Weights = {}
+        for file in files:
+            tensors |= load_file(file)
+        return size, from_hf(tensors, size), folder / "tokenizer.model"
+    except LoadError:
+        raise
+    except Exception as error:
+        reason = re.sub(r"\s+", " ", str(error))
+        raise LoadError(f"{folder}: cannot be read as a Hugging Face Llama ({reason})") from error
+
+
+def _size_of(config: Mapping[str, Any], name: str) -> ModelConfig:
+    """Our sizes from a Hugging Face config. Raises LoadError for what this decoder does not do."""
+    if config.get("model_type") != "llama":
+        raise LoadError(f"{name}: model_type {config.get('model_type')} is not llama")
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if rope.get("rope_type", rope.get("type", "default")) != "default":
+        raise LoadError(f"{name}: RoPE scaling {rope} is not supported yet")
+    if config.get("attention_bias") or config.get("mlp_bias"):
+        raise LoadError(f"{name}: biases are not supported")
+    return ModelConfig(
+        name=name,
+        dim=config["hidden_size"],
+        n_layers=config["num_hidden_layers"],
+        n_heads=config["num_attention_heads"],
+        n_kv_heads=config.get("num_key_value_heads"),
+        ffn_dim=config["intermediate_size"],
+        vocab_size=config["vocab_size"],
+        max_seq_len=config["max_position_embeddings"],
+        rope_theta=rope.get("rope_theta", config.get("rope_theta", 10000.0)),
+        norm_eps=config["rms_norm_eps"],
+        tie_embeddings=config.get("tie_word_embeddings", False),
+    )

@@ -1,0 +1,75 @@
+"""Models are read from run folders, checkpoints and Hugging Face folders; what is none is told in one line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+import yaml
+from conftest import compose_config
+from test_parity_hf import hf_model, our_model
+
+from data.corpus import prepare
+from eval.load import LoadError, load
+from models.config import ModelConfig
+from models.inference import InferenceLlama
+from train import run_dir
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_run: list[str]) -> tuple[Path, ModelConfig]:
+    """A run folder with a checkpoint of step 3, as training leaves it."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    config = compose_config(*tiny_run, f"run_dir={folder}")
+    run_dir.start(config, prepare(config.data), 1)
+    weights = our_model(config.model).state_dict()
+    dcp.save(dict(weights), checkpoint_id=folder / "checkpoint" / "step-3", no_dist=True)
+    return folder, config.model
+
+
+def logits(model: InferenceLlama, tokens: torch.Tensor) -> torch.Tensor:
+    cache = model.new_cache(tokens.shape[1])
+    return model.logits(model.run(model.embed(tokens), cache, 0, range(model.size.n_layers)))
+
+
+def test_run_folder_and_checkpoint(run: tuple[Path, ModelConfig]) -> None:
+    folder, size = run
+    tokens = torch.randint(size.vocab_size, (1, 20))
+    for path in (folder, folder / "checkpoint" / "step-3"):
+        model, tokenizer = load(path)
+        assert tokenizer.vocab_size == size.vocab_size
+        with torch.no_grad():
+            torch.testing.assert_close(logits(model, tokens), our_model(size)(tokens), rtol=1e-4, atol=1e-4)
+
+
+def test_hugging_face_folder(run: tuple[Path, ModelConfig], tmp_path: Path) -> None:
+    theirs, folder = hf_model(run[1]), tmp_path / "hf"
+    theirs.save_pretrained(folder)
+    shutil.copy(run[0] / "tokenizer.model", folder)
+    tokens = torch.randint(run[1].vocab_size, (1, 20))
+    with torch.no_grad():
+        torch.testing.assert_close(logits(load(folder)[0], tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-4)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+    with pytest.raises(LoadError, match="model_type gpt2 is not llama"):
+        load(folder)
+
+
+def test_folders_that_hold_no_model(run: tuple[Path, ModelConfig], tmp_path: Path) -> None:
+    folder, _ = run
+    with pytest.raises(LoadError, match="neither a run folder with a checkpoint"):
+        load(tmp_path / "none")
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    deeper = settings | {"model": settings["model"] | {"n_layers": 5}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(deeper))
+    with pytest.raises(LoadError, match=r"missing tensors: layers\.4\."):
+        load(folder)
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    for file in (folder / "checkpoint" / "step-3").glob("*.distcp"):
+        file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(LoadError, match=r"step-3: cannot be read") as error:
+        load(folder)
+    assert "\n" not in str(error.value)
