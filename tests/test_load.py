@@ -1,6 +1,7 @@
 """Models are read from run folders, checkpoints and Hugging Face folders; what is none is told in one line."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -73,3 +74,10 @@ def test_folders_that_hold_no_model(run: tuple[Path, ModelConfig], tmp_path: Pat
     with pytest.raises(LoadError, match=r"step-3: cannot be read") as error:
         load(folder)
     assert "\n" not in str(error.value)
+
+
+def test_the_example_of_the_readme(run: tuple[Path, ModelConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", readme, re.S)
+    exec(code.replace("outputs/demo", str(run[0])), {})
+    assert len(capsys.readouterr().out) > 10

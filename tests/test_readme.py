@@ -12,7 +12,7 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [
     line.partition("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README, re.S)
-    for line in block.splitlines()
+    for line in block.replace("\\\n", " ").splitlines()
     if line.partition("#")[0].strip()
 ]
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -32,15 +32,17 @@ def test_command_exists(command: str) -> None:
         script = next(w for w in words if w.endswith(".sh"))
         assert (ROOT / script).stat().st_mode & 0o111
         rest = words[words.index(script) + 1 :]
+        nodes, gpus = (int(words[words.index(option) + 1]) for option in ("--nodes", "--gpus-per-node"))
+        world_size = nodes * gpus
     else:
         assert words[0] in ("python", "torchrun")
         module = words[words.index("-m") + 1]
         assert (ROOT / (module.replace(".", "/") + ".py")).exists()
         rest = words[words.index("-m") + 2 :]
+        world_size = int(words[words.index("--nproc-per-node") + 1]) if "--nproc-per-node" in words else 1
     if "--help" in rest:
         return
     overrides = [w for w in rest if "=" in w]
-    world_size = int(words[words.index("--nproc-per-node") + 1]) if "--nproc-per-node" in words else 1
     compose_config(*overrides, world_size=world_size)
 
 
