@@ -58,7 +58,7 @@ BAD = {
     "model=llama_2b": r"model/llama_2b.*llama_debug",
     "model.dim=abc": r"model\.dim: .*'abc'.*[Ii]nteger",
     "train.steps=1.5": r"train\.steps: .*1\.5.*[Ii]nteger",
-    "train.precision=fp64": r"train\.precision: .*fp64.*bf16, fp32",
+    "train.precision=fp64": r"train\.precision: .*fp64.*auto, bf16, fp32",
     "layer_dropout.p_max=1.5": r"layer_dropout\.p_max=1\.5: must be at least 0 and below 1",
     "layer_dropout.depth_schedule=steep": r"layer_dropout\.depth_schedule: .*exponential, linear, constant",
     "early_exit.curriculum=rotational": r"early_exit\.rotation_period=None: .*R >= 1",
@@ -98,6 +98,14 @@ def test_a_step_that_trains_nothing_is_refused() -> None:
     options = ["early_exit=rotational", "early_exit.rotation_period=6", "early_exit.include_last_layer=false"]
     with pytest.raises(ConfigError, match=r"early_exit\.include_last_layer=False: no exit has a weight at step 0"):
         compose_config(*options)
+
+
+def test_what_is_left_to_the_machine_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compose_config("train.global_batch_size=24", world_size=4).train.local_batch_size == 6
+    for can, precision in (({"amx_bf16": True}, "bf16"), ({"avx512_bf16": False, "avx2": True}, "fp32")):
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda can=can: can)
+        assert compose_config().train.precision == precision
+    assert compose_config("train.precision=bf16").train.precision == "bf16"
 
 
 def test_several_missing_values_are_told_together() -> None:
@@ -164,7 +172,7 @@ def other_value(key: str, value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if hasattr(type(value), "__members__"):
-        return next(m for m in type(value) if m is not value)
+        return next(m for m in reversed(type(value)) if m is not value)
     return value * 2 if value else type(value)(1)
 
 

@@ -10,13 +10,7 @@ from models.config import ModelConfig
 from train.curriculum import EarlyExitConfig
 from train.dropout_schedule import LayerDropoutConfig
 from train.exit_weights import first_step_without_weight
-
-
-class Precision(StrEnum):
-    """What the forward and backward compute in; parameters, gradients and optimizer states are fp32."""
-
-    bf16 = "bf16"
-    fp32 = "fp32"
+from train.precision import Precision
 
 
 class Decay(StrEnum):
@@ -63,7 +57,7 @@ class TrainConfig:
     """Rows per rank and micro-batch; null: all of a rank's rows at once, without gradient accumulation."""
     seed: int = 0
     """Of the initial weights, the order of the data and the dropped rows."""
-    precision: Precision = Precision.bf16
+    precision: Precision = Precision.auto
     """Of the forward and backward pass."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this global norm."""

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from train.config import PretrainConfig, check_together
 from train.errors import ConfigError
+from train.precision import Precision, best_precision
 
 
 def register_schema() -> None:
@@ -19,7 +20,7 @@ def register_schema() -> None:
 
 
 def convert(raw: DictConfig, world_size: int) -> PretrainConfig:
-    """The typed config, train.local_batch_size filled in.
+    """The typed config, what it leaves to the machine (local_batch_size, precision) filled in.
 
     Raises ConfigError for unknown or missing keys, wrong types and impossible values.
     """
@@ -29,6 +30,8 @@ def convert(raw: DictConfig, world_size: int) -> PretrainConfig:
     try:
         config = cast(PretrainConfig, OmegaConf.to_object(raw))
         check_together(config, world_size)
+        if config.train.precision is Precision.auto:
+            config.train.precision = best_precision()
         config.train.local_batch_size = config.train.local_batch_size or config.train.global_batch_size // world_size
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error)) from None

@@ -15,9 +15,10 @@ from data.packing import PackedRows
 from data.tokenizer import Tokenizer
 from models.spec import model_spec
 from train.checkpoint import Checkpoints
-from train.config import Precision, PretrainConfig, Recompute
+from train.config import PretrainConfig, Recompute
 from train.early_exit_loss import EarlyExitLoss
 from train.metrics import LayerSkipMetrics
+from train.precision import Precision
 from train.run_dir import CHECKPOINTS
 from train.trainer import LayerSkipTrainer
 
