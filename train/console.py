@@ -7,8 +7,21 @@ import warnings
 from tqdm import tqdm
 
 LOGGERS = ("data", "models", "train")
-# torchtitan looks these up for its MFU, which a CPU does not have.
-NOISE = ("Peak flops undefined", "Error running lspci", "initial_load_model_only", "destroy_process_group")
+# Warnings about what is as it should be: torchdata and torch among themselves; initial weights are drawn as a whole
+# (models/spec.py), not by DTensor's random operators.
+WARNINGS = (
+    "'set_vital' is deprecated",
+    "To get the last learning rate",
+    "Torchinductor does not support code generation for complex",
+    "DTensor .*may not have complete support",
+)
+# torchtitan's on looking up a CPU's peak for its MFU, on a default of its own, and on a variable that torchrun sets.
+NOISE = (
+    "Peak flops undefined",
+    "Error running lspci",
+    "initial_load_model_only",
+    "ENV[TORCH_NCCL_ASYNC_ERROR_HANDLING]",
+)
 
 
 class _Lines(logging.Handler):
@@ -22,7 +35,7 @@ class _Lines(logging.Handler):
 
 def set_up_logging(rank: int) -> None:
     """Our messages at INFO on rank 0, warnings alone on the others and from libraries."""
-    for noise in ("'set_vital' is deprecated", "To get the last learning rate", "Torchinductor does not support"):
+    for noise in WARNINGS:
         warnings.filterwarnings("ignore", message=noise)
     lines = _Lines()
     lines.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
