@@ -16,12 +16,7 @@ WARNINGS = (
     "DTensor .*may not have complete support",
 )
 # torchtitan's on looking up a CPU's peak for its MFU, on a default of its own, and on a variable that torchrun sets.
-NOISE = (
-    "Peak flops undefined",
-    "Error running lspci",
-    "initial_load_model_only",
-    "ENV[TORCH_NCCL_ASYNC_ERROR_HANDLING]",
-)
+NOISE = ("Peak flops undefined", "Error running lspci", "initial_load_model_only", "TORCH_NCCL_ASYNC_ERROR_HANDLING")
 
 
 class _Lines(logging.Handler):
