@@ -2,11 +2,11 @@
 
 import gzip
 import hashlib
+import io
 import json
 import logging
 import lzma
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,18 +91,20 @@ def _build(config: DataConfig, folder: Path) -> None:
         )
     else:
         tokenizer = Tokenizer.load(config.tokenizer.path)
-    _write(folder / "tokenizer.model", lambda path: path.write_bytes(tokenizer.model))
+    _write(folder / "tokenizer.model", tokenizer.model)
     facts: dict[str, float] = {}
     for name, documents in (("train", train), ("validation", validation)):
         tokens = _tokenize(tokenizer, documents, name)
-        _write(folder / f"{name}.npy", lambda path, tokens=tokens: _save(path, tokens))  # type: ignore[misc]
+        array = io.BytesIO()
+        np.save(array, tokens)
+        _write(folder / f"{name}.npy", array.getvalue())
         facts |= {
             f"{name}_documents": len(documents),
             f"{name}_bytes": sum(len(d.text.encode("utf-8")) for d in documents),
             f"{name}_tokens": len(tokens),
         }
     facts |= compressors(validation)
-    _write(folder / "facts.json", lambda path: path.write_text(json.dumps(facts, indent=2)))
+    _write(folder / "facts.json", json.dumps(facts, indent=2).encode())
 
 
 def _tokenize(tokenizer: Tokenizer, documents: list[Document], name: str) -> np.ndarray:
@@ -121,15 +123,10 @@ def compressors(documents: list[Document], max_bytes: int = 32 * 10**6) -> dict[
     }
 
 
-def _save(path: Path, tokens: np.ndarray) -> None:
-    with path.open("wb") as stream:
-        np.save(stream, tokens)
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
+def _write(path: Path, content: bytes) -> None:
     """Write a file under another name and rename it: a kill leaves no half file behind."""
     partial = path.with_name(path.name + ".partial")
-    write(partial)
+    partial.write_bytes(content)
     os.replace(partial, path)
 
 

@@ -9,6 +9,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
+from train.report import exits_of
+
 
 def plot_perplexity_by_exit(rows: list[dict[str, Any]], path: Path) -> None:
     """Left: perplexity of each exit over the steps. Right: of the last validation, by exit layer.
@@ -18,7 +20,7 @@ def plot_perplexity_by_exit(rows: list[dict[str, Any]], path: Path) -> None:
         path: of the PNG; replaced.
     """
     rows = [row for row in rows if "val/tokens" in row]
-    exits = sorted(key.rpartition("/")[2] for key in rows[-1] if key.startswith("val/ppl/"))
+    exits = exits_of(rows[-1])
     figure, (over_steps, by_exit) = plt.subplots(1, 2, figsize=(11, 4.5), width_ratios=(3, 2), layout="constrained")
     colours = plt.colormaps["viridis"]
     for i, name in enumerate(exits):

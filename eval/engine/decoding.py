@@ -97,9 +97,8 @@ class Engine:
                 else:
                     # The last token stands at position `length`, so drafts have room for this many less one.
                     room = min(self.cache.max_len - self.cache.length, stop.max_new_tokens - len(emitted))
-                    d = min(policy.num_speculations, room - 1) if isinstance(policy, SelfSpeculative) else 0
-                    if d > 0:
-                        round_, last = self._speculate(last, policy.exit_layer, d, sampler)  # type: ignore[union-attr]
+                    if isinstance(policy, SelfSpeculative) and (d := min(policy.num_speculations, room - 1)) > 0:
+                        round_, last = self._speculate(last, policy.exit_layer, d, sampler)
                     else:
                         round_, last = self._one_token(last, n_layers, sampler)
             tokens, ended = stop.cut(emitted, round_.tokens)
@@ -135,12 +134,13 @@ class Engine:
             cache.exit_states[:, position] = x[:, 0]
             token, distribution = sampler.pick(model.logits(x[0, 0]))
             drafted.append(token)
-            q.append(distribution)
+            if distribution is not None:
+                q.append(distribution)
         x = model.run(model.embed(drafted[-1][None]), cache, start + d, low)
         cache.exit_states[:, start + d] = x[:, 0]
         x = model.run(cache.exit_states[:, start : start + d + 1], cache, start, high)
         tokens = torch.cat(drafted[1:])
-        n, last = sampler.verify(tokens, None if sampler.greedy else torch.stack(q), model.logits(x[0]))  # type: ignore[arg-type]
+        n, last = sampler.verify(tokens, torch.stack(q) if q else None, model.logits(x[0]))
         # The one wait of the round.
         *ids, next_id, n_accepted = torch.cat([tokens, last, n.view(1)]).tolist()
         cache.length = start + n_accepted + 1
