@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_dcp
 
 from data.tokenizer import Tokenizer
+from models.checkpoints import complete_checkpoints
 from models.config import ModelConfig
 from models.hf import from_hf, our_names
 from models.inference import InferenceLlama
@@ -60,10 +61,10 @@ def _run(folder: Path) -> tuple[ModelConfig, Weights, Path]:
 
 
 def _newest_checkpoint(run: Path) -> Path:
-    complete = [f.parent for f in run.glob("checkpoint/step-*/.metadata")]
+    complete = complete_checkpoints(run)
     if not complete:
         raise LoadError(f"{run}: neither a run folder with a checkpoint, nor a checkpoint, nor a Hugging Face folder")
-    return max(complete, key=lambda f: int(f.name.partition("-")[2]))
+    return complete[max(complete)]
 
 
 def _read_dcp(checkpoint: Path, size: ModelConfig) -> Weights:

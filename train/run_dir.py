@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -22,20 +21,19 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from data.corpus import Corpus
+from models.checkpoints import complete_checkpoints
 from train.config import PretrainConfig
 from train.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoint"
 # A checkpoint does not fit another model; everything else may change, and is told.
 FIXED_SECTIONS = ("model",)
 
 
 def last_checkpoint(run_dir: str | Path) -> int:
-    """The step of the newest complete checkpoint, or 0. DCP writes .metadata last, under another name first."""
-    folders = Path(run_dir, CHECKPOINTS).glob("step-*/.metadata")
-    return max((int(m[1]) for f in folders if (m := re.fullmatch(r"step-(\d+)", f.parent.name))), default=0)
+    """The step of the newest complete checkpoint, or 0."""
+    return max(complete_checkpoints(run_dir), default=0)
 
 
 def lock(run_dir: str | Path) -> FileLock:

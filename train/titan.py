@@ -13,13 +13,13 @@ from data.corpus import Corpus
 from data.loader import PackedLoader
 from data.packing import PackedRows
 from data.tokenizer import Tokenizer
+from models.checkpoints import CHECKPOINTS
 from models.spec import model_spec
 from train.checkpoint import Checkpoints
 from train.config import PretrainConfig, Recompute
 from train.early_exit_loss import EarlyExitLoss
 from train.metrics import LayerSkipMetrics
 from train.precision import Precision
-from train.run_dir import CHECKPOINTS
 from train.trainer import LayerSkipTrainer
 
 
