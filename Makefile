@@ -8,6 +8,7 @@ BIN := .venv/bin
 
 demo: .venv/run.stamp
 	$(BIN)/python -m train.pretrain experiment=demo run_dir=outputs/demo $(DEMO)
+	$(BIN)/python -m eval.benchmark checkpoint=outputs/demo $(BENCHMARK)
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -m "not slow" $(TESTS)

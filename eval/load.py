@@ -2,9 +2,10 @@
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -14,6 +15,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_dcp
 
+from data.config import DataError
 from data.tokenizer import Tokenizer
 from models.checkpoints import complete_checkpoints
 from models.config import ModelConfig
@@ -27,37 +29,51 @@ class LoadError(ValueError):
     """A folder that no model can be read from, told in one line."""
 
 
+class Checkpoint(NamedTuple):
+    """What a path holds, on the CPU, in the dtype it was stored in."""
+
+    size: ModelConfig
+    weights: Weights
+    """By our names (models/hf.py)."""
+    tokenizer: Tokenizer
+    folder: Path
+    """The run folder or the Hugging Face folder."""
+    run: Mapping[str, Any] | None
+    """The resolved configuration of the run; None for a Hugging Face folder."""
+
+    def model(self, dtype: torch.dtype, device: torch.device) -> InferenceLlama:
+        """The model, to decode in this dtype on this device."""
+        return InferenceLlama(self.size, self.weights, dtype=dtype, device=device)
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read a run folder (its newest checkpoint), a folder checkpoint/step-N of it, or a Hugging Face folder.
+
+    The latter has config.json, safetensors and a SentencePiece tokenizer.model. Raises LoadError.
+    """
+    folder = Path(path).expanduser()
+    return _hugging_face(folder) if (folder / "config.json").exists() else _run(folder)
+
+
 def load(
     path: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> tuple[InferenceLlama, Tokenizer]:
-    """The model and its tokenizer.
-
-    Args:
-        path: a run folder (its newest checkpoint is taken), a folder checkpoint/step-N of it, or a folder with
-            config.json, safetensors and a SentencePiece tokenizer.model.
-        dtype: to decode in.
-        device: to decode on.
-
-    Raises LoadError.
-    """
-    folder = Path(path).expanduser()
-    if (folder / "config.json").exists():
-        size, weights, tokenizer = _hugging_face(folder)
-    else:
-        size, weights, tokenizer = _run(folder)
-    return InferenceLlama(size, weights, dtype=dtype, device=torch.device(device)), Tokenizer.load(tokenizer)
+    """The model that a path (see `read`) holds, ready to decode, and its tokenizer. Raises LoadError."""
+    checkpoint = read(path)
+    return checkpoint.model(dtype, torch.device(device)), checkpoint.tokenizer
 
 
-def _run(folder: Path) -> tuple[ModelConfig, Weights, Path]:
+def _run(folder: Path) -> Checkpoint:
     checkpoint = folder if (folder / ".metadata").exists() else _newest_checkpoint(folder)
     run = checkpoint.parent.parent
     try:
-        size = ModelConfig(**yaml.safe_load((run / "config.yaml").read_text())["model"])
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        size = ModelConfig(**config["model"])
     except OSError as error:
         raise LoadError(
             f"{run}/config.yaml: {error.strerror}; a checkpoint is read from within its run folder"
         ) from None
-    return size, _read_dcp(checkpoint, size), run / "tokenizer.model"
+    return Checkpoint(size, _read_dcp(checkpoint, size), Tokenizer.load(run / "tokenizer.model"), run, config)
 
 
 def _newest_checkpoint(run: Path) -> Path:
@@ -75,7 +91,9 @@ def _read_dcp(checkpoint: Path, size: ModelConfig) -> Weights:
         if missing := [n for n in our_names(size) if n not in stored]:
             raise LoadError(f"{checkpoint}: missing tensors: {', '.join(missing)}")
         weights = {n: torch.empty(stored[n].size, dtype=stored[n].properties.dtype) for n in our_names(size)}
-        load_dcp(weights, checkpoint_id=checkpoint, no_dist=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is one process
+            load_dcp(weights, checkpoint_id=checkpoint, no_dist=True)
     except LoadError:
         raise
     except (CheckpointException, Exception) as error:  # the former is a BaseException; readers raise anything
@@ -84,7 +102,7 @@ def _read_dcp(checkpoint: Path, size: ModelConfig) -> Weights:
     return weights
 
 
-def _hugging_face(folder: Path) -> tuple[ModelConfig, Weights, Path]:
+def _hugging_face(folder: Path) -> Checkpoint:
     try:
         config: Mapping[str, Any] = json.loads((folder / "config.json").read_text())
         size = _size_of(config, folder.name)
@@ -94,8 +112,8 @@ def _hugging_face(folder: Path) -> tuple[ModelConfig, Weights, Path]:
         tensors: Weights = {}
         for file in files:
             tensors |= load_file(file)
-        return size, from_hf(tensors, size), folder / "tokenizer.model"
-    except LoadError:
+        return Checkpoint(size, from_hf(tensors, size), Tokenizer.load(folder / "tokenizer.model"), folder, None)
+    except (LoadError, DataError):
         raise
     except Exception as error:
         reason = re.sub(r"\s+", " ", str(error))

@@ -13,17 +13,26 @@ import torch
 import torch.nn.functional as F
 
 from models.config import ModelConfig
-from models.hf import to_half_split
 from models.kvq_cache import KVQCache
 
 
 class _Block(NamedTuple):
-    """Weights of a block; those of its norms are folded into the matrices that read them."""
+    """Weights of a block [in, out], views of [out, in]; those of its norms are folded into what reads them."""
 
     wqkv: torch.Tensor
     wo: torch.Tensor
     w13: torch.Tensor
     w2: torch.Tensor
+
+
+class _Pass(NamedTuple):
+    """What all blocks of a pass share."""
+
+    batch: int
+    n_tokens: int
+    positions: torch.Tensor
+    rotation: torch.Tensor
+    mask: torch.Tensor | None
 
 
 class InferenceLlama:
@@ -34,10 +43,15 @@ class InferenceLlama:
     ) -> None:
         """Fuse the weights of our state dict (the names of models/hf.py)."""
         self.size, self.dtype, self.device = size, dtype, device
+        # Angles of late positions need more than 16 bits.
+        self.real_dtype = torch.promote_types(dtype, torch.float32)
+        # On a CPU rms_norm runs as ten kernels, which take longer than the work they do; in 16 bits it rounds less.
+        self.few_kernels = device.type == "cpu" and dtype is self.real_dtype
+        self.eps = torch.tensor(size.norm_eps, dtype=dtype, device=device)
 
         def get(name: str) -> torch.Tensor:
             # Folding happens in at least fp32, so that a low-precision weight is rounded once.
-            return weights[name].detach().to(device, torch.promote_types(dtype, torch.float32))
+            return weights[name].detach().to(device, self.real_dtype)
 
         self.embedding = get("tok_embeddings.weight").to(dtype)
         # The final norm's weight is folded into the head as well, unless the head is the embedding's matrix.
@@ -45,30 +59,28 @@ class InferenceLlama:
         untied = None if size.tie_embeddings else (get("lm_head.weight") * get("norm.weight")).to(dtype)
         self.head = self.embedding if untied is None else untied
         self.blocks = [self._fuse(get, f"layers.{i}.") for i in range(size.n_layers)]
-        self.cos, self.sin = self._rotary_table()
+        self.rotations = self._rotations()
 
     def _fuse(self, get: Callable[[str], torch.Tensor], prefix: str) -> _Block:
         attention, mlp = get(prefix + "attention_norm.weight"), get(prefix + "ffn_norm.weight")
         q, k, v = (get(f"{prefix}attention.qkv_linear.w{x}.weight") for x in "qkv")
         gate, up = get(prefix + "feed_forward.w1.weight"), get(prefix + "feed_forward.w3.weight")
-        q, k = to_half_split(q, self.size.head_dim), to_half_split(k, self.size.head_dim)
         # The scale of the attention's scores is the query's.
         q = q * self.size.head_dim**-0.5
         return _Block(
-            wqkv=(torch.cat([q, k, v]) * attention).to(self.dtype),
-            wo=get(prefix + "attention.wo.weight").to(self.dtype),
-            w13=(torch.cat([gate, up]) * mlp).to(self.dtype),
-            w2=get(prefix + "feed_forward.w2.weight").to(self.dtype),
+            wqkv=(torch.cat([q, k, v]) * attention).to(self.dtype).t(),
+            wo=get(prefix + "attention.wo.weight").to(self.dtype).t(),
+            w13=(torch.cat([gate, up]) * mlp).to(self.dtype).t(),
+            w2=get(prefix + "feed_forward.w2.weight").to(self.dtype).t(),
         )
 
-    def _rotary_table(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cos and signed sin [S, head_dim] for the split-halves layout: x * cos + swap_halves(x) * sin."""
+    def _rotations(self) -> torch.Tensor:
+        """e^(i * position * frequency): complex [S, 1, head_dim/2], in at least complex64."""
         half = self.size.head_dim // 2
         frequencies = self.size.rope_theta ** -(torch.arange(half, dtype=torch.float64) / half)
         angles = torch.outer(torch.arange(self.size.max_seq_len, dtype=torch.float64), frequencies)
-        cos, sin = angles.cos(), angles.sin()
-        tables = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
-        return tables[0].to(self.device, self.dtype), tables[1].to(self.device, self.dtype)
+        table = torch.polar(torch.ones_like(angles), angles).unsqueeze(1)
+        return table.to(self.device, self.real_dtype.to_complex())
 
     def new_cache(self, max_len: int, batch_size: int = 1) -> KVQCache:
         """An empty cache for this model."""
@@ -80,61 +92,86 @@ class InferenceLlama:
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """g(x): final norm and head; [..., D] -> [..., V]."""
-        return F.linear(F.rms_norm(x, (self.size.dim,), self.norm, self.size.norm_eps), self.head)
+        normed = self._normed(x) if self.norm is None else self._normed(x) * self.norm
+        return F.linear(normed, self.head)
 
-    def run(self, x: torch.Tensor, cache: KVQCache, start: int, layers: range) -> torch.Tensor:
-        """Run some blocks on T tokens at positions start .. start+T-1, reading and writing their keys and values.
+    def run(self, x: torch.Tensor, cache: KVQCache, positions: torch.Tensor, end: int, layers: range) -> torch.Tensor:
+        """Run some blocks on T tokens at successive positions, reading and writing their keys and values.
 
         Args:
             x: [B, T, D], the input of the first of the blocks.
-            cache: what the tokens before have left; positions start and later are overwritten.
-            start: position of the first token; the same for all B.
-            layers: which blocks, ascending.
+            cache: what the tokens before have left; what it has at `positions` and later is overwritten.
+            positions: [T] int64 on the model's device, ascending by 1; the same for all B.
+            end: the last of them plus 1, which the host knows without waiting for the device.
+            layers: which blocks, ascending by 1.
 
         Returns:
             [B, T, D], the output of the last of the blocks.
         """
-        n_tokens, end = x.shape[1], start + x.shape[1]
-        cos, sin = self.cos[start:end, None], self.sin[start:end, None]
-        mask = None if n_tokens == 1 or start == 0 else self._causal(start, end)
-        keys, values = cache.keys[:, :, :, :end], cache.values[:, :, :, :end]
-        for layer in layers:
-            x = self._block(x, self.blocks[layer], keys[layer], values[layer], start, cos, sin, mask)
-        return x
+        batch, n_tokens, dim = x.shape
+        kv = cache.kv[layers.start : layers.stop]
+        keys, values = kv[:, :, : self.size.kv_heads, :end], kv[:, :, self.size.kv_heads :, :end]
+        pass_ = _Pass(batch, n_tokens, positions, self._rotation(positions), self._mask(positions, end))
+        x = x.reshape(batch * n_tokens, dim)
+        # unbind makes the views of all layers in one call.
+        for layer, written, k, v in zip(layers, kv.unbind(), keys.unbind(), values.unbind(), strict=True):
+            x = self._block(x, self.blocks[layer], written, k, v, pass_)
+        return x.view(batch, n_tokens, dim)
 
-    def _causal(self, start: int, end: int) -> torch.Tensor:
-        """[T, S] True where token t may look at position s."""
-        return torch.ones(end - start, end, dtype=torch.bool, device=self.device).tril_(start)
+    def _normed(self, x: torch.Tensor) -> torch.Tensor:
+        """RMSNorm without its weight; [..., D] -> [..., D]."""
+        if not self.few_kernels:
+            return F.rms_norm(x, (self.size.dim,), None, self.size.norm_eps)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x * torch.addcmul(self.eps, length, length, value=1 / self.size.dim).rsqrt_()
+
+    def _rotation(self, positions: torch.Tensor) -> torch.Tensor:
+        """[T, H+2K, head_dim/2] complex: queries and keys turn with their position; values, beside them, do not."""
+        turn, size = self.rotations[positions], self.size
+        still = torch.ones_like(turn).expand(-1, size.kv_heads, -1)
+        return torch.cat([turn.expand(-1, size.n_heads + size.kv_heads, -1), still], 1)
+
+    def _mask(self, positions: torch.Tensor, end: int) -> torch.Tensor | None:
+        """[T * H/K, end], 0 where a token may look and -inf where not; None for one token and for a whole prompt."""
+        if len(positions) in (1, end):
+            return None
+        hidden = positions.unsqueeze(-1) < torch.arange(end, device=self.device)
+        mask = torch.zeros(hidden.shape, dtype=self.dtype, device=self.device).masked_fill_(hidden, float("-inf"))
+        return mask.repeat_interleave(self.size.n_heads // self.size.kv_heads, 0)
 
     def _block(
-        self,
-        x: torch.Tensor,
-        block: _Block,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        start: int,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
-        mask: torch.Tensor | None,
+        self, x: torch.Tensor, block: _Block, kv: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pass_: _Pass
     ) -> torch.Tensor:
-        """One block; keys and values [B, K, end, head_dim] are this layer's views into the cache."""
-        size, (batch, n_tokens, dim) = self.size, x.shape
-        qkv = F.linear(F.rms_norm(x, (dim,), None, size.norm_eps), block.wqkv)
-        qkv = qkv.view(batch, n_tokens, -1, size.head_dim)
-        qk = qkv[:, :, : size.n_heads + size.kv_heads]
-        qk = torch.addcmul(qk * cos, qk.roll(size.head_dim // 2, -1), sin)
-        q, k = torch.split(qk.transpose(1, 2), [size.n_heads, size.kv_heads], 1)
-        keys[:, :, start:] = k
-        values[:, :, start:] = qkv[:, :, size.n_heads + size.kv_heads :].transpose(1, 2)
-        attended = F.scaled_dot_product_attention(
-            q,
-            keys,
-            values,
-            attn_mask=mask,
-            is_causal=mask is None and n_tokens > 1,
-            scale=1.0,
-            enable_gqa=size.kv_heads != size.n_heads,
-        )
-        x = x + F.linear(attended.transpose(1, 2).reshape(batch, n_tokens, dim), block.wo)
-        gate, up = F.linear(F.rms_norm(x, (dim,), None, size.norm_eps), block.w13).chunk(2, -1)
-        return x + F.linear(F.silu(gate) * up, block.w2)
+        """One block on x [B * T, D].
+
+        kv [B, 2K, S, head_dim] is this layer's part of the cache, keys and values [B, K, end, head_dim] are what of it
+        may be looked at.
+        """
+        qkv = torch.mm(self._normed(x), block.wqkv)
+        # Neighbouring channels are the real and imaginary part of a number; the rotation multiplies it.
+        pairs = qkv if qkv.dtype is self.real_dtype else qkv.to(self.real_dtype)
+        pairs = torch.view_as_complex(pairs.view(pass_.batch, pass_.n_tokens, -1, self.size.head_dim // 2, 2))
+        turned = torch.view_as_real(pairs * pass_.rotation).flatten(-2)
+        turned = turned if turned.dtype is self.dtype else turned.to(self.dtype)
+        kv.index_copy_(2, pass_.positions, turned[:, :, self.size.n_heads :].transpose(1, 2))
+        attended = self._attend(turned[:, :, : self.size.n_heads], keys, values, pass_)
+        x = torch.addmm(x, attended, block.wo)
+        gate_up = torch.mm(self._normed(x), block.w13)
+        gate, up = gate_up[:, : self.size.ffn_dim], gate_up[:, self.size.ffn_dim :]
+        return torch.addmm(x, F.silu(gate) * up, block.w2)
+
+    def _attend(self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pass_: _Pass) -> torch.Tensor:
+        """Attention of q [B, T, H, head_dim] -> [B * T, H * head_dim]."""
+        (batch, n_tokens, n_heads, head_dim), kv_heads = q.shape, self.size.kv_heads
+        rows, group = batch * n_tokens, n_heads // kv_heads
+        if n_tokens == 1:
+            # The heads that share keys are so many queries of one head.
+            q = q.view(batch, kv_heads, group, head_dim)
+            return F.scaled_dot_product_attention(q, keys, values, scale=1.0).view(rows, -1)
+        if pass_.mask is None:
+            q = q.transpose(1, 2)
+            out = F.scaled_dot_product_attention(q, keys, values, is_causal=True, scale=1.0, enable_gqa=group > 1)
+            return out.transpose(1, 2).reshape(rows, -1)
+        q = q.view(batch, n_tokens, kv_heads, group, head_dim).transpose(1, 2).flatten(2, 3)
+        out = F.scaled_dot_product_attention(q, keys, values, attn_mask=pass_.mask, scale=1.0)
+        return out.view(batch, kv_heads, n_tokens, group, head_dim).transpose(1, 2).reshape(rows, -1)

@@ -3,6 +3,8 @@
 import argparse
 import os
 import socket
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +15,15 @@ import torch.multiprocessing as mp
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
+from conf.strict import register_schema
 from models.config import ModelConfig
 from train.config import PretrainConfig
 from train.console import set_up_logging
 from train.cpu import prepare_torchtitan
-from train.strict_config import convert, register_schema
+from train.resolve import resolve
 
 prepare_torchtitan()
-register_schema()
+register_schema("pretrain", PretrainConfig)
 
 TINY_TEXT = Path(argparse.__file__).read_text()
 
@@ -49,7 +52,7 @@ def compose_raw(*overrides: str) -> DictConfig:
 
 
 def compose_config(*overrides: str, world_size: int = 1) -> PretrainConfig:
-    return convert(compose_raw(*overrides), world_size)
+    return resolve(compose_raw(*overrides), world_size)
 
 
 @pytest.fixture(scope="session")
@@ -108,3 +111,14 @@ def _rank(rank: int, function: Callable[..., None], world_size: int, port: int, 
     torch.set_num_threads(1)
     torchtitan.trainer.time.sleep = lambda seconds: None  # the courtesy at the end of a run
     function(rank, *args)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_run: list[str]) -> Path:
+    """A run folder that training has left: 4 layers, 40 steps."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    command = [sys.executable, "-m", "train.pretrain", *tiny_run, "early_exit=all", "optimizer=adamw_small"]
+    command += ["train.steps=40", "checkpoint.every=40", f"run_dir={folder}"]
+    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder

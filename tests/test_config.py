@@ -14,9 +14,9 @@ from conftest import compose_config, compose_raw
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.strict import ConfigError, one_line
 from train.config import PretrainConfig
-from train.errors import ConfigError
-from train.strict_config import convert, one_line
+from train.resolve import resolve
 from train.titan import trainer_config
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -88,8 +88,8 @@ BAD = {
 @pytest.mark.parametrize(("override", "message"), BAD.items(), ids=BAD.keys())
 def test_mistakes_are_told_in_one_line(override: str, message: str) -> None:
     with pytest.raises((ConfigError, HydraException, OmegaConfBaseException)) as error:
-        convert(compose_raw(override), 1)
-    line = one_line(error.value)
+        resolve(compose_raw(override), 1)
+    line = one_line(error.value, PretrainConfig)
     assert re.search(message, line), line
     assert "\n" not in line
 
@@ -111,7 +111,7 @@ def test_what_is_left_to_the_machine_is_filled_in(monkeypatch: pytest.MonkeyPatc
 def test_several_missing_values_are_told_together() -> None:
     raw = compose_raw("data=text", "train.steps=???")
     with pytest.raises(ConfigError, match=r"data\.source, train\.steps: missing"):
-        convert(raw, 1)
+        resolve(raw, 1)
 
 
 def command(*arguments: str, launcher: tuple[str, ...] = (sys.executable, "-m")) -> subprocess.CompletedProcess[str]:

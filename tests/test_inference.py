@@ -20,7 +20,7 @@ def passes(model: InferenceLlama, tokens: torch.Tensor, cuts: list[int]) -> torc
     layers = range(model.size.n_layers)
     with torch.inference_mode():
         parts = [
-            model.logits(model.run(model.embed(tokens[:, a:b]), cache, a, layers))
+            model.logits(model.run(model.embed(tokens[:, a:b]), cache, torch.arange(a, b), b, layers))
             for a, b in itertools.pairwise(bounds)
         ]
     return torch.cat(parts, 1)
@@ -47,7 +47,7 @@ def test_logits_equal_the_training_model_at_every_exit() -> None:
         cache = model.new_cache(20)
         x = model.embed(tokens)
         for layer, logits in enumerate(exits):
-            x = model.run(x, cache, 0, range(layer, layer + 1))
+            x = model.run(x, cache, torch.arange(20), 20, range(layer, layer + 1))
             torch.testing.assert_close(model.logits(x), logits, rtol=1e-4, atol=1e-4)
 
 
@@ -58,10 +58,9 @@ def test_a_pass_reads_nothing_beyond_its_positions() -> None:
     tokens = torch.randint(size.vocab_size, (1, 12))
     clean = passes(model, tokens, [8])
     cache = model.new_cache(12)
-    cache.keys.fill_(float("nan"))
-    cache.values.fill_(float("nan"))
+    cache.kv.fill_(float("nan"))
     layers = range(size.n_layers)
     with torch.inference_mode():
-        model.run(model.embed(tokens[:, :8]), cache, 0, layers)
-        again = model.logits(model.run(model.embed(tokens[:, 8:]), cache, 8, layers))
+        model.run(model.embed(tokens[:, :8]), cache, torch.arange(8), 8, layers)
+        again = model.logits(model.run(model.embed(tokens[:, 8:]), cache, torch.arange(8, 12), 12, layers))
     assert torch.equal(again, clean[:, 8:])

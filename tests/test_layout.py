@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"models": set(), "data": set(), "train": {"models", "data"}, "eval": {"models", "data"}, "conf": set()}
-ENTRIES = {"train.pretrain"}
+PACKAGES = {
+    "models": set(),
+    "data": set(),
+    "train": {"models", "data", "conf"},
+    "eval": {"models", "data", "conf"},
+    "conf": set(),
+}
+ENTRIES = {"train.pretrain", "eval.generate", "eval.benchmark"}
 # Where torchtitan may be known: an upgrade touches these files alone.
 TITAN = {
     "models/llama.py",

@@ -33,7 +33,8 @@ def run(tmp_path: Path, tiny_run: list[str]) -> tuple[Path, ModelConfig]:
 
 def logits(model: InferenceLlama, tokens: torch.Tensor) -> torch.Tensor:
     cache = model.new_cache(tokens.shape[1])
-    return model.logits(model.run(model.embed(tokens), cache, 0, range(model.size.n_layers)))
+    n = tokens.shape[1]
+    return model.logits(model.run(model.embed(tokens), cache, torch.arange(n), n, range(model.size.n_layers)))
 
 
 def test_run_folder_and_checkpoint(run: tuple[Path, ModelConfig]) -> None:

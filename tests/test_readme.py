@@ -6,6 +6,14 @@ from pathlib import Path
 
 import pytest
 from conftest import compose_config
+from hydra import compose, initialize_config_module
+
+from conf.strict import convert, register_schema
+from eval.config import BenchmarkConfig, GenerateConfig
+
+SCHEMAS = {"generate": GenerateConfig, "benchmark": BenchmarkConfig}
+for name, schema in SCHEMAS.items():
+    register_schema(name, schema)
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -33,8 +41,10 @@ def test_command_exists(command: str) -> None:
         assert (ROOT / script).stat().st_mode & 0o111
         rest = words[words.index(script) + 1 :]
         nodes, gpus = (int(words[words.index(option) + 1]) for option in ("--nodes", "--gpus-per-node"))
-        world_size = nodes * gpus
+        world_size, module = nodes * gpus, "train.pretrain"
     else:
+        # What comes before the last pipe writes the prompt.
+        words = words[len(words) - words[::-1].index("|") :] if "|" in words else words
         assert words[0] in ("python", "torchrun")
         module = words[words.index("-m") + 1]
         assert (ROOT / (module.replace(".", "/") + ".py")).exists()
@@ -43,7 +53,12 @@ def test_command_exists(command: str) -> None:
     if "--help" in rest:
         return
     overrides = [w for w in rest if "=" in w]
-    compose_config(*overrides, world_size=world_size)
+    if module == "train.pretrain":
+        compose_config(*overrides, world_size=world_size)
+    else:
+        name = module.rpartition(".")[2]
+        with initialize_config_module("conf", version_base="1.3"):
+            convert(compose(name, overrides), SCHEMAS[name])
 
 
 def test_files_exist() -> None:

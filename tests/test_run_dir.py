@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from conftest import compose_config
 
+from conf.strict import ConfigError
 from train import run_dir
-from train.errors import ConfigError
 
 CORPUS: Any = SimpleNamespace(tokenizer=SimpleNamespace(model=b"pieces"))
 

@@ -7,39 +7,29 @@ line and exit status 2.
 import logging
 import os
 import socket
-import sys
 
-import hydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
+from conf.command import command
+from conf.strict import ConfigError
 from data.config import DataError
 from data.corpus import Corpus, check_vocabulary, prepare
 from train import run_dir
 from train.config import PretrainConfig
 from train.console import set_up_logging
-from train.errors import ConfigError, TrainingError
+from train.errors import TrainingError
 from train.report import save_summary
+from train.resolve import resolve
 from train.sinks import wandb_login_missing
-from train.strict_config import convert, one_line, register_schema
 
 logger = logging.getLogger("train.pretrain")  # run as __main__
-
-
-def compose() -> DictConfig | None:
-    """The config from conf/ and the command line; None after --help, --cfg and the like, which Hydra answers."""
-    composed: list[DictConfig] = []
-    # What runs inside of hydra.main has its errors announced by Hydra; so nothing does.
-    hydra.main(config_path="pkg://conf", config_name="pretrain", version_base="1.3")(composed.append)()
-    return composed[0] if composed else None
 
 
 def pretrain(raw: DictConfig) -> None:
     """Check, prepare the data, train, and print what came out."""
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     set_up_logging(rank)
-    config = convert(raw, world_size)
+    config = resolve(raw, world_size)
     if wandb_login_missing(config):
         raise ConfigError("wandb.mode=online: no login found; run `wandb login`, or use offline or disabled")
     corpus = prepare(config.data)
@@ -97,21 +87,11 @@ def _single_process_environment() -> None:
     }
 
 
-def main() -> None:
-    """Run `pretrain`, and tell a user's mistakes in one line."""
-    register_schema()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let its errors through to here
-    try:
-        if (raw := compose()) is not None:
-            pretrain(raw)
-    except (ConfigError, DataError, TrainingError, HydraException, OmegaConfBaseException) as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, TrainingError) else 2)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
-
-
 if __name__ == "__main__":
-    main()
+    command(
+        "pretrain",
+        PretrainConfig,
+        pretrain,
+        told={DataError: 2, TrainingError: 1},
+        interrupted="interrupted; the same command continues from the last checkpoint",
+    )

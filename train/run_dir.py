@@ -9,7 +9,6 @@ import logging
 import os
 import platform
 import shlex
-import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -20,10 +19,11 @@ import yaml
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
+from conf.provenance import code_revision
+from conf.strict import ConfigError
 from data.corpus import Corpus
 from models.checkpoints import complete_checkpoints
 from train.config import PretrainConfig
-from train.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -114,17 +114,6 @@ def _provenance(step: int, world_size: int) -> dict[str, Any]:
         "ranks": world_size,
         "threads": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())),
     }
-
-
-def code_revision() -> str:
-    """The commit of this code, with "+changes" when files differ from it; "unknown" outside a git checkout."""
-    root = Path(__file__).parent.parent
-    try:
-        commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=root, text=True, stderr=subprocess.DEVNULL)
-        changes = subprocess.check_output(["git", "status", "--porcelain"], cwd=root, text=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit.strip() + ("+changes" if changes.strip() else "")
 
 
 def cut_metrics(path: Path, step: int) -> None:

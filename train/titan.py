@@ -60,7 +60,7 @@ class _TokenizerConfig(BaseTokenizer.Config):
 
 
 def _training(config: PretrainConfig) -> TrainingConfig:
-    assert config.train.local_batch_size is not None, "filled in by strict_config.convert"
+    assert config.train.local_batch_size is not None, "filled in by train.resolve"
     return TrainingConfig(
         local_batch_size=config.train.local_batch_size,
         global_batch_size=config.train.global_batch_size,

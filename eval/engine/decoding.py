@@ -4,7 +4,7 @@ autoregressive   every token by all L layers
 early exit       every token by the first E layers and the head
 self-speculative the first E layers draft d tokens; the layers above verify all of them in one pass over the exit states
                  that the drafts left in the cache; the agreeing prefix and one token of the full model are emitted. No
-                 block is computed twice for a token, and the host waits once per round.
+                 block is computed twice for a token, and the host waits once per round unless the policy looks at it.
 
 Invariant between rounds: the cache holds positions 0 .. length-1, and the last emitted token is not yet among them.
 """
@@ -39,6 +39,9 @@ class SelfSpeculative:
 
     exit_layer: int
     num_speculations: int
+    min_confidence: float = 0.0
+    """A round drafts on while the draft's best token has at least this probability, d tokens at most; 0 always drafts
+    d. Looking makes the host wait for every drafted token, which costs nothing on a CPU."""
 
 
 Policy = FullDepth | EarlyExit | SelfSpeculative
@@ -66,6 +69,8 @@ def check(model: InferenceLlama, policy: Policy, prompt: list[int], max_len: int
             raise ValueError(f"exit_layer={policy.exit_layer}: must lie in 1..{n_layers - 1} to leave layers to verify")
         if policy.num_speculations < 1:
             raise ValueError(f"num_speculations={policy.num_speculations}: must be at least 1")
+        if not 0.0 <= policy.min_confidence < 1.0:
+            raise ValueError(f"min_confidence={policy.min_confidence}: must be at least 0, below 1")
 
 
 class Engine:
@@ -75,6 +80,7 @@ class Engine:
         """Room for `max_len` positions; None: the model's whole context."""
         self.model = model
         self.cache: KVQCache = model.new_cache(max_len or model.size.max_seq_len)
+        self.positions = torch.arange(self.cache.max_len, device=model.device)
 
     def generate(
         self, prompt: list[int], policy: Policy, stop: StopRule, sampling: SamplingOptions | None = None
@@ -98,7 +104,7 @@ class Engine:
                     # The last token stands at position `length`, so drafts have room for this many less one.
                     room = min(self.cache.max_len - self.cache.length, stop.max_new_tokens - len(emitted))
                     if isinstance(policy, SelfSpeculative) and (d := min(policy.num_speculations, room - 1)) > 0:
-                        round_, last = self._speculate(last, policy.exit_layer, d, sampler)
+                        round_, last = self._speculate(last, policy, d, sampler)
                     else:
                         round_, last = self._one_token(last, n_layers, sampler)
             tokens, ended = stop.cut(emitted, round_.tokens)
@@ -111,7 +117,7 @@ class Engine:
         """All of the prompt in one pass; the head on its last position alone."""
         model = self.model
         tokens = torch.tensor([prompt], device=model.device)
-        x = model.run(model.embed(tokens), self.cache, 0, range(n_layers))
+        x = self._run(model.embed(tokens), 0, range(n_layers))
         self.cache.length = len(prompt)
         last, _ = sampler.pick(model.logits(x[0, -1]))
         return Round(last.tolist(), 0, 0), last
@@ -119,29 +125,45 @@ class Engine:
     def _one_token(self, last: torch.Tensor, n_layers: int, sampler: Sampler) -> tuple[Round, torch.Tensor]:
         """The last token through the layers; the next one from the head."""
         model = self.model
-        x = model.run(model.embed(last[None]), self.cache, self.cache.length, range(n_layers))
+        x = self._run(model.embed(last[None]), self.cache.length, range(n_layers))
         self.cache.length += 1
         last, _ = sampler.pick(model.logits(x[0, 0]))
         return Round(last.tolist(), 0, 0), last
 
-    def _speculate(self, last: torch.Tensor, exit_layer: int, d: int, sampler: Sampler) -> tuple[Round, torch.Tensor]:
-        """Draft d tokens, verify them, accept."""
+    def _speculate(
+        self, last: torch.Tensor, policy: SelfSpeculative, d: int, sampler: Sampler
+    ) -> tuple[Round, torch.Tensor]:
+        """Draft up to d tokens, verify them, accept."""
         model, cache, start = self.model, self.cache, self.cache.length
-        low, high = range(exit_layer), range(exit_layer, model.size.n_layers)
+        low, high = range(policy.exit_layer), range(policy.exit_layer, model.size.n_layers)
         drafted, q = [last], []
-        for position in range(start, start + d):
-            x = model.run(model.embed(drafted[-1][None]), cache, position, low)
-            cache.exit_states[:, position] = x[:, 0]
-            token, distribution = sampler.pick(model.logits(x[0, 0]))
+        while True:
+            # Of the last drafted token, too, the verification needs the exit state and the keys below it.
+            x = self._draft(drafted[-1], start + len(drafted) - 1, low)
+            if len(drafted) > d:
+                break
+            logits = model.logits(x)
+            if policy.min_confidence and sampler.confidence(logits) < policy.min_confidence:
+                break
+            token, distribution = sampler.pick(logits)
             drafted.append(token)
             if distribution is not None:
                 q.append(distribution)
-        x = model.run(model.embed(drafted[-1][None]), cache, start + d, low)
-        cache.exit_states[:, start + d] = x[:, 0]
-        x = model.run(cache.exit_states[:, start : start + d + 1], cache, start, high)
-        tokens = torch.cat(drafted[1:])
+        x = self._run(cache.exit_states[:, start : start + len(drafted)], start, high)
+        tokens = torch.cat(drafted[1:]) if len(drafted) > 1 else last[:0]
         n, last = sampler.verify(tokens, torch.stack(q) if q else None, model.logits(x[0]))
         # The one wait of the round.
         *ids, next_id, n_accepted = torch.cat([tokens, last, n.view(1)]).tolist()
         cache.length = start + n_accepted + 1
-        return Round([*ids[:n_accepted], next_id], d, n_accepted), last
+        return Round([*ids[:n_accepted], next_id], len(tokens), n_accepted), last
+
+    def _draft(self, token: torch.Tensor, position: int, layers: range) -> torch.Tensor:
+        """A token [1] through the first layers; its exit state [D], which the cache keeps for the layers above."""
+        x = self._run(self.model.embed(token[None]), position, layers)
+        self.cache.exit_states.index_copy_(1, self.positions[position : position + 1], x)
+        return x[0, 0]
+
+    def _run(self, x: torch.Tensor, start: int, layers: range) -> torch.Tensor:
+        """Some layers on x [1, T, D] at the positions from `start`."""
+        end = start + x.shape[1]
+        return self.model.run(x, self.cache, self.positions[start:end], end, layers)

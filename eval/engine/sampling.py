@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class SamplingOptions:
     """How tokens are chosen. Raises ValueError for impossible values."""
 
@@ -27,11 +27,11 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature={self.temperature}: must be at least 0")
+            raise ValueError(f"sampling.temperature={self.temperature}: must be at least 0")
         if self.top_k < 0:
-            raise ValueError(f"top_k={self.top_k}: must be at least 0 (0 is all)")
+            raise ValueError(f"sampling.top_k={self.top_k}: must be at least 0 (0 is all)")
         if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"top_p={self.top_p}: must be above 0, at most 1")
+            raise ValueError(f"sampling.top_p={self.top_p}: must be above 0, at most 1")
 
 
 def probabilities(logits: torch.Tensor, options: SamplingOptions) -> torch.Tensor:
@@ -65,6 +65,15 @@ class Sampler:
         p = probabilities(logits, self.options)
         return p.multinomial(1, generator=self.generator), p
 
+    def confidence(self, logits: torch.Tensor) -> float:
+        """The probability of the best token of logits [V]; of the distribution that is drawn from, or of all (greedy).
+
+        It does not depend on what is drawn, so that ending a draft on it leaves the output's distribution alone.
+        """
+        if self.greedy:
+            return logits.float().softmax(-1).max().item()
+        return probabilities(logits, self.options).max().item()
+
     def verify(
         self, drafted: torch.Tensor, draft_probabilities: torch.Tensor | None, logits: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,24 +81,25 @@ class Sampler:
 
         Args:
             drafted: [d] tokens.
-            draft_probabilities: [d, V], q of each; None when greedy.
+            draft_probabilities: [d, V], q of each; None when greedy or when d is 0.
             logits: [d+1, V] of the full model, before each drafted token and after the last.
 
         Returns:
             (n, a scalar tensor in 0..d; the next token [1]).
         """
         d = len(drafted)
-        if draft_probabilities is None:
+        if self.greedy:
             choice = logits.argmax(-1)
             n = (drafted == choice[:d]).cumprod(0).sum()
             return n, choice.index_select(0, n.view(1))
-        p, q = probabilities(logits, self.options), draft_probabilities
+        p = probabilities(logits, self.options)
+        q = p[:0] if draft_probabilities is None else draft_probabilities
         at = drafted.unsqueeze(-1)
         u = torch.rand(d, dtype=p.dtype, device=p.device, generator=self.generator)
         accepted = u * q.gather(-1, at).squeeze(-1) < p[:d].gather(-1, at).squeeze(-1)
         n = accepted.cumprod(0).sum()
         # After the last drafted token nothing was drafted: q = 0 and the residual is p itself.
-        q = torch.cat([q, torch.zeros_like(q[:1])])
+        q = torch.cat([q, torch.zeros_like(p[:1])])
         p_n, q_n = p.index_select(0, n.view(1))[0], q.index_select(0, n.view(1))[0]
         residual = (p_n - q_n).clamp_min(0.0)
         # Where p equals q a rejection can only be a rounding error, and the residual is nothing.

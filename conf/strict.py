@@ -1,43 +1,40 @@
-"""From Hydra's composed config to a PretrainConfig, refusing what is not in it, and errors told in one line."""
+"""From Hydra's composed config to a typed one, refusing what is not in it, and errors told in one line.
+
+A schema is a dataclass whose sections are dataclasses; `S` below is its type.
+"""
 
 import difflib
 from dataclasses import fields, is_dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from train.config import PretrainConfig, check_together
-from train.errors import ConfigError
-from train.precision import Precision, best_precision
+S = TypeVar("S")
 
 
-def register_schema() -> None:
-    """Make the schema known to Hydra under the name conf/pretrain.yaml asks for."""
-    ConfigStore.instance().store(name="schema", node=PretrainConfig)
+class ConfigError(ValueError):
+    """A configuration that cannot run: names the key and what is allowed. Raised before anything starts."""
 
 
-def convert(raw: DictConfig, world_size: int) -> PretrainConfig:
-    """The typed config, what it leaves to the machine (local_batch_size, precision) filled in.
+def register_schema(config_name: str, schema: type) -> None:
+    """Make the schema known to Hydra under the name that conf/<config_name>.yaml asks for."""
+    ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
 
-    Raises ConfigError for unknown or missing keys, wrong types and impossible values.
-    """
-    _refuse_unknown(raw, PretrainConfig, "")
+
+def convert(raw: DictConfig, schema: type[S]) -> S:
+    """The typed config. Raises ConfigError for unknown or missing keys, wrong types and impossible values."""
+    _refuse_unknown(raw, schema, "")
     if missing := sorted(OmegaConf.missing_keys(raw)):
         raise ConfigError(f"{', '.join(missing)}: missing; give a value, or choose a group or experiment that does")
     try:
-        config = cast(PretrainConfig, OmegaConf.to_object(raw))
-        check_together(config, world_size)
-        if config.train.precision is Precision.auto:
-            config.train.precision = best_precision()
-        config.train.local_batch_size = config.train.local_batch_size or config.train.global_batch_size // world_size
+        return cast(S, OmegaConf.to_object(raw))
     except OmegaConfBaseException as error:
-        raise ConfigError(one_line(error)) from None
+        raise ConfigError(one_line(error, schema)) from None
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    return config
 
 
 def _refuse_unknown(raw: DictConfig, schema: type, prefix: str) -> None:
@@ -58,17 +55,17 @@ def _unknown(full_key: str, schema: type) -> str:
     return f"{full_key}: unknown key{hint}; allowed: {', '.join(names)}"
 
 
-def _schema_at(path: str) -> type | None:
+def _section(schema: type, path: str) -> type | None:
     """The dataclass of the section a dotted key lies in, or None."""
-    schema: Any = PretrainConfig
+    section: Any = schema
     for part in path.split(".")[:-1]:
-        schema = next((f.type for f in fields(schema) if f.name == part), None)
-        if not is_dataclass(schema):
+        section = next((f.type for f in fields(section) if f.name == part), None)
+        if not is_dataclass(section):
             return None
-    return cast(type, schema)
+    return cast(type, section)
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException, schema: type) -> str:
     """What a user needs of an error from Hydra or OmegaConf: the key, what is wrong, what is allowed."""
     cause = error
     while not isinstance(cause, OmegaConfBaseException) and cause.__cause__ is not None:
@@ -76,8 +73,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(cause, OmegaConfBaseException):
         message = (cause.msg or str(cause)).split("\n")[0]
         key = cause.full_key or ""
-        if "not in" in message and key and (schema := _schema_at(key)):
-            return _unknown(key, schema)
+        if "not in" in message and key and (section := _section(schema, key)):
+            return _unknown(key, section)
         return f"{key}: {message}" if key and key not in message else message
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     # Hydra suggests "+key=value" for unknown keys, which we refuse as well, and lists its search path.

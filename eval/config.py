@@ -1,0 +1,138 @@
+"""The configuration of the commands that decode."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from omegaconf import MISSING
+
+from eval.engine.sampling import SamplingOptions
+
+
+class Mode(StrEnum):
+    """The three ways to decode one model."""
+
+    autoregressive = "autoregressive"
+    """Every token by all layers."""
+    early_exit = "early_exit"
+    """Every token by the first exit_layer layers."""
+    self_speculative = "self_speculative"
+    """The first exit_layer layers draft num_speculations tokens, the rest verify them: the output of all layers."""
+
+
+class Dtype(StrEnum):
+    """What to decode in."""
+
+    auto = "auto"
+    """bfloat16 on a GPU, float32 on a CPU."""
+    float64 = "float64"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Color(StrEnum):
+    """When to colour."""
+
+    auto = "auto"
+    """On a terminal, unless NO_COLOR is set."""
+    always = "always"
+    never = "never"
+
+
+def _at_least(minimum: int, key: str, value: int | None) -> None:
+    if value is not None and value < minimum:
+        raise ValueError(f"{key}={value}: must be at least {minimum}")
+
+
+@dataclass(kw_only=True)
+class MachineConfig:
+    """Where and in what to decode."""
+
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, ...; `auto` takes a GPU if there is one."""
+    dtype: Dtype = Dtype.auto
+    """Of weights and cache."""
+    threads: int | None = None
+    """Of the CPU; null: what torch takes."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, "machine.threads", self.threads)
+
+
+@dataclass(kw_only=True)
+class GenerateConfig:
+    """Continue one text."""
+
+    checkpoint: str = MISSING
+    """A run folder, one of its checkpoints, or a Hugging Face folder."""
+    prompt: str | None = None
+    """The text to continue, taken as it is; null: from prompt_file."""
+    prompt_file: str = "-"
+    """A UTF-8 text file; `-` is standard input."""
+    mode: Mode = Mode.self_speculative
+    """How to decode."""
+    exit_layer: int | None = None
+    """Layers of the draft or of the early exit; null: the fastest in the checkpoint's benchmark.json, else a third."""
+    num_speculations: int | None = None
+    """Tokens drafted per round; null: the fastest in the checkpoint's benchmark.json, else 3."""
+    min_confidence: float | None = None
+    """Draft on only while the draft's best token has this probability; null: as in the fastest row, else 0 (always)."""
+    max_new_tokens: int = 128
+    """At most so many tokens."""
+    stop: list[str] = field(default_factory=list)
+    """Strings that end the text; it ends with the token that completes one."""
+    ignore_eos: bool = False
+    """Go on after the end-of-text token."""
+    color: Color = Color.auto
+    """Show which tokens were drafted and accepted, and which the full model supplied."""
+    sampling: SamplingOptions = MISSING
+    machine: MachineConfig = MISSING
+
+    def __post_init__(self) -> None:
+        _at_least(1, "max_new_tokens", self.max_new_tokens)
+        if "" in self.stop:
+            raise ValueError("stop: an empty string would stop at once; leave it out")
+
+
+@dataclass(kw_only=True)
+class BenchmarkConfig:
+    """Time the three modes against each other on the same prompts, greedily."""
+
+    checkpoint: str = MISSING
+    """A run folder, one of its checkpoints, or a Hugging Face folder."""
+    source: str | None = None
+    """Text for the prompts: a file, folder or glob of .txt, .md, .py or .jsonl; null: the run's own held-out text."""
+    n_prompts: int = 10
+    """Prompts, spread evenly over the text."""
+    prompt_tokens: int = 64
+    """Tokens of each."""
+    max_new_tokens: int = 64
+    """Tokens generated for each, by every mode; the end-of-text token does not end it."""
+    exit_layers: list[int] = field(default_factory=list)
+    """Layers of draft and early exit; empty: a tenth, a fifth, three tenths and a half of all."""
+    num_speculations: list[int] = field(default_factory=lambda: [2, 3, 4, 6])
+    """Tokens drafted per round."""
+    min_confidence: list[float] = field(default_factory=lambda: [0.0])
+    """A round drafts on only while the draft's best token has at least this probability; 0 drafts always."""
+    repeats: int = 2
+    """Times that every prompt is decoded by every setting."""
+    transformers: bool = True
+    """Time transformers' generate beside ours, on the same weights and prompts."""
+    output: str | None = None
+    """Results as .json, and as .csv beside it; null: benchmark.json in the checkpoint's run folder."""
+    machine: MachineConfig = MISSING
+
+    def __post_init__(self) -> None:
+        for key in ("n_prompts", "prompt_tokens", "repeats"):
+            _at_least(1, key, getattr(self, key))
+        _at_least(2, "max_new_tokens", self.max_new_tokens)
+        for d in self.num_speculations:
+            _at_least(1, "num_speculations", d)
+            if d >= self.max_new_tokens:
+                raise ValueError(f"num_speculations={d}: must be below max_new_tokens={self.max_new_tokens}")
+        if not self.num_speculations:
+            raise ValueError("num_speculations: give at least one number")
+        if not self.min_confidence:
+            raise ValueError("min_confidence: give at least one number; 0 drafts always")
+        if self.output is not None and not self.output.endswith(".json"):
+            raise ValueError(f"output={self.output}: must end in .json")

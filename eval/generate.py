@@ -1,0 +1,75 @@
+"""Continue a text with a checkpoint: `python -m eval.generate checkpoint=... prompt=...`."""
+
+import sys
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from conf.command import command
+from conf.strict import ConfigError, convert
+from data.config import DataError
+from eval.config import GenerateConfig
+from eval.engine.decoding import Engine, check
+from eval.engine.stopping import StopRule
+from eval.load import LoadError, read
+from eval.machine import settle
+from eval.settings import policy_of
+from eval.stream import Painter, TextStream, summary
+
+
+def generate(raw: DictConfig) -> None:
+    """Decode one prompt and print it as it comes; what it took goes to standard error."""
+    config = convert(raw, GenerateConfig)
+    device, dtype = settle(config.machine)
+    checkpoint = read(config.checkpoint)
+    policy, tokenizer, context = policy_of(config, checkpoint), checkpoint.tokenizer, checkpoint.size.max_seq_len
+    text = prompt_text(config)
+    prompt = [tokenizer.bos_id, *tokenizer.encode(text)]
+    model = checkpoint.model(dtype, device)
+    try:
+        check(model, policy, prompt, context)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    stop = StopRule(
+        max_new_tokens=config.max_new_tokens,
+        eos_ids=frozenset() if config.ignore_eos else frozenset({tokenizer.eos_id}),
+        strings=tuple(config.stop),
+        decode=tokenizer.decode,
+    )
+    painter, stream = Painter(config.color), TextStream(tokenizer.decode, prompt)
+    painter.prompt(text)
+    engine, rounds, start = Engine(model, min(context, len(prompt) + config.max_new_tokens)), [], time.perf_counter()
+    for round_ in engine.generate(prompt, policy, stop, config.sampling):
+        rounds.append(round_)
+        painter.drafted(stream.push(round_.tokens[: round_.n_accepted]))
+        painter.full(stream.push(round_.tokens[round_.n_accepted :]))
+    painter.end(stream.rest())
+    print(summary(rounds, policy, model.size.n_layers, time.perf_counter() - start, painter), file=sys.stderr)
+    if len(prompt) + sum(len(r.tokens) for r in rounds) > context:
+        print(f"ended with the context of {context} tokens", file=sys.stderr)
+
+
+def prompt_text(config: GenerateConfig) -> str:
+    """The text to continue; of a file or of standard input without the newline that an editor or echo ends it with.
+
+    Raises ConfigError.
+    """
+    if (text := config.prompt) is None:
+        name = "standard input" if config.prompt_file == "-" else config.prompt_file
+        if config.prompt_file == "-" and sys.stdin.isatty():
+            print("the text to continue, then Ctrl-D:", file=sys.stderr)
+        try:
+            raw = sys.stdin.buffer.read() if config.prompt_file == "-" else Path(name).expanduser().read_bytes()
+            text = raw.decode("utf-8").removesuffix("\n")
+        except OSError as error:
+            raise ConfigError(f"prompt_file={name}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"prompt_file={name}: not UTF-8 (byte {error.start}); convert it") from None
+    if not text:
+        raise ConfigError("prompt: is empty; give some text to continue, with prompt=, prompt_file= or standard input")
+    return text
+
+
+if __name__ == "__main__":
+    command("generate", GenerateConfig, generate, told={DataError: 2, LoadError: 2}, verbatim=["prompt"])

@@ -1,0 +1,35 @@
+"""The settings that a benchmark compares."""
+
+from collections.abc import Sequence
+
+from conf.strict import ConfigError
+from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative
+
+
+def policies(
+    n_layers: int, exit_layers: Sequence[int], num_speculations: Sequence[int], min_confidence: Sequence[float] = (0.0,)
+) -> list[Policy]:
+    """Plain decoding, early exit at each exit, and self-speculation with each exit and each number of drafts.
+
+    Args:
+        n_layers: L.
+        exit_layers: E, each in 1..L-1; empty: a tenth, a fifth, three tenths and a half of L.
+        num_speculations: d.
+        min_confidence: below which a draft ends.
+
+    Raises ConfigError.
+    """
+    exits = sorted(set(exit_layers) or {max(1, round(share * n_layers)) for share in (0.1, 0.2, 0.3, 0.5)})
+    for e in exits:
+        if not 1 <= e < n_layers:
+            raise ConfigError(f"exit_layers={e}: must lie in 1..{n_layers - 1} to leave layers to verify")
+    for c in min_confidence:
+        if not 0.0 <= c < 1.0:
+            raise ConfigError(f"min_confidence={c}: must be at least 0, below 1")
+    speculative = [
+        SelfSpeculative(e, d, c)
+        for c in sorted(set(min_confidence))
+        for e in exits
+        for d in sorted(set(num_speculations))
+    ]
+    return [FullDepth(), *(EarlyExit(e) for e in exits), *speculative]

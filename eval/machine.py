@@ -1,0 +1,37 @@
+"""Where to decode, and what of the machine a result must state."""
+
+import torch
+
+from conf.provenance import code_revision, processor
+from conf.strict import ConfigError
+from eval.config import Dtype, MachineConfig
+
+
+def settle(config: MachineConfig) -> tuple[torch.device, torch.dtype]:
+    """Device and dtype; sets the number of threads. Raises ConfigError for a device that is not here."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled for CUDA
+        reason = str(error).split("\n")[0]
+        raise ConfigError(f"machine.device={config.device}: cannot be used here ({reason})") from None
+    if config.dtype is Dtype.auto:
+        return device, torch.bfloat16 if device.type == "cuda" else torch.float32
+    return device, getattr(torch, config.dtype)
+
+
+def facts(device: torch.device, dtype: torch.dtype) -> dict[str, str | int]:
+    """Hardware, threads, dtype, versions and commit of a measurement."""
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+    return {
+        "hardware": hardware,
+        "threads": torch.get_num_threads(),
+        "dtype": str(dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "commit": code_revision(),
+    }

@@ -1,0 +1,52 @@
+"""Prompts for measurements: pieces of held-out text, spread evenly over it."""
+
+import itertools
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from conf.strict import ConfigError
+from data.config import DataConfig, DataError
+from data.corpus import prepare
+from data.sources import read_documents
+from eval.load import Checkpoint
+
+
+def held_out_prompts(checkpoint: Checkpoint, source: str | None, n_prompts: int, prompt_tokens: int) -> list[list[int]]:
+    """`n_prompts` prompts of `prompt_tokens` tokens.
+
+    Args:
+        checkpoint: whose tokenizer, and whose held-out text if no source is given.
+        source: a file, folder or glob of .txt, .md, .py or .jsonl, or `stdlib`.
+        n_prompts: how many.
+        prompt_tokens: length of each.
+
+    Raises ConfigError when there is too little text, DataError when it cannot be read.
+    """
+    tokens = _run_tokens(checkpoint) if source is None else _source_tokens(checkpoint, source)
+    room = len(tokens) // n_prompts
+    if room < prompt_tokens:
+        raise ConfigError(
+            f"n_prompts={n_prompts}: the text has {len(tokens):,} tokens, too few for so many of {prompt_tokens} tokens"
+        )
+    return [tokens[i * room : i * room + prompt_tokens].tolist() for i in range(n_prompts)]
+
+
+def _run_tokens(checkpoint: Checkpoint) -> np.ndarray:
+    if checkpoint.run is None:
+        raise ConfigError(f"source: missing; {checkpoint.folder} is no run folder, so no text was held out for it")
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), checkpoint.run["data"]))
+    assert isinstance(config, DataConfig)
+    corpus = prepare(config)
+    if corpus.tokenizer.model != checkpoint.tokenizer.model:
+        raise DataError(
+            f"data.source={config.source}: has changed since {checkpoint.folder} was trained on it, so what is held out"
+            " now may have been trained on; give other text with source=..."
+        )
+    return corpus.validation
+
+
+def _source_tokens(checkpoint: Checkpoint, source: str) -> np.ndarray:
+    """Whole documents until there is plenty."""
+    documents = itertools.islice(read_documents(source), 1000)
+    return np.array([token for d in documents for token in checkpoint.tokenizer.encode_document(d.text)])

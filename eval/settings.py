@@ -1,0 +1,38 @@
+"""Which exit layer and how many drafts, when a user leaves it open."""
+
+import json
+
+from conf.strict import ConfigError
+from eval.config import GenerateConfig, Mode
+from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative
+from eval.load import Checkpoint
+
+
+def policy_of(config: GenerateConfig, checkpoint: Checkpoint) -> Policy:
+    """The policy that the config names, what it leaves open filled in. Raises ConfigError for a key without effect."""
+    exit_layer, d, confidence = config.exit_layer, config.num_speculations, config.min_confidence
+    if config.mode is Mode.autoregressive and exit_layer is not None:
+        raise ConfigError(f"exit_layer={exit_layer}: has no effect with mode=autoregressive, which uses all layers")
+    for key, value in (("num_speculations", d), ("min_confidence", confidence)):
+        if config.mode is not Mode.self_speculative and value is not None:
+            raise ConfigError(f"{key}={value}: has no effect with mode={config.mode}, which drafts nothing")
+    if config.mode is Mode.autoregressive:
+        return FullDepth()
+    fastest = _fastest(checkpoint)
+    if config.mode is Mode.early_exit:
+        return EarlyExit(fastest.exit_layer if exit_layer is None else exit_layer)
+    return SelfSpeculative(
+        exit_layer=fastest.exit_layer if exit_layer is None else exit_layer,
+        num_speculations=fastest.num_speculations if d is None else d,
+        min_confidence=fastest.min_confidence if confidence is None else confidence,
+    )
+
+
+def _fastest(checkpoint: Checkpoint) -> SelfSpeculative:
+    """The fastest row of the checkpoint's own benchmark, else a third of the layers and 3 drafts."""
+    try:
+        rows = json.loads((checkpoint.folder / "benchmark.json").read_text())
+        row = max((r for r in rows if r["mode"] == Mode.self_speculative), key=lambda r: r["speedup"])
+        return SelfSpeculative(row["exit_layer"], row["num_speculations"], row["min_confidence"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return SelfSpeculative(max(1, checkpoint.size.n_layers // 3), 3)

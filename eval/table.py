@@ -1,0 +1,115 @@
+"""A benchmark's rows on the screen and in files."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+from conf.strict import ConfigError
+from eval.rows import Row
+
+COLUMNS = {
+    "mode": "mode",
+    "exit_layer": "E",
+    "num_speculations": "d",
+    "min_confidence": "conf",
+    "tokens_per_second": "tokens/s",
+    "ms_per_token": "ms/token",
+    "acceptance_rate": "accepted",
+    "tokens_per_round": "per round",
+    "speedup": "speed-up",
+    "speedup_q25": "q25",
+    "speedup_q75": "q75",
+    "ideal_speedup": "ideal",
+    "measured_cost_ideal": "meas. ideal",
+    "share_of_measured_cost_ideal": "share",
+    "identical_output": "identical",
+    "near_ties": "ties",
+    "distinct_4grams": "4-grams",
+}
+DIGITS = {"tokens_per_second": 0, "ms_per_token": 3}
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as text, with a legend."""
+    cells = [list(COLUMNS.values()), *([_cell(key, row[key]) for key in COLUMNS] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+    lines = [
+        "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        for line in cells
+    ]
+    return "\n".join([*lines, *_legend(rows[0])])
+
+
+def _cell(key: str, value: object) -> str:
+    if value is None or (key in ("num_speculations", "min_confidence") and value == 0):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,.{DIGITS.get(key, 2)}f}" if isinstance(value, float) else str(value)
+
+
+def _legend(plain: Row) -> list[str]:
+    lines = [
+        "E: layers of draft or exit; d: tokens drafted per round, if conf is given only while that confident;",
+        "speed-up over autoregressive: median of pairs, with quartiles; ideal: by blocks and head; meas. ideal: by the",
+        "measured time of each pass, and the share of it that was reached; 4-grams: share that are distinct.",
+        f"{plain['n_prompts']} prompts of {plain['prompt_tokens']} tokens, {plain['new_tokens']} new tokens,"
+        f" {plain['repeats']} times each; {plain['hardware']}, {plain['threads']} threads, {plain['dtype']},"
+        f" torch {plain['torch']}, commit {plain['commit'][:12]}",
+    ]
+    if plain.get("transformers"):
+        lines.append(
+            f"autoregressive is {plain['speedup_over_transformers']:.2f} times as fast as generate of transformers"
+            f" {plain['transformers']} ({plain['transformers_tokens_per_second']:,.0f} tokens/s); same text in"
+            f" {plain['same_as_transformers']:.0%}"
+        )
+    return lines
+
+
+def best(rows: list[Row]) -> Row:
+    """The fastest self-speculative row."""
+    return max((r for r in rows if r["mode"] == "self_speculative"), key=lambda r: r["speedup"])
+
+
+def best_line(rows: list[Row]) -> str:
+    """The fastest self-speculative row in a sentence."""
+    row = best(rows)
+    output = "identical output" if row["identical_output"] else "OUTPUT THAT DIFFERS"
+    ties = f" but for {row['near_ties']} near-ties" if row["near_ties"] else ""
+    return (
+        f"best: exit_layer={row['exit_layer']} num_speculations={row['num_speculations']}"
+        f" min_confidence={row['min_confidence']:g}:"
+        f" {row['speedup']:.2f} times the speed of plain decoding ({row['tokens_per_second']:,.0f} tokens/s),"
+        f" {row['acceptance_rate']:.0%} of the drafts accepted, {output}{ties}"
+    )
+
+
+def writable(path: str | Path) -> Path:
+    """The path, once a file can be written there. Raises ConfigError before anything is measured."""
+    path = Path(path).expanduser()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"output={path}: {error.strerror}") from None
+    if not path.stat().st_size:
+        path.unlink()
+    return path
+
+
+def save(rows: list[Row], path: Path) -> Path:
+    """Write the rows as JSON and, beside it, as CSV, whose path is returned. A kill leaves no half file."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(rows, indent=1) + "\n")
+    os.replace(partial, path)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    out = path.with_suffix(".csv")
+    partial = out.with_name(out.name + ".partial")
+    with partial.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(partial, out)
+    return out
