@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from eval.engine.decoding import EarlyExit, Engine, Policy, Round, SelfSpeculative
+from eval.engine.sampling import best
 from eval.engine.stopping import StopRule
 from eval.ideal import PassTimes
 
@@ -94,16 +95,16 @@ class _Clock:
 
     def prefill(self, n_layers: int) -> object:
         x = self._run(self.model.embed(self.prompt), 0, range(n_layers))
-        return self.model.logits(x[0, -1]).argmax(-1, keepdim=True)
+        return best(self.model.logits(x[0, -1]), keepdim=True)
 
     def token(self, n_layers: int, *, head: bool) -> object:
         x = self._run(self.model.embed(self.prompt[:, :1]), self.middle, range(n_layers))
-        return self.model.logits(x[0, 0]).argmax(-1, keepdim=True) if head else x
+        return best(self.model.logits(x[0, 0]), keepdim=True) if head else x
 
     def verify(self, exit_layer: int, width: int) -> object:
         states = self.engine.cache.exit_states[:, self.middle : self.middle + width]
         x = self._run(states, self.middle, range(exit_layer, self.model.size.n_layers))
-        return self.model.logits(x[0]).argmax(-1)
+        return best(self.model.logits(x[0]))
 
     def _run(self, x: torch.Tensor, start: int, layers: range) -> torch.Tensor:
         end = start + x.shape[1]

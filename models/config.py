@@ -30,6 +30,14 @@ class ModelConfig:
     """Longest context, in tokens, the rotary table is built for."""
     rope_theta: float = 10000.0
     """Base of the rotary frequencies."""
+    rope_factor: float = 1.0
+    """Llama 3's scaling: low frequencies are divided by it, for longer contexts; 1: no scaling."""
+    rope_low_freq_factor: float = 1.0
+    """Frequencies with fewer turns in the original context than this are divided by rope_factor."""
+    rope_high_freq_factor: float = 4.0
+    """Frequencies with more turns than this stay."""
+    rope_original_seq_len: int = 8192
+    """The original context."""
     norm_eps: float = 1e-5
     """Epsilon of every RMSNorm."""
     tie_embeddings: bool = False
@@ -51,6 +59,13 @@ class ModelConfig:
             raise ValueError(f"model.n_kv_heads={self.n_kv_heads}: must divide model.n_heads={self.n_heads}")
         if self.rope_theta <= 0:
             raise ValueError(f"model.rope_theta={self.rope_theta}: must be above 0")
+        if self.rope_factor < 1:
+            raise ValueError(f"model.rope_factor={self.rope_factor}: must be at least 1")
+        if not 0 < self.rope_low_freq_factor < self.rope_high_freq_factor:
+            raise ValueError(
+                f"model.rope_low_freq_factor={self.rope_low_freq_factor}: must be above 0, below"
+                f" rope_high_freq_factor={self.rope_high_freq_factor}"
+            )
         if self.norm_eps <= 0:
             raise ValueError(f"model.norm_eps={self.norm_eps}: must be above 0")
 

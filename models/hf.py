@@ -42,6 +42,23 @@ def our_names(size: ModelConfig) -> list[str]:
     return top + [f"layers.{i}.{name}" for i in range(size.n_layers) for name in LAYER]
 
 
+def shape_of(name: str, size: ModelConfig) -> tuple[int, ...]:
+    """The shape of one of our tensors, [out, in] for a matrix. Raises KeyError for a name that is not ours."""
+    kv_dim = size.kv_heads * size.head_dim
+    shapes = {
+        "tok_embeddings.weight": (size.vocab_size, size.dim),
+        "lm_head.weight": (size.vocab_size, size.dim),
+        "wq.weight": (size.dim, size.dim),
+        "wk.weight": (kv_dim, size.dim),
+        "wv.weight": (kv_dim, size.dim),
+        "wo.weight": (size.dim, size.dim),
+        "w1.weight": (size.ffn_dim, size.dim),
+        "w2.weight": (size.dim, size.ffn_dim),
+        "w3.weight": (size.ffn_dim, size.dim),
+    }
+    return shapes[name if name in TOP else ".".join(name.split(".")[-2:])] if "norm" not in name else (size.dim,)
+
+
 def to_half_split(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
     """Rows of a query or key matrix [heads*head_dim, D] from neighbouring pairs (ours) to split halves (HF)."""
     return weight.view(-1, head_dim // 2, 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)

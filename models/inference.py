@@ -14,6 +14,10 @@ import torch.nn.functional as F
 
 from models.config import ModelConfig
 from models.kvq_cache import KVQCache
+from models.rotary import frequencies
+
+# Masks of so many widths of a pass are kept for the next one.
+MASKS_KEPT = 16
 
 
 class _Block(NamedTuple):
@@ -60,6 +64,7 @@ class InferenceLlama:
         self.head = self.embedding if untied is None else untied
         self.blocks = [self._fuse(get, f"layers.{i}.") for i in range(size.n_layers)]
         self.rotations = self._rotations()
+        self.masks: dict[int, torch.Tensor] = {}
 
     def _fuse(self, get: Callable[[str], torch.Tensor], prefix: str) -> _Block:
         attention, mlp = get(prefix + "attention_norm.weight"), get(prefix + "ffn_norm.weight")
@@ -76,9 +81,7 @@ class InferenceLlama:
 
     def _rotations(self) -> torch.Tensor:
         """e^(i * position * frequency): complex [S, 1, head_dim/2], in at least complex64."""
-        half = self.size.head_dim // 2
-        frequencies = self.size.rope_theta ** -(torch.arange(half, dtype=torch.float64) / half)
-        angles = torch.outer(torch.arange(self.size.max_seq_len, dtype=torch.float64), frequencies)
+        angles = torch.outer(torch.arange(self.size.max_seq_len, dtype=torch.float64), frequencies(self.size))
         table = torch.polar(torch.ones_like(angles), angles).unsqueeze(1)
         return table.to(self.device, self.real_dtype.to_complex())
 
@@ -111,7 +114,7 @@ class InferenceLlama:
         batch, n_tokens, dim = x.shape
         kv = cache.kv[layers.start : layers.stop]
         keys, values = kv[:, :, : self.size.kv_heads, :end], kv[:, :, self.size.kv_heads :, :end]
-        pass_ = _Pass(batch, n_tokens, positions, self._rotation(positions), self._mask(positions, end))
+        pass_ = _Pass(batch, n_tokens, positions, self._rotation(positions), self._mask(n_tokens, end))
         x = x.reshape(batch * n_tokens, dim)
         # unbind makes the views of all layers in one call.
         for layer, written, k, v in zip(layers, kv.unbind(), keys.unbind(), values.unbind(), strict=True):
@@ -131,13 +134,16 @@ class InferenceLlama:
         still = torch.ones_like(turn).expand(-1, size.kv_heads, -1)
         return torch.cat([turn.expand(-1, size.n_heads + size.kv_heads, -1), still], 1)
 
-    def _mask(self, positions: torch.Tensor, end: int) -> torch.Tensor | None:
-        """[T * H/K, end], 0 where a token may look and -inf where not; None for one token and for a whole prompt."""
-        if len(positions) in (1, end):
+    def _mask(self, n_tokens: int, end: int) -> torch.Tensor | None:
+        """[T, end], 0 where a token may look and -inf where not; None for one token and for a whole prompt."""
+        if n_tokens in (1, end):
             return None
-        hidden = positions.unsqueeze(-1) < torch.arange(end, device=self.device)
-        mask = torch.zeros(hidden.shape, dtype=self.dtype, device=self.device).masked_fill_(hidden, float("-inf"))
-        return mask.repeat_interleave(self.size.n_heads // self.size.kv_heads, 0)
+        if n_tokens not in self.masks:
+            # All but the last T columns are 0: aligned at its right end, one mask serves every position.
+            mask = torch.zeros(n_tokens, self.size.max_seq_len, dtype=self.dtype, device=self.device)
+            mask[:, -n_tokens:] = torch.full((n_tokens, n_tokens), float("-inf")).triu_(1)
+            self.masks = {n_tokens: mask, **dict(list(self.masks.items())[:MASKS_KEPT])}
+        return self.masks[n_tokens][:, self.size.max_seq_len - end :]
 
     def _block(
         self, x: torch.Tensor, block: _Block, kv: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pass_: _Pass
@@ -163,15 +169,17 @@ class InferenceLlama:
     def _attend(self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pass_: _Pass) -> torch.Tensor:
         """Attention of q [B, T, H, head_dim] -> [B * T, H * head_dim]."""
         (batch, n_tokens, n_heads, head_dim), kv_heads = q.shape, self.size.kv_heads
-        rows, group = batch * n_tokens, n_heads // kv_heads
         if n_tokens == 1:
             # The heads that share keys are so many queries of one head.
-            q = q.view(batch, kv_heads, group, head_dim)
-            return F.scaled_dot_product_attention(q, keys, values, scale=1.0).view(rows, -1)
-        if pass_.mask is None:
-            q = q.transpose(1, 2)
-            out = F.scaled_dot_product_attention(q, keys, values, is_causal=True, scale=1.0, enable_gqa=group > 1)
-            return out.transpose(1, 2).reshape(rows, -1)
-        q = q.view(batch, n_tokens, kv_heads, group, head_dim).transpose(1, 2).flatten(2, 3)
-        out = F.scaled_dot_product_attention(q, keys, values, attn_mask=pass_.mask, scale=1.0)
-        return out.view(batch, kv_heads, n_tokens, group, head_dim).transpose(1, 2).reshape(rows, -1)
+            q = q.view(batch, kv_heads, n_heads // kv_heads, head_dim)
+            return F.scaled_dot_product_attention(q, keys, values, scale=1.0).view(batch, -1)
+        attended = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            keys,
+            values,
+            attn_mask=pass_.mask,
+            is_causal=pass_.mask is None,
+            scale=1.0,
+            enable_gqa=n_heads != kv_heads,
+        )
+        return attended.transpose(1, 2).reshape(batch * n_tokens, -1)

@@ -46,6 +46,19 @@ def _norm(size: ModelConfig) -> RMSNorm.Config:
     return RMSNorm.Config(normalized_shape=size.dim, eps=size.norm_eps, param_init=_initialiser(nn.init.ones_))
 
 
+def _rope(size: ModelConfig) -> ComplexRoPE.Config:
+    return ComplexRoPE.Config(
+        dim=size.head_dim,
+        max_seq_len=size.max_seq_len,
+        theta=size.rope_theta,
+        scaling="none" if size.rope_factor == 1.0 else "llama",
+        scaling_factor=size.rope_factor,
+        low_freq_factor=size.rope_low_freq_factor,
+        high_freq_factor=size.rope_high_freq_factor,
+        original_max_position_embeddings=size.rope_original_seq_len,
+    )
+
+
 def _block(size: ModelConfig, layer: int) -> Llama3TransformerBlock.Config:
     """Block l. What writes into the residual stream is initialised smaller with depth, as torchtitan's Llama 3."""
     writes_residual = _normal(depth_scaled_std(0.02, layer))
@@ -62,7 +75,7 @@ def _block(size: ModelConfig, layer: int) -> Llama3TransformerBlock.Config:
             # BlockMask cannot follow the kept rows.
             inner_attention=ScaledDotProductAttention.Config(),
             fuse_qkv=True,
-            rope=ComplexRoPE.Config(dim=size.head_dim, max_seq_len=size.max_seq_len, theta=size.rope_theta),
+            rope=_rope(size),
         ),
         feed_forward=make_ffn_config(
             dim=size.dim, hidden_dim=size.ffn_dim, w1_param_init=_normal(0.02), w2w3_param_init=writes_residual

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.multiprocessing as mp
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
@@ -23,6 +24,7 @@ from train.cpu import prepare_torchtitan
 from train.resolve import resolve
 
 prepare_torchtitan()
+torch.set_num_threads(1)  # tiny tensors: threads would wait for each other
 register_schema("pretrain", PretrainConfig)
 
 TINY_TEXT = Path(argparse.__file__).read_text()

@@ -12,7 +12,7 @@ from eval.engine.sampling import Sampler, SamplingOptions, probabilities
 from eval.engine.stopping import StopRule
 
 V = 5
-N = 2000
+N = 3000
 
 
 class Markov(Stub):
@@ -35,7 +35,7 @@ def pairs(policy: Policy, options: SamplingOptions) -> Counter[tuple[int, int]]:
     sampler = Sampler(options, CPU)
     counts: Counter[tuple[int, int]] = Counter()
     for _ in range(N):
-        rounds = engine._rounds([2], policy, StopRule(max_new_tokens=3), sampler)
+        rounds = engine._rounds([2], policy, StopRule(max_new_tokens=5), sampler)
         text = [t for r in rounds for t in r.tokens]
         counts[text[1], text[2]] += 1
     return counts
@@ -62,7 +62,13 @@ FILTERS = [{"temperature": 1.0}, {"temperature": 0.7, "top_k": 3}, {"temperature
 
 @pytest.mark.parametrize(
     ("policy", "options"),
-    [(FullDepth(), FILTERS[0]), (SelfSpeculative(2, 1), FILTERS[1]), *((SelfSpeculative(2, 2), f) for f in FILTERS)],
+    [
+        (FullDepth(), FILTERS[0]),
+        (SelfSpeculative(2, 1), FILTERS[1]),
+        *((SelfSpeculative(2, 2), f) for f in FILTERS),
+        # Some drafts end at once, some after a token.
+        (SelfSpeculative(2, 3, min_confidence=0.5), FILTERS[0]),
+    ],
 )
 def test_pairs_have_the_exact_distribution(policy: Policy, options: dict) -> None:
     sampling = SamplingOptions(seed=1, **options)

@@ -1,0 +1,47 @@
+"""The configuration of models.convert."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from omegaconf import MISSING
+
+
+class Format(StrEnum):
+    """What to write."""
+
+    auto = "auto"
+    """A Hugging Face folder from a run, a checkpoint or a GGUF file; a checkpoint from a Hugging Face folder."""
+    hf = "hf"
+    """A Hugging Face folder: safetensors, configuration, tokenizer, model card."""
+    dcp = "dcp"
+    """A checkpoint to train or decode from, with its model sizes and its tokenizer."""
+
+
+class StoredDtype(StrEnum):
+    """Numbers of the written weights."""
+
+    keep = "keep"
+    """As they are; what a GGUF file has quantized becomes float32."""
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+@dataclass(kw_only=True)
+class ConvertConfig:
+    """From one form of a Llama to another."""
+
+    source: str = MISSING
+    """A run folder, one of its checkpoints, a Hugging Face folder or a .gguf file."""
+    output: str = MISSING
+    """Folder to write; must not exist yet."""
+    format: Format = Format.auto
+    """What to write."""
+    dtype: StoredDtype = StoredDtype.keep
+    """Numbers of the written weights."""
+    max_shard_gigabytes: float = 4.0
+    """Largest safetensors file; a larger model is written as several."""
+
+    def __post_init__(self) -> None:
+        if self.max_shard_gigabytes <= 0:
+            raise ValueError(f"max_shard_gigabytes={self.max_shard_gigabytes}: must be above 0")

@@ -1,0 +1,41 @@
+"""Which file of a Hugging Face folder holds which tensor."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from models.hf_config import FormatError
+
+INDEX = "model.safetensors.index.json"
+
+
+def shards(folder: Path) -> dict[str, Path]:
+    """Tensor name -> file. Raises FormatError for a file that is missing, damaged or not as the index says."""
+    index = folder / INDEX
+    if index.exists():
+        try:
+            listed: dict[str, str] = json.loads(index.read_text())["weight_map"]
+        except (OSError, ValueError, KeyError) as error:
+            raise FormatError(f"{index}: is no index of safetensors files ({error!r})") from None
+        files = sorted({folder / name for name in listed.values()})
+    else:
+        listed, files = {}, sorted(folder.glob("*.safetensors"))
+    if not files:
+        others = any(folder.glob("*.bin")) or any(folder.glob("*.pth"))
+        hint = "; convert its .bin or .pth files with transformers' save_pretrained" if others else ""
+        raise FormatError(f"{folder}: no .safetensors file{hint}")
+    found: dict[str, Path] = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                found |= dict.fromkeys(tensors.keys(), file)
+        except FileNotFoundError:
+            raise FormatError(f"{file}: missing, though {INDEX} names it; get the file") from None
+        except (SafetensorError, OSError) as error:
+            reason = str(error).split("\n")[0]
+            raise FormatError(f"{file}: incomplete or damaged ({reason}); get the file again") from None
+    for name, file_name in listed.items():
+        if found.get(name) != folder / file_name:
+            raise FormatError(f"{folder / file_name}: lacks tensor {name}, which {INDEX} places there")
+    return found
