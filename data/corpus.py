@@ -15,9 +15,10 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from data.config import DataConfig, DataError
+from data.sentencepiece_tokenizer import train_tokenizer
 from data.sources import Document, find_files, read_documents
 from data.split import split
-from data.tokenizer import Tokenizer, train_tokenizer
+from data.tokenizer import Tokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +57,10 @@ def prepare(config: DataConfig) -> Corpus:
 
 
 def _load(folder: Path) -> Corpus:
+    tokenizer = load_tokenizer(folder)
     return Corpus(
-        tokenizer=Tokenizer.load(folder / "tokenizer.model"),
-        tokenizer_path=folder / "tokenizer.model",
+        tokenizer=tokenizer,
+        tokenizer_path=folder / next(iter(tokenizer.files)),
         train=np.load(folder / "train.npy", mmap_mode="r"),
         validation=np.load(folder / "validation.npy", mmap_mode="r"),
         facts=json.loads((folder / "facts.json").read_text()),
@@ -73,7 +75,8 @@ def _fingerprint(config: DataConfig) -> str:
     if config.tokenizer.path is None:
         settings += [config.tokenizer.vocab_size, config.tokenizer.max_train_megabytes]
     else:
-        settings += [hashlib.sha256(Tokenizer.load(config.tokenizer.path).model).hexdigest()]
+        contents = load_tokenizer(config.tokenizer.path).files.values()
+        settings += [hashlib.sha256(content).hexdigest() for content in contents]
     digest.update(json.dumps(settings).encode())
     for file in files:
         stat = file.stat()
@@ -86,12 +89,13 @@ def _build(config: DataConfig, folder: Path) -> None:
     train, validation = split(list(read_documents(config.source, config.text_field)), config.validation_fraction)
     if config.tokenizer.path is None:
         logger.info("training a tokenizer of %d pieces", config.tokenizer.vocab_size)
-        tokenizer = train_tokenizer(
+        tokenizer: Tokenizer = train_tokenizer(
             train, config.tokenizer.vocab_size, config.tokenizer.max_train_megabytes, config.source
         )
     else:
-        tokenizer = Tokenizer.load(config.tokenizer.path)
-    _write(folder / "tokenizer.model", tokenizer.model)
+        tokenizer = load_tokenizer(config.tokenizer.path)
+    for name, content in tokenizer.files.items():
+        _write(folder / name, content)
     facts: dict[str, float] = {}
     for name, documents in (("train", train), ("validation", validation)):
         tokens = _tokenize(tokenizer, documents, name)

@@ -1,135 +1,72 @@
-"""Text to ids and back, byte-exact: a SentencePiece BPE model with byte fallback.
+"""What the project asks of a tokenizer, and which one a file is."""
 
-Nothing is normalised, added or removed, so decode(encode(text)) == text for every string. One character needs care:
-SentencePiece writes a space as U+2581, so that character itself would come back as a space; it goes through its bytes.
-"""
-
-import io
-import random
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import sentencepiece as spm
+from typing import Protocol
 
 from data.config import DataError
-from data.sources import Document
-
-SPACE_MARK = "\u2581"
-# SentencePiece drops longer "sentences" in training; documents are cut at line ends well below.
-MAX_TRAIN_PIECE_BYTES = 4000
+from data.json_tokenizer import CONFIG_FILE, JSON_FILE, JsonTokenizer
+from data.sentencepiece_tokenizer import MODEL_FILE, SentencePieceTokenizer
 
 
-class Tokenizer:
-    """A SentencePiece model that must be able to spell every byte and to mark where a document begins and ends."""
+class Tokenizer(Protocol):
+    """Text to ids and back. The files are all of it: written elsewhere, they load as the same tokenizer."""
 
-    def __init__(self, model: bytes, name: str = "tokenizer") -> None:
-        """Load a serialised model. Raises DataError when it is none, or cannot serve here."""
-        self.model = model
-        self._sp = spm.SentencePieceProcessor()
-        try:
-            self._sp.LoadFromSerializedProto(model)
-        except (RuntimeError, ValueError):
-            raise DataError(f"{name}: not a SentencePiece model (data.tokenizer.path takes a .model file)") from None
-        self.vocab_size: int = self._sp.GetPieceSize()
-        self.bos_id: int = self._sp.bos_id()
-        self.eos_id: int = self._sp.eos_id()
-        if min(self.bos_id, self.eos_id) < 0:
-            raise DataError(f"{name}: the model has no <s> or no </s> piece, which mark where documents begin and end")
-        byte_ids = [self._sp.PieceToId(f"<0x{b:02X}>") for b in range(256)]
-        if not all(self._sp.IsByte(i) for i in byte_ids):
-            raise DataError(f"{name}: the model has no byte fallback, so some text could not be written")
-        self._space_mark_ids = [byte_ids[b] for b in SPACE_MARK.encode("utf-8")]
+    files: dict[str, bytes]
+    """Name -> content."""
+    vocab_size: int
+    eos_id: int
+    """Ends a document."""
 
-    @classmethod
-    def load(cls, path: str | Path) -> "Tokenizer":
-        """Load a .model file. Raises DataError when it is missing or unfit."""
-        try:
-            return cls(Path(path).expanduser().read_bytes(), str(path))
-        except OSError as error:
-            raise DataError(f"data.tokenizer.path={path}: {error.strerror}; give a SentencePiece .model file") from None
+    @property
+    def bos_id(self) -> int | None:
+        """Begins a document; None if nothing does."""
+        ...
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without <s> or </s>."""
-        first, *rest = text.split(SPACE_MARK)
-        ids: list[int] = self._sp.EncodeAsIds(first)
-        for part in rest:
-            ids += self._space_mark_ids
-            ids += self._sp.EncodeAsIds(part)
-        return ids
+        """Ids of a text; nothing is added."""
+        ...
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Ids of the beginning of a document, as the model was trained on it."""
+        ...
 
     def encode_document(self, text: str) -> list[int]:
-        """Ids of a whole document, between <s> and </s>."""
-        return [self.bos_id, *self.encode(text), self.eos_id]
+        """Ids of a whole document, with what begins and ends it."""
+        ...
 
     def decode(self, ids: list[int]) -> str:
-        """The text of ids; <s>, </s> and <unk> say nothing."""
-        text: str = self._sp.DecodeIds([i for i in ids if not (self._sp.IsControl(i) or self._sp.IsUnknown(i))])
-        return text
+        """The text of ids; control pieces say nothing."""
+        ...
 
     def token_bytes(self) -> list[int]:
         """For each id, how many bytes of text it stands for; control pieces stand for none."""
-        return [self._bytes_of(i) for i in range(self.vocab_size)]
-
-    def _bytes_of(self, i: int) -> int:
-        if self._sp.IsByte(i):
-            return 1
-        if self._sp.IsControl(i) or self._sp.IsUnknown(i) or self._sp.IsUnused(i):
-            return 0
-        return len(self._sp.IdToPiece(i).replace(SPACE_MARK, " ").encode("utf-8"))
+        ...
 
 
-def train_tokenizer(documents: list[Document], vocab_size: int, max_megabytes: int, name: str) -> Tokenizer:
-    """Train a BPE tokenizer of exactly `vocab_size` pieces.
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """A SentencePiece .model file, a Hugging Face tokenizer.json, or a folder that has one of them.
 
-    Raises DataError when the text is too small for so many pieces.
+    Raises DataError when it is missing or unfit.
     """
-    model = io.BytesIO()
+    path = Path(path).expanduser()
+    if path.is_dir():
+        found = [path / name for name in (MODEL_FILE, JSON_FILE) if (path / name).exists()]
+        if not found:
+            raise DataError(f"{path}: no tokenizer ({MODEL_FILE} or {JSON_FILE}) there")
+        # Some folders carry a tokenizer.model that is no SentencePiece model, beside the tokenizer.json.
+        if len(found) == 2:
+            try:
+                return load_tokenizer(found[0])
+            except DataError:
+                return load_tokenizer(found[1])
+        path = found[0]
     try:
-        spm.SentencePieceTrainer.Train(
-            sentence_iterator=iter(_training_pieces(_sample(documents, max_megabytes * 10**6))),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=vocab_size,
-            byte_fallback=True,
-            character_coverage=0.9995,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            add_dummy_prefix=False,
-            allow_whitespace_only_pieces=True,
-            split_digits=True,
-            num_threads=2,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        reason = str(error).strip().split("] ")[-1].replace("\n", " ")
+        content = path.read_bytes()
+        if path.suffix != ".json":
+            return SentencePieceTokenizer(content, str(path))
+        config = path.with_name(CONFIG_FILE)
+        return JsonTokenizer(content, config.read_bytes() if config.exists() else b"{}", str(path))
+    except OSError as error:
         raise DataError(
-            f"data.tokenizer.vocab_size={vocab_size}: no tokenizer of that size can be trained on {name} ({reason})"
+            f"data.tokenizer.path={path}: {error.strerror}; give a SentencePiece .model file or a tokenizer.json"
         ) from None
-    return Tokenizer(model.getvalue())
-
-
-def _sample(documents: list[Document], max_bytes: int) -> Iterator[str]:
-    """Documents in a fixed random order until they make up so many bytes."""
-    order = sorted(documents, key=lambda d: d.name)
-    random.Random(0).shuffle(order)
-    n_bytes = 0
-    for document in order:
-        if n_bytes >= max_bytes:
-            return
-        n_bytes += len(document.text.encode("utf-8"))
-        yield document.text
-
-
-def _training_pieces(texts: Iterable[str]) -> Iterator[str]:
-    """Texts cut at some line ends into "sentences" of the trainer; newlines inside stay, for pieces to hold."""
-    for text in texts:
-        lines: list[str] = []
-        size = 0
-        for line in text.split("\n"):
-            n_bytes = len(line.encode("utf-8")) + 1
-            if lines and size + n_bytes > MAX_TRAIN_PIECE_BYTES:
-                yield "\n".join(lines) + "\n"
-                lines, size = [], 0
-            lines.append(line)
-            size += n_bytes
-        yield "\n".join(lines)

@@ -7,27 +7,29 @@ from conf.strict import ConfigError, convert
 from data.config import DataError
 from eval.config import BenchmarkConfig
 from eval.grid import policies
-from eval.load import LoadError, read
+from eval.load import open_checkpoint
 from eval.machine import facts, settle
 from eval.measure import measure
 from eval.prompts import held_out_prompts
 from eval.reference import Transformers
 from eval.rows import Row, rows_of
 from eval.table import best_line, save, table, writable
+from models.hf_config import FormatError
 
 
 def benchmark(raw: DictConfig) -> list[Row]:
     """Measure, print the table, write JSON and CSV."""
     config = convert(raw, BenchmarkConfig)
     device, dtype = settle(config.machine)
-    checkpoint = read(config.checkpoint)
+    checkpoint = open_checkpoint(config.checkpoint)
+    size = checkpoint.stored.size
     n_tokens = config.prompt_tokens + config.max_new_tokens
-    if n_tokens > checkpoint.size.max_seq_len:
+    if n_tokens > size.max_seq_len:
         raise ConfigError(
-            f"prompt_tokens + max_new_tokens={n_tokens}: must be at most the context's {checkpoint.size.max_seq_len}"
+            f"prompt_tokens + max_new_tokens={n_tokens}: must be at most the context's {size.max_seq_len}"
         )
-    chosen = policies(checkpoint.size.n_layers, config.exit_layers, config.num_speculations, config.min_confidence)
-    output = writable(config.output or checkpoint.folder / "benchmark.json")
+    chosen = policies(size.n_layers, config.exit_layers, config.num_speculations, config.min_confidence)
+    output = writable(config.output or checkpoint.stored.folder / "benchmark.json")
     prompts = held_out_prompts(checkpoint, config.source, config.n_prompts, config.prompt_tokens)
     reference = Transformers(checkpoint, dtype, device) if config.transformers else None
     model = checkpoint.model(dtype, device)
@@ -42,4 +44,4 @@ def benchmark(raw: DictConfig) -> list[Row]:
 
 
 if __name__ == "__main__":
-    command("benchmark", BenchmarkConfig, benchmark, told={DataError: 2, LoadError: 2})
+    command("benchmark", BenchmarkConfig, benchmark, told={DataError: 2, FormatError: 2})

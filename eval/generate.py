@@ -12,20 +12,21 @@ from data.config import DataError
 from eval.config import GenerateConfig
 from eval.engine.decoding import Engine, check
 from eval.engine.stopping import StopRule
-from eval.load import LoadError, read
+from eval.load import open_checkpoint
 from eval.machine import settle
 from eval.settings import policy_of
 from eval.stream import Painter, TextStream, summary
+from models.hf_config import FormatError
 
 
 def generate(raw: DictConfig) -> None:
     """Decode one prompt and print it as it comes; what it took goes to standard error."""
     config = convert(raw, GenerateConfig)
     device, dtype = settle(config.machine)
-    checkpoint = read(config.checkpoint)
-    policy, tokenizer, context = policy_of(config, checkpoint), checkpoint.tokenizer, checkpoint.size.max_seq_len
+    checkpoint = open_checkpoint(config.checkpoint)
+    policy, tokenizer, context = policy_of(config, checkpoint), checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
     text = prompt_text(config)
-    prompt = [tokenizer.bos_id, *tokenizer.encode(text)]
+    prompt = tokenizer.encode_prompt(text)
     model = checkpoint.model(dtype, device)
     try:
         check(model, policy, prompt, context)
@@ -72,4 +73,4 @@ def prompt_text(config: GenerateConfig) -> str:
 
 
 if __name__ == "__main__":
-    command("generate", GenerateConfig, generate, told={DataError: 2, LoadError: 2}, verbatim=["prompt"])
+    command("generate", GenerateConfig, generate, told={DataError: 2, FormatError: 2}, verbatim=["prompt"])

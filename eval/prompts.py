@@ -33,15 +33,16 @@ def held_out_prompts(checkpoint: Checkpoint, source: str | None, n_prompts: int,
 
 
 def _run_tokens(checkpoint: Checkpoint) -> np.ndarray:
-    if checkpoint.run is None:
-        raise ConfigError(f"source: missing; {checkpoint.folder} is no run folder, so no text was held out for it")
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), checkpoint.run["data"]))
+    run, folder = checkpoint.stored.run or {}, checkpoint.stored.folder
+    if "data" not in run:
+        raise ConfigError(f"source: missing; {folder} is no run folder, so no text was held out for it")
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), run["data"]))
     assert isinstance(config, DataConfig)
     corpus = prepare(config)
-    if corpus.tokenizer.model != checkpoint.tokenizer.model:
+    if corpus.tokenizer.files != checkpoint.tokenizer.files:
         raise DataError(
-            f"data.source={config.source}: has changed since {checkpoint.folder} was trained on it, so what is held out"
-            " now may have been trained on; give other text with source=..."
+            f"data.source={config.source}: has changed since {folder} was trained on it, so what is held out now may"
+            " have been trained on; give other text with source=..."
         )
     return corpus.validation
 

@@ -22,7 +22,7 @@ class Transformers:
             raise ConfigError(
                 "transformers=true: not installed; pip install transformers, or transformers=false"
             ) from None
-        size = checkpoint.size
+        size = checkpoint.stored.size
         config = transformers.LlamaConfig(
             hidden_size=size.dim,
             num_hidden_layers=size.n_layers,
@@ -39,7 +39,7 @@ class Transformers:
             pad_token_id=0,
         )
         model: Any = transformers.LlamaForCausalLM(config)
-        model.load_state_dict(to_hf(checkpoint.weights, size), strict=not size.tie_embeddings)
+        model.load_state_dict(to_hf(checkpoint.stored.weights, size), strict=not size.tie_embeddings)
         self.model = model.to(device, dtype).eval()
         self.version = transformers.__version__
 

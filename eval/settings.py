@@ -31,8 +31,8 @@ def policy_of(config: GenerateConfig, checkpoint: Checkpoint) -> Policy:
 def _fastest(checkpoint: Checkpoint) -> SelfSpeculative:
     """The fastest row of the checkpoint's own benchmark, else a third of the layers and 3 drafts."""
     try:
-        rows = json.loads((checkpoint.folder / "benchmark.json").read_text())
+        rows = json.loads((checkpoint.stored.folder / "benchmark.json").read_text())
         row = max((r for r in rows if r["mode"] == Mode.self_speculative), key=lambda r: r["speedup"])
         return SelfSpeculative(row["exit_layer"], row["num_speculations"], row["min_confidence"])
     except (OSError, ValueError, KeyError, TypeError):
-        return SelfSpeculative(max(1, checkpoint.size.n_layers // 3), 3)
+        return SelfSpeculative(max(1, checkpoint.stored.size.n_layers // 3), 3)

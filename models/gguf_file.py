@@ -84,7 +84,7 @@ def _size_of(reader: Any, tensors: dict[str, Any], file: Path) -> ModelConfig:
     if "token_embd.weight" not in tensors:
         raise FormatError(f"{file}: missing tensor token_embd.weight")
     try:
-        size = {
+        size: dict[str, Any] = {
             "name": file.stem,
             "dim": int(field("llama.embedding_length")),
             "n_layers": int(field("llama.block_count")),

@@ -3,6 +3,7 @@
 Everything that can be wrong (missing, unknown, of another shape, damaged) is told before the first tensor is read.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ class Weights(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def n_parameters(self) -> int:
+        """Numbers in all; a tied matrix counts once."""
+        return sum(math.prod(shape_of(name, self.size)) for name in self.names)
 
     def _check(self, where: str, shapes: Mapping[str, tuple[int, ...]], theirs: Mapping[str, str]) -> None:
         """Raise FormatError unless `shapes` are those of this size, under the names that `theirs` gives to ours."""

@@ -146,7 +146,7 @@ def test_a_given_tokenizer_is_taken_and_must_fit(tmp_path: Path) -> None:
     options = config(folder, tmp_path / "cache")
     options.tokenizer = TokenizerConfig(path=str(first.tokenizer_path), vocab_size=400)
     second = prepare(options)
-    assert second.tokenizer.model == first.tokenizer.model
+    assert second.tokenizer.files == first.tokenizer.files
     check_vocabulary(second, 400)
     with pytest.raises(DataError, match=r"model\.vocab_size=399: must be at least the tokenizer's 400"):
         check_vocabulary(second, 399)

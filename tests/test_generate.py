@@ -11,11 +11,11 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from conf.strict import register_schema
-from data.tokenizer import Tokenizer
+from data.tokenizer import load_tokenizer
 from eval.config import Color, GenerateConfig
 from eval.engine.decoding import EarlyExit, Round, SelfSpeculative
 from eval.generate import generate
-from eval.load import read
+from eval.load import open_checkpoint
 from eval.settings import policy_of
 from eval.stream import DRAFTED, FULL, Painter, TextStream, summary
 
@@ -121,11 +121,11 @@ def test_mistakes_are_told_in_one_line(
     import eval.generate as module
     from conf.command import command as run
     from data.config import DataError
-    from eval.load import LoadError
+    from models.hf_config import FormatError
 
     monkeypatch.setattr(sys, "argv", ["generate", f"checkpoint={trained}", *arguments])
     with pytest.raises(SystemExit) as status:
-        run("generate", GenerateConfig, module.generate, told={DataError: 2, LoadError: 2}, verbatim=["prompt"])
+        run("generate", GenerateConfig, module.generate, told={DataError: 2, FormatError: 2}, verbatim=["prompt"])
     assert status.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -149,7 +149,7 @@ def test_a_reader_that_has_had_enough_is_no_error(trained: Path) -> None:
 
 
 def test_what_is_left_open_comes_from_the_benchmark(trained: Path) -> None:
-    checkpoint = read(trained)
+    checkpoint = open_checkpoint(trained)
     config = GenerateConfig(checkpoint=str(trained))
     assert policy_of(config, checkpoint) == SelfSpeculative(1, 3)
     rows: list[dict] = [
@@ -168,7 +168,7 @@ def test_what_is_left_open_comes_from_the_benchmark(trained: Path) -> None:
 
 
 def test_characters_of_several_tokens_come_whole(trained: Path) -> None:
-    tokenizer = Tokenizer.load(trained / "tokenizer.model")
+    tokenizer = load_tokenizer(trained / "tokenizer.model")
     text = "naïve 漢字 \U0001f600 ok"
     stream, shown = TextStream(tokenizer.decode, [tokenizer.bos_id]), ""
     for token in tokenizer.encode(text):
@@ -179,7 +179,7 @@ def test_characters_of_several_tokens_come_whole(trained: Path) -> None:
 
 
 def test_bytes_that_are_no_character_do_not_hold_the_text_back_for_ever(trained: Path) -> None:
-    tokenizer = Tokenizer.load(trained / "tokenizer.model")
+    tokenizer = load_tokenizer(trained / "tokenizer.model")
     start = tokenizer.encode("漢")[:1]
     stream = TextStream(tokenizer.decode, [])
     shown = "".join(stream.push(start) for _ in range(20)) + stream.rest()

@@ -13,8 +13,9 @@ from conftest import compose_config
 from test_parity_hf import hf_model, our_model
 
 from data.corpus import prepare
-from eval.load import LoadError, load
+from eval.load import load
 from models.config import ModelConfig
+from models.hf_config import FormatError
 from models.inference import InferenceLlama
 from train import run_dir
 
@@ -56,23 +57,23 @@ def test_hugging_face_folder(run: tuple[Path, ModelConfig], tmp_path: Path) -> N
         torch.testing.assert_close(logits(load(folder)[0], tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-4)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
-    with pytest.raises(LoadError, match="model_type gpt2 is not llama"):
+    with pytest.raises(FormatError, match="model_type 'gpt2' is not 'llama'"):
         load(folder)
 
 
 def test_folders_that_hold_no_model(run: tuple[Path, ModelConfig], tmp_path: Path) -> None:
     folder, _ = run
-    with pytest.raises(LoadError, match="neither a run folder with a checkpoint"):
+    with pytest.raises(FormatError, match="neither a run folder with a checkpoint"):
         load(tmp_path / "none")
     settings = yaml.safe_load((folder / "config.yaml").read_text())
     deeper = settings | {"model": settings["model"] | {"n_layers": 5}}
     (folder / "config.yaml").write_text(yaml.safe_dump(deeper))
-    with pytest.raises(LoadError, match=r"missing tensors: layers\.4\."):
+    with pytest.raises(FormatError, match=r"missing tensor layers\.4\."):
         load(folder)
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     for file in (folder / "checkpoint" / "step-3").glob("*.distcp"):
         file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(LoadError, match=r"step-3: cannot be read") as error:
+    with pytest.raises(FormatError, match=r"step-3: cannot be read") as error:
         load(folder)
     assert "\n" not in str(error.value)
 

@@ -11,7 +11,7 @@ from conftest import compose_config
 from conf.strict import ConfigError
 from train import run_dir
 
-CORPUS: Any = SimpleNamespace(tokenizer=SimpleNamespace(model=b"pieces"))
+CORPUS: Any = SimpleNamespace(tokenizer=SimpleNamespace(files={"tokenizer.model": b"pieces"}))
 
 
 def checkpoint(folder: Path, step: int, complete: bool = True) -> None:
@@ -74,7 +74,7 @@ def test_another_model_or_tokenizer_is_refused(tmp_path: Path) -> None:
     started(tmp_path / "run")
     with pytest.raises(ConfigError, match=r"model\.n_layers=8: the checkpoints in run_dir=.* have 6"):
         run_dir.check_continues(config(tmp_path / "run", "model.n_layers=8"), CORPUS)
-    other: Any = SimpleNamespace(tokenizer=SimpleNamespace(model=b"others"))
+    other: Any = SimpleNamespace(tokenizer=SimpleNamespace(files={"tokenizer.model": b"others"}))
     with pytest.raises(ConfigError, match=r"data\.tokenizer: not the tokenizer of the checkpoints"):
         run_dir.check_continues(config(tmp_path / "run"), other)
 

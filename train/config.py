@@ -156,6 +156,9 @@ class CheckpointConfig:
     """Newest checkpoints that are kept; 0 keeps all."""
     async_save: bool = False
     """Write in the background while training goes on."""
+    initial: str | None = None
+    """What a new run starts from instead of random weights: a run folder, a checkpoint or a Hugging Face folder.
+    model=initial takes its sizes; its tokenizer is taken unless data.tokenizer.path names another."""
 
     def __post_init__(self) -> None:
         _require(self.every >= 1, "checkpoint.every", self.every, "must be at least 1")

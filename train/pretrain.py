@@ -14,10 +14,12 @@ from conf.command import command
 from conf.strict import ConfigError
 from data.config import DataError
 from data.corpus import Corpus, check_vocabulary, prepare
+from models.hf_config import FormatError
 from train import run_dir
 from train.config import PretrainConfig
 from train.console import set_up_logging
 from train.errors import TrainingError
+from train.initial import start_from
 from train.report import save_summary
 from train.resolve import resolve
 from train.sinks import wandb_login_missing
@@ -46,6 +48,8 @@ def pretrain(raw: DictConfig) -> None:
     else:
         if rank == 0:
             run_dir.start(config, corpus, world_size)
+        if config.checkpoint.initial is not None:
+            start_from(config.checkpoint.initial, config.run_dir)
         _train(config, corpus)
     if rank == 0:
         print(save_summary(config.run_dir, corpus.facts))
@@ -92,6 +96,6 @@ if __name__ == "__main__":
         "pretrain",
         PretrainConfig,
         pretrain,
-        told={DataError: 2, TrainingError: 1},
+        told={DataError: 2, FormatError: 2, TrainingError: 1},
         interrupted="interrupted; the same command continues from the last checkpoint",
     )

@@ -1,23 +1,62 @@
-"""From Hydra's composed config to a PretrainConfig that fits together and this machine."""
+"""From Hydra's composed config to a PretrainConfig that fits together, this machine and what it starts from."""
 
-from omegaconf import DictConfig
+from dataclasses import asdict
+
+from omegaconf import DictConfig, OmegaConf
 
 from conf.strict import ConfigError, convert
+from models.config import ModelConfig
+from models.stored import Stored, read
 from train.config import PretrainConfig, check_together
 from train.precision import Precision, best_precision
 
+# model=initial: the sizes are those of checkpoint.initial.
+INITIAL = "initial"
+# May differ between a model and what it starts from: its name and the length of its rotary table.
+FREE = ("name", "max_seq_len")
+
 
 def resolve(raw: DictConfig, world_size: int) -> PretrainConfig:
-    """The typed config, what it leaves to the machine (local_batch_size, precision) filled in.
+    """The typed config, what it leaves open (local_batch_size, precision, sizes and tokenizer of a start) filled in.
 
-    Raises ConfigError for unknown or missing keys, wrong types and impossible values.
+    Raises ConfigError for unknown or missing keys, wrong types and impossible values, FormatError for a
+    checkpoint.initial that holds no model.
     """
+    stored = _initial(raw)
+    if stored and OmegaConf.select(raw, "model.name") == INITIAL:
+        raw.model = asdict(stored.size)
     config = convert(raw, PretrainConfig)
     try:
         check_together(config, world_size)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if stored:
+        _check_fits(config.model, stored)
+        # A model knows the tokens of one tokenizer alone.
+        config.data.tokenizer.path = config.data.tokenizer.path or str(stored.folder)
     if config.train.precision is Precision.auto:
         config.train.precision = best_precision()
     config.train.local_batch_size = config.train.local_batch_size or config.train.global_batch_size // world_size
     return config
+
+
+def _initial(raw: DictConfig) -> Stored | None:
+    """What the run starts from, if it names something."""
+    path = OmegaConf.select(raw, "checkpoint.initial")
+    if path is None:
+        if OmegaConf.select(raw, "model.name", throw_on_missing=False) == INITIAL:
+            raise ConfigError("model=initial: needs checkpoint.initial, a run, a checkpoint or a Hugging Face folder")
+        return None
+    stored = read(str(path))
+    if stored.gguf:
+        raise ConfigError(
+            f"checkpoint.initial={path}: a GGUF file; make a folder of it first, python -m models.convert source={path}"
+        )
+    return stored
+
+
+def _check_fits(model: ModelConfig, stored: Stored) -> None:
+    theirs = asdict(stored.size)
+    for key, value in asdict(model).items():
+        if key not in FREE and value != theirs[key]:
+            raise ConfigError(f"model.{key}={value}: checkpoint.initial has {theirs[key]}; take model=initial")

@@ -1,6 +1,6 @@
 """The folder of a run: it explains the run, and the same folder again continues it.
 
-config.yaml (resolved), starts.jsonl (one line per start: command, code revision, versions, machine), tokenizer.model,
+config.yaml (resolved), starts.jsonl (one line per start: command, code revision, versions, machine), tokenizer,
 metrics.jsonl, checkpoint/step-N (DCP), wandb/, plots.
 """
 
@@ -52,17 +52,17 @@ def lock(run_dir: str | Path) -> FileLock:
 def check_continues(config: PretrainConfig, corpus: Corpus) -> None:
     """Raise ConfigError when the folder holds checkpoints of another model or another tokenizer."""
     folder = Path(config.run_dir)
-    if not last_checkpoint(folder):
+    if not complete_checkpoints(folder):
         return
     for key, (old, new) in differences(config).items():
         if key.partition(".")[0] in FIXED_SECTIONS and key != "model.name":
             raise ConfigError(f"{key}={new}: the checkpoints in run_dir={folder} have {old}; choose another run_dir")
-    saved = folder / "tokenizer.model"
-    if saved.exists() and saved.read_bytes() != corpus.tokenizer.model:
-        raise ConfigError(
-            f"data.tokenizer: not the tokenizer of the checkpoints in run_dir={folder};"
-            f" choose another run_dir, or keep it with data.tokenizer.path={saved}"
-        )
+    for name, content in corpus.tokenizer.files.items():
+        if not (folder / name).exists() or (folder / name).read_bytes() != content:
+            raise ConfigError(
+                f"data.tokenizer: not the tokenizer of the checkpoints in run_dir={folder};"
+                f" choose another run_dir, or keep it with data.tokenizer.path={folder / name}"
+            )
 
 
 def differences(config: PretrainConfig) -> dict[str, tuple[Any, Any]]:
@@ -96,7 +96,8 @@ def start(config: PretrainConfig, corpus: Corpus, world_size: int) -> None:
     for key, (old, new) in differences(config).items() if step else ():
         logger.warning("changed since the run's last start: %s: %s -> %s", key, old, new)
     (folder / "config.yaml").write_text(yaml.safe_dump(resolved(config), sort_keys=False))
-    (folder / "tokenizer.model").write_bytes(corpus.tokenizer.model)
+    for name, content in corpus.tokenizer.files.items():
+        (folder / name).write_bytes(content)
     with (folder / "starts.jsonl").open("a") as stream:
         stream.write(json.dumps(_provenance(step, world_size)) + "\n")
     cut_metrics(folder / "metrics.jsonl", step)

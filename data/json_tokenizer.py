@@ -1,0 +1,74 @@
+"""Hugging Face's tokenizer.json behind our interface."""
+
+import json
+from typing import Any
+
+from tokenizers import Tokenizer as Fast
+
+from data.config import DataError
+
+JSON_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+# Names of what ends a document, where tokenizer_config.json does not say.
+END = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+
+
+class JsonTokenizer:
+    """A tokenizer.json; tokenizer_config.json beside it says which tokens begin and end a text."""
+
+    def __init__(self, content: bytes, config: bytes, name: str = JSON_FILE) -> None:
+        """Raises DataError when the content is no tokenizer, or nothing ends a text."""
+        self.files = {JSON_FILE: content, CONFIG_FILE: config}
+        try:
+            self._fast = Fast.from_str(content.decode("utf-8"))
+            self._layout: dict[str, Any] = json.loads(content)
+            settings: dict[str, Any] = json.loads(config)
+        except Exception as error:  # tokenizers raises Exception itself
+            raise DataError(f"{name}: not a Hugging Face tokenizer ({str(error).splitlines()[0]})") from None
+        self._special = {t["id"] for t in self._layout.get("added_tokens", []) if t.get("special")}
+        self.vocab_size: int = self._fast.get_vocab_size(with_added_tokens=True)
+        self.bos_id = self._id(settings.get("bos_token"))
+        ends = [self._id(token) for token in (settings.get("eos_token"), *END)]
+        found = [i for i in ends if i is not None]
+        if not found:
+            raise DataError(f"{name}: no token ends a text; name it as eos_token in {CONFIG_FILE}")
+        self.eos_id = found[0]
+
+    def _id(self, token: Any) -> int | None:
+        """Of a token as tokenizer_config.json writes it: a string, or an object with its content."""
+        content = token.get("content") if isinstance(token, dict) else token
+        return None if content is None else self._fast.token_to_id(content)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, in which the name of a special token is text like any other."""
+        self._fast.encode_special_tokens = True
+        return list(self._fast.encode(text, add_special_tokens=False).ids)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Ids as transformers gives them: special tokens are recognised, and added where the tokenizer adds them."""
+        self._fast.encode_special_tokens = False
+        return list(self._fast.encode(text, add_special_tokens=True).ids)
+
+    def encode_document(self, text: str) -> list[int]:
+        """Ids of a whole document, with what begins it (if anything does) and ends it."""
+        return [*([] if self.bos_id is None else [self.bos_id]), *self.encode(text), self.eos_id]
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids; special tokens say nothing."""
+        text: str = self._fast.decode(ids, skip_special_tokens=True)
+        return text
+
+    def token_bytes(self) -> list[int]:
+        """For each id, how many bytes of text it stands for; special tokens stand for none."""
+        byte_level = '"ByteLevel"' in json.dumps(self._layout.get("decoder"))
+        return [self._bytes_of(i, byte_level) for i in range(self.vocab_size)]
+
+    def _bytes_of(self, i: int, byte_level: bool) -> int:
+        piece: str | None = self._fast.id_to_token(i)
+        if piece is None or i in self._special:
+            return 0
+        if byte_level:  # a character for each byte
+            return len(piece)
+        if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+            return 1
+        return len(piece.replace("\u2581", " ").encode("utf-8"))

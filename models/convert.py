@@ -1,0 +1,79 @@
+"""Hugging Face folders, GGUF files and our checkpoints into each other: `python -m models.convert source=...`."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from conf.command import command
+from conf.strict import ConfigError, convert
+from models.convert_config import ConvertConfig, Format, StoredDtype
+from models.gguf_tokenizer import write_gguf_tokenizer
+from models.hf_config import FormatError
+from models.hf_tokenizer import SpecialIds, write_tokenizer
+from models.model_card import model_card
+from models.stored import Stored, read
+from models.write_dcp import write_dcp
+from models.write_hf import write_hf
+
+
+def convert_model(raw: DictConfig) -> None:
+    """Read, write beside the output under another name, and rename: the output is complete or absent."""
+    config = convert(raw, ConvertConfig)
+    stored, output = read(config.source), Path(config.output).expanduser()
+    if output.exists():
+        raise ConfigError(f"output={output}: exists; choose another, or remove it")
+    form = config.format
+    if form is Format.auto:
+        form = Format.dcp if stored.hf is not None else Format.hf
+    partial = output.with_name(output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        _write(stored, partial, form, config)
+        os.rename(partial, output)
+    except OSError as error:
+        raise ConfigError(f"output={output}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    print(f"{output}: {'Hugging Face folder' if form is Format.hf else 'checkpoint'} of {stored.size.name}")
+    if form is Format.dcp:
+        print(f"train from it with model=initial checkpoint.initial={output}", file=sys.stderr)
+
+
+def _write(stored: Stored, folder: Path, form: Format, config: ConvertConfig) -> None:
+    dtype = None if config.dtype is StoredDtype.keep else getattr(torch, config.dtype)
+    if form is Format.dcp:
+        write_dcp(stored.weights, folder, dtype=dtype)
+        _write_tokenizer(stored, folder)
+        return
+    special = _write_tokenizer(stored, folder)
+    max_bytes = config.max_shard_gigabytes * 1e9
+    write_hf(
+        stored.weights, folder, dtype=dtype, max_shard_bytes=max_bytes, bos_id=special.bos_id, eos_id=special.eos_id
+    )
+    run = stored.folder if stored.run else None
+    if run and (run / "benchmark.json").exists():
+        shutil.copy(run / "benchmark.json", folder)  # from which eval.generate takes the fastest setting
+    n_parameters = stored.weights.n_parameters()
+    card = model_card(stored.size.name, config.output, stored.size, n_parameters, run, stored.run)
+    (folder / "README.md").write_text(card)
+
+
+def _write_tokenizer(stored: Stored, folder: Path) -> SpecialIds:
+    """The tokenizer's files, as transformers reads them; ids of where a text begins and ends."""
+    if stored.gguf:
+        return write_gguf_tokenizer(stored.gguf, folder)
+    for file in stored.tokenizer_files:
+        shutil.copy(file, folder)
+    hf = stored.hf or {}
+    if stored.tokenizer_files and stored.run and not (folder / "tokenizer.json").exists():
+        return write_tokenizer(stored.folder / "tokenizer.model", folder, stored.size.max_seq_len)
+    return SpecialIds(hf.get("bos_token_id"), hf.get("eos_token_id"))
+
+
+if __name__ == "__main__":
+    command("convert", ConvertConfig, convert_model, told={FormatError: 2})

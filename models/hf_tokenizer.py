@@ -1,0 +1,78 @@
+"""A SentencePiece model as the files from which transformers' AutoTokenizer makes the same tokenizer."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sentencepiece as spm
+
+from models.hf_config import FormatError
+
+SPACE_MARK = "\u2581"
+# What must come out alike before a converted tokenizer is written.
+PROBES = (
+    "def f(x: int = 0) -> str:\n\treturn f'{x:>4}'  # ok\r\n",
+    "  two spaces,   three\n\n\n    and 12345.678e-9 numbers",
+    "naïve café — “quotes” … 漢字かな \U0001f600\U0001f1e9\U0001f1ea e\u0301 \u200b \xa0 \x00\x7f",
+    " ",
+    "</s> <s> <unk> <0x41> are text here",
+)
+
+
+class SpecialIds(NamedTuple):
+    """What a model's configuration says of its tokenizer."""
+
+    bos_id: int | None
+    eos_id: int | None
+
+
+def write_tokenizer(model: Path, folder: Path, max_length: int) -> SpecialIds:
+    """Write tokenizer.json and its configuration beside a copy of the SentencePiece model.
+
+    Raises FormatError for a model that is not BPE, which transformers would tokenize differently.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = spm.SentencePieceProcessor(model_file=str(model))
+    fast: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=_fast(pieces),
+        bos_token=pieces.IdToPiece(pieces.bos_id()) if pieces.bos_id() >= 0 else None,
+        eos_token=pieces.IdToPiece(pieces.eos_id()) if pieces.eos_id() >= 0 else None,
+        unk_token=pieces.IdToPiece(pieces.unk_id()),
+        model_max_length=max_length,
+        clean_up_tokenization_spaces=False,
+    )
+    for text in PROBES:
+        # Text that looks like a control piece is text to SentencePiece; transformers makes it the piece.
+        if "<s>" not in text and fast(text, add_special_tokens=False).input_ids != pieces.EncodeAsIds(text):
+            raise FormatError(f"{model}: transformers would tokenize {text!r} differently; is it a BPE model?")
+    fast.save_pretrained(folder)
+    (folder / "tokenizer.model").write_bytes(model.read_bytes())
+    return SpecialIds(*(i if i >= 0 else None for i in (pieces.bos_id(), pieces.eos_id())))
+
+
+def _fast(pieces: spm.SentencePieceProcessor) -> Any:
+    """The tokenizers library's tokenizer with the same pieces: BPE over the whole text, bytes where no piece fits."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+
+    n = pieces.GetPieceSize()
+    vocab = {pieces.IdToPiece(i): i for i in range(n)}
+    special = [pieces.IdToPiece(i) for i in range(n) if pieces.IsControl(i) or pieces.IsUnknown(i)]
+    words = {p: i for p, i in vocab.items() if not (p in special or pieces.IsByte(i))}
+    # SentencePiece merges the pair whose union has the best score; each way to make a piece is a merge of its rank.
+    ranked = sorted(words, key=lambda p: -pieces.GetScore(words[p]))
+    merges = [(p[:i], p[i:]) for p in ranked for i in range(1, len(p)) if p[:i] in words and p[i:] in words]
+    unknown = pieces.IdToPiece(pieces.unk_id())
+    tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token=unknown, byte_fallback=True, fuse_unk=True))
+    # A model may put a space before the text (Llama's own does); an empty text shows nothing, so a letter asks it.
+    prefix = pieces.EncodeAsPieces("a")[0].startswith(SPACE_MARK)
+    steps = [normalizers.Replace(" ", SPACE_MARK)]
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE_MARK), *steps] if prefix else steps)
+    undo = [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*undo, decoders.Strip(" ", 1, 0)] if prefix else undo)
+    tokenizer.add_special_tokens([AddedToken(p, normalized=False, special=True) for p in special])
+    if pieces.bos_id() >= 0:
+        bos = pieces.IdToPiece(pieces.bos_id())
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, pieces.bos_id())]
+        )
+    return tokenizer
