@@ -28,7 +28,7 @@ def benchmark(raw: DictConfig) -> list[Row]:
         raise ConfigError(
             f"prompt_tokens + max_new_tokens={n_tokens}: must be at most the context's {size.max_seq_len}"
         )
-    chosen = policies(size.n_layers, config.exit_layers, config.num_speculations, config.min_confidence)
+    chosen = policies(size.n_layers, config.exit_layers, config.num_speculations)
     output = writable(config.output or checkpoint.stored.folder / "benchmark.json")
     prompts = held_out_prompts(checkpoint, config.source, config.n_prompts, config.prompt_tokens)
     reference = Transformers(checkpoint, dtype, device) if config.transformers else None

@@ -75,8 +75,6 @@ class GenerateConfig:
     """Layers of the draft or of the early exit; null: the fastest in the checkpoint's benchmark.json, else a third."""
     num_speculations: int | None = None
     """Tokens drafted per round; null: the fastest in the checkpoint's benchmark.json, else 3."""
-    min_confidence: float | None = None
-    """Draft on only while the draft's best token has this probability; null: as in the fastest row, else 0 (always)."""
     max_new_tokens: int = 128
     """At most so many tokens."""
     stop: list[str] = field(default_factory=list)
@@ -112,8 +110,6 @@ class BenchmarkConfig:
     """Layers of draft and early exit; empty: a tenth, a fifth, three tenths and a half of all."""
     num_speculations: list[int] = field(default_factory=lambda: [2, 3, 4, 6])
     """Tokens drafted per round."""
-    min_confidence: list[float] = field(default_factory=lambda: [0.0])
-    """A round drafts on only while the draft's best token has at least this probability; 0 drafts always."""
     repeats: int = 2
     """Times that every prompt is decoded by every setting."""
     transformers: bool = True
@@ -132,7 +128,5 @@ class BenchmarkConfig:
                 raise ValueError(f"num_speculations={d}: must be below max_new_tokens={self.max_new_tokens}")
         if not self.num_speculations:
             raise ValueError("num_speculations: give at least one number")
-        if not self.min_confidence:
-            raise ValueError("min_confidence: give at least one number; 0 drafts always")
         if self.output is not None and not self.output.endswith(".json"):
             raise ValueError(f"output={self.output}: must end in .json")

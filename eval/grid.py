@@ -6,16 +6,13 @@ from conf.strict import ConfigError
 from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative
 
 
-def policies(
-    n_layers: int, exit_layers: Sequence[int], num_speculations: Sequence[int], min_confidence: Sequence[float] = (0.0,)
-) -> list[Policy]:
+def policies(n_layers: int, exit_layers: Sequence[int], num_speculations: Sequence[int]) -> list[Policy]:
     """Plain decoding, early exit at each exit, and self-speculation with each exit and each number of drafts.
 
     Args:
         n_layers: L.
         exit_layers: E, each in 1..L-1; empty: a tenth, a fifth, three tenths and a half of L.
         num_speculations: d.
-        min_confidence: below which a draft ends.
 
     Raises ConfigError.
     """
@@ -23,13 +20,5 @@ def policies(
     for e in exits:
         if not 1 <= e < n_layers:
             raise ConfigError(f"exit_layers={e}: must lie in 1..{n_layers - 1} to leave layers to verify")
-    for c in min_confidence:
-        if not 0.0 <= c < 1.0:
-            raise ConfigError(f"min_confidence={c}: must be at least 0, below 1")
-    speculative = [
-        SelfSpeculative(e, d, c)
-        for c in sorted(set(min_confidence))
-        for e in exits
-        for d in sorted(set(num_speculations))
-    ]
+    speculative = [SelfSpeculative(e, d) for e in exits for d in sorted(set(num_speculations))]
     return [FullDepth(), *(EarlyExit(e) for e in exits), *speculative]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-def ideal_speedup(*, n_layers: int, exit_layer: int, d: float, n: float, head: float, looked: float = 0.0) -> float:
+def ideal_speedup(*, n_layers: int, exit_layer: int, d: float, n: float, head: float) -> float:
     """(n + 1)(L + h) / (d(E + h) + L + h): every pass costs its blocks and its head, whatever its width.
 
     Args:
@@ -16,9 +16,8 @@ def ideal_speedup(*, n_layers: int, exit_layer: int, d: float, n: float, head: f
         d: tokens drafted per round, on average.
         n: tokens accepted per round, on average.
         head: h, cost of the head in units of a block.
-        looked: share of the rounds whose draft ended on low confidence, which takes one head more.
     """
-    return (n + 1) * (n_layers + head) / (d * (exit_layer + head) + looked * head + n_layers + head)
+    return (n + 1) * (n_layers + head) / (d * (exit_layer + head) + n_layers + head)
 
 
 class PassTimes(NamedTuple):
@@ -34,25 +33,25 @@ class PassTimes(NamedTuple):
     """One token through the first E layers and the head."""
     last_draft: float
     """One token through the first E layers: the last drafted one, of which only keys and exit state are needed."""
-    verify: tuple[float, ...]
-    """At index w - 1: w exit states through the other layers, and the head on all of them."""
+    verify: float
+    """d + 1 exit states through the other layers, and the head on all of them."""
 
 
-class Passes(NamedTuple):
-    """What a round after the prefill consists of."""
+def measured_cost_ideal(times: PassTimes, n_tokens: int, drafts: Sequence[int]) -> float:
+    """Speed-up over plain decoding of `n_tokens` tokens if nothing but the passes took time.
 
-    drafts: int
-    last_drafts: int
-    verify: int
-    """Width of the verification; 0 without one."""
-
-    def seconds(self, times: PassTimes) -> float:
-        """If nothing but the passes took time."""
-        verify = times.verify[self.verify - 1] if self.verify else 0.0
-        return self.drafts * times.draft + self.last_drafts * times.last_draft + verify
-
-
-def measured_cost_ideal(times: PassTimes, n_tokens: int, rounds: Sequence[Passes]) -> float:
-    """Speed-up over plain decoding of `n_tokens` tokens if nothing but the passes took time."""
+    Args:
+        times: of the passes.
+        n_tokens: that plain decoding generates.
+        drafts: tokens drafted in each round after the prefill; 0 where there was no room for a draft, which takes a
+            plain token.
+    """
     plain = times.plain_prefill + (n_tokens - 1) * times.plain_token
-    return plain / (times.prefill + sum(r.seconds(times) for r in rounds))
+    rounds = sum(d * times.draft + times.last_draft + times.verify if d else times.plain_token for d in drafts)
+    return plain / (times.prefill + rounds)
+
+
+def early_exit_ideal(times: PassTimes, n_tokens: int) -> float:
+    """The same for early exit, all of whose tokens are drafts."""
+    plain = times.plain_prefill + (n_tokens - 1) * times.plain_token
+    return plain / (times.prefill + (n_tokens - 1) * times.draft)

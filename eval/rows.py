@@ -5,9 +5,8 @@ from typing import Any
 
 from eval.agreement import distinct_4grams, first_difference, is_near_tie
 from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative
-from eval.ideal import Passes, ideal_speedup, measured_cost_ideal
+from eval.ideal import early_exit_ideal, ideal_speedup, measured_cost_ideal
 from eval.measure import Measured
-from eval.speed import Timed
 from models.inference import InferenceLlama
 
 Row = dict[str, Any]
@@ -37,12 +36,12 @@ def rows_of(model: InferenceLlama, measured: Measured, prompts: list[list[int]],
 def _settings(policy: Policy, n_layers: int) -> Row:
     match policy:
         case FullDepth():
-            mode, exit_layer, d, confidence = "autoregressive", n_layers, 0, 0.0
+            mode, exit_layer, d = "autoregressive", n_layers, 0
         case EarlyExit(exit_layer):
-            mode, d, confidence = "early_exit", 0, 0.0
-        case SelfSpeculative(exit_layer, d, confidence):
+            mode, d = "early_exit", 0
+        case SelfSpeculative(exit_layer, d):
             mode = "self_speculative"
-    return {"mode": mode, "exit_layer": exit_layer, "num_speculations": d, "min_confidence": confidence}
+    return {"mode": mode, "exit_layer": exit_layer, "num_speculations": d}
 
 
 def _speed(measured: Measured, policy: Policy) -> Row:
@@ -72,38 +71,24 @@ def _rounds(measured: Measured, policy: Policy) -> Row:
     }
 
 
-def _passes(policy: Policy, run: Timed) -> list[Passes]:
-    """Of each round after the prefill. A draft that ended before its time ended on low confidence."""
-    if not isinstance(policy, SelfSpeculative):
-        return [Passes(1, 0, 0)] * (len(run.tokens) - 1)
-    ended = [policy.min_confidence > 0 and r.n_drafted < policy.num_speculations for r in run.rounds[1:]]
-    return [Passes(r.n_drafted + e, 1 - e, r.n_drafted + 1) for r, e in zip(run.rounds[1:], ended, strict=True)]
-
-
 def _ideals(model: InferenceLlama, measured: Measured, policy: Policy) -> Row:
     n_layers, head = model.size.n_layers, head_cost(model)
-    plain, runs = measured.runs[FullDepth()], measured.runs[policy]
-    passes = [_passes(policy, run) for run in runs]
+    plain, runs, passes = measured.runs[FullDepth()], measured.runs[policy], measured.passes[policy]
     match policy:
         case FullDepth():
             return {"ideal_speedup": 1.0, "measured_cost_ideal": 1.0, "share_of_measured_cost_ideal": 1.0, "head": head}
         case EarlyExit(exit_layer):
             ideal = (n_layers + head) / (exit_layer + head)
-        case SelfSpeculative(exit_layer):
+            possible = [early_exit_ideal(times, len(p.tokens)) for times, p in zip(passes, plain, strict=True)]
+        case SelfSpeculative(exit_layer, _):
             rounds = [r for run in runs for r in run.rounds[1:]]
-            per_round = 1 / max(1, len(rounds))
-            ideal = ideal_speedup(
-                n_layers=n_layers,
-                exit_layer=exit_layer,
-                d=sum(r.n_drafted for r in rounds) * per_round,
-                n=sum(r.n_accepted for r in rounds) * per_round,
-                head=head,
-                looked=sum(1 - p.last_drafts for ps in passes for p in ps) * per_round,
-            )
-    possible = [
-        measured_cost_ideal(times, len(p.tokens), ps)
-        for times, p, ps in zip(measured.passes[policy], plain, passes, strict=True)
-    ]
+            d = sum(r.n_drafted for r in rounds) / max(1, len(rounds))
+            n = sum(r.n_accepted for r in rounds) / max(1, len(rounds))
+            ideal = ideal_speedup(n_layers=n_layers, exit_layer=exit_layer, d=d, n=n, head=head)
+            possible = [
+                measured_cost_ideal(times, len(p.tokens), [r.n_drafted for r in run.rounds[1:]])
+                for times, p, run in zip(passes, plain, runs, strict=True)
+            ]
     shares = [p.seconds / run.seconds / limit for p, run, limit in zip(plain, runs, possible, strict=True)]
     return {
         "ideal_speedup": ideal,

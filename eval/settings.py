@@ -10,12 +10,11 @@ from eval.load import Checkpoint
 
 def policy_of(config: GenerateConfig, checkpoint: Checkpoint) -> Policy:
     """The policy that the config names, what it leaves open filled in. Raises ConfigError for a key without effect."""
-    exit_layer, d, confidence = config.exit_layer, config.num_speculations, config.min_confidence
+    exit_layer, d = config.exit_layer, config.num_speculations
     if config.mode is Mode.autoregressive and exit_layer is not None:
         raise ConfigError(f"exit_layer={exit_layer}: has no effect with mode=autoregressive, which uses all layers")
-    for key, value in (("num_speculations", d), ("min_confidence", confidence)):
-        if config.mode is not Mode.self_speculative and value is not None:
-            raise ConfigError(f"{key}={value}: has no effect with mode={config.mode}, which drafts nothing")
+    if config.mode is not Mode.self_speculative and d is not None:
+        raise ConfigError(f"num_speculations={d}: has no effect with mode={config.mode}, which drafts nothing")
     if config.mode is Mode.autoregressive:
         return FullDepth()
     fastest = _fastest(checkpoint)
@@ -24,7 +23,6 @@ def policy_of(config: GenerateConfig, checkpoint: Checkpoint) -> Policy:
     return SelfSpeculative(
         exit_layer=fastest.exit_layer if exit_layer is None else exit_layer,
         num_speculations=fastest.num_speculations if d is None else d,
-        min_confidence=fastest.min_confidence if confidence is None else confidence,
     )
 
 
@@ -33,6 +31,6 @@ def _fastest(checkpoint: Checkpoint) -> SelfSpeculative:
     try:
         rows = json.loads((checkpoint.stored.folder / "benchmark.json").read_text())
         row = max((r for r in rows if r["mode"] == Mode.self_speculative), key=lambda r: r["speedup"])
-        return SelfSpeculative(row["exit_layer"], row["num_speculations"], row["min_confidence"])
+        return SelfSpeculative(row["exit_layer"], row["num_speculations"])
     except (OSError, ValueError, KeyError, TypeError):
         return SelfSpeculative(max(1, checkpoint.stored.size.n_layers // 3), 3)

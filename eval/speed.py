@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
+from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -34,48 +35,25 @@ def timed(engine: Engine, prompt: list[int], policy: Policy, stop: StopRule) -> 
 
 
 def pass_times(engine: Engine, prompt: list[int], policies: list[Policy], middle: int) -> dict[Policy, PassTimes]:
-    """The median time of each kind of pass of each policy, at position `middle`.
+    """The median time of each kind of pass of each policy, at position `middle`. Overwrites the cache from there on.
 
-    Overwrites the cache from `middle` on. What policies share (a plain token, a draft of as many layers) is measured
-    once, the kinds in turn, so that a machine that changes its speed changes it for all.
+    Passes are timed in the order in which a round makes them, because a pass is faster when the one before has left its
+    weights in the processor's cache. The policies take turns with plain decoding.
     """
-    clock = _Clock(engine, prompt, middle)
-    n_layers = engine.model.size.n_layers
-    exits = sorted({_exit(p, n_layers) for p in policies} - {n_layers})
-    widths = {e: range(1, 2 + max(_drafts(p) for p in policies if _exit(p, n_layers) == e)) for e in exits}
-    kinds: dict[tuple, Callable[[], object]] = {}
-    for e in (*exits, n_layers):
-        kinds["prefill", e] = partial(clock.prefill, e)
-        kinds["token", e] = partial(clock.token, e, head=True)
-    for e in exits:
-        kinds["blocks", e] = partial(clock.token, e, head=False)
-        kinds |= {("verify", e, width): partial(clock.verify, e, width) for width in widths[e]}
-    samples: dict[tuple, list[float]] = {kind: [] for kind in kinds}
+    clock, n_layers = _Clock(engine, prompt, middle), engine.model.size.n_layers
+    samples: dict[Policy, list[list[float]]] = {policy: [] for policy in policies}
     for _ in range(REPEATS):
-        for kind, call in kinds.items():
-            samples[kind].append(clock.seconds(call))
-    times = {kind: sorted(s)[REPEATS // 2] for kind, s in samples.items()}
-    return {
-        p: PassTimes(
-            plain_prefill=times["prefill", n_layers],
-            plain_token=times["token", n_layers],
-            prefill=times["prefill", _exit(p, n_layers) if isinstance(p, EarlyExit) else n_layers],
-            draft=times["token", _exit(p, n_layers)],
-            last_draft=times.get(("blocks", _exit(p, n_layers)), 0.0),
-            verify=tuple(times["verify", p.exit_layer, width] for width in widths[p.exit_layer])
-            if isinstance(p, SelfSpeculative)
-            else (),
-        )
-        for p in policies
-    }
-
-
-def _exit(policy: Policy, n_layers: int) -> int:
-    return policy.exit_layer if isinstance(policy, EarlyExit | SelfSpeculative) else n_layers
-
-
-def _drafts(policy: Policy) -> int:
-    return policy.num_speculations if isinstance(policy, SelfSpeculative) else 0
+        for policy in policies:
+            e, d = clock.shape(policy)
+            kinds = [partial(clock.prefill, n_layers), partial(clock.token, n_layers, head=True)] * 2
+            kinds += [partial(clock.prefill, n_layers if d else e)]
+            kinds += [partial(clock.token, e, head=True)] * max(d, 2)
+            kinds += [partial(clock.token, e, head=False), partial(clock.verify, e, d + 1)] if d else []
+            seconds = [clock.seconds(kind) for kind in kinds]
+            # The first plain passes still have to find their weights where others have been.
+            drafts = seconds[5 : 5 + max(d, 2)]
+            samples[policy].append([*seconds[2:5], sum(drafts) / len(drafts), *(seconds[-2:] if d else (0.0, 0.0))])
+    return {p: PassTimes(*(median(column) for column in zip(*rows, strict=True))) for p, rows in samples.items()}
 
 
 class _Clock:
@@ -84,6 +62,15 @@ class _Clock:
     def __init__(self, engine: Engine, prompt: list[int], middle: int) -> None:
         self.engine, self.model, self.middle = engine, engine.model, middle
         self.prompt = torch.tensor([prompt], device=engine.model.device)
+
+    def shape(self, policy: Policy) -> tuple[int, int]:
+        """Layers of the policy's draft (or of all it does) and tokens drafted per round."""
+        match policy:
+            case SelfSpeculative(exit_layer, d):
+                return exit_layer, d
+            case EarlyExit(exit_layer):
+                return exit_layer, 0
+        return self.model.size.n_layers, 0
 
     def seconds(self, call: Callable[[], object]) -> float:
         with torch.inference_mode():

@@ -12,7 +12,6 @@ COLUMNS = {
     "mode": "mode",
     "exit_layer": "E",
     "num_speculations": "d",
-    "min_confidence": "conf",
     "tokens_per_second": "tokens/s",
     "ms_per_token": "ms/token",
     "acceptance_rate": "accepted",
@@ -42,7 +41,7 @@ def table(rows: list[Row]) -> str:
 
 
 def _cell(key: str, value: object) -> str:
-    if value is None or (key in ("num_speculations", "min_confidence") and value == 0):
+    if value is None or (key == "num_speculations" and value == 0):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -51,9 +50,9 @@ def _cell(key: str, value: object) -> str:
 
 def _legend(plain: Row) -> list[str]:
     lines = [
-        "E: layers of draft or exit; d: tokens drafted per round, if conf is given only while that confident;",
-        "speed-up over autoregressive: median of pairs, with quartiles; ideal: by blocks and head; meas. ideal: by the",
-        "measured time of each pass, and the share of it that was reached; 4-grams: share that are distinct.",
+        "E: layers of draft or exit; d: tokens drafted per round; speed-up over autoregressive: median of pairs, with",
+        "quartiles; ideal: by blocks and head; meas. ideal: by the measured time of each pass, and the share of it",
+        "that was reached; 4-grams: share that are distinct.",
         f"{plain['n_prompts']} prompts of {plain['prompt_tokens']} tokens, {plain['new_tokens']} new tokens,"
         f" {plain['repeats']} times each; {plain['hardware']}, {plain['threads']} threads, {plain['dtype']},"
         f" torch {plain['torch']}, commit {plain['commit'][:12]}",
@@ -78,8 +77,7 @@ def best_line(rows: list[Row]) -> str:
     output = "identical output" if row["identical_output"] else "OUTPUT THAT DIFFERS"
     ties = f" but for {row['near_ties']} near-ties" if row["near_ties"] else ""
     return (
-        f"best: exit_layer={row['exit_layer']} num_speculations={row['num_speculations']}"
-        f" min_confidence={row['min_confidence']:g}:"
+        f"best: exit_layer={row['exit_layer']} num_speculations={row['num_speculations']}:"
         f" {row['speedup']:.2f} times the speed of plain decoding ({row['tokens_per_second']:,.0f} tokens/s),"
         f" {row['acceptance_rate']:.0%} of the drafts accepted, {output}{ties}"
     )

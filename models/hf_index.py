@@ -20,22 +20,25 @@ def shards(folder: Path) -> dict[str, Path]:
             raise FormatError(f"{index}: is no index of safetensors files ({error!r})") from None
         files = sorted({folder / name for name in listed.values()})
     else:
-        listed, files = {}, sorted(folder.glob("*.safetensors"))
+        single = folder / "model.safetensors"
+        listed, files = {}, [single] if single.exists() else sorted(folder.glob("*.safetensors"))
     if not files:
         others = any(folder.glob("*.bin")) or any(folder.glob("*.pth"))
         hint = "; convert its .bin or .pth files with transformers' save_pretrained" if others else ""
         raise FormatError(f"{folder}: no .safetensors file{hint}")
-    found: dict[str, Path] = {}
+    held: dict[Path, set[str]] = {}
     for file in files:
         try:
             with safe_open(file, framework="pt") as tensors:
-                found |= dict.fromkeys(tensors.keys(), file)
+                held[file] = set(tensors.keys())
         except FileNotFoundError:
             raise FormatError(f"{file}: missing, though {INDEX} names it; get the file") from None
         except (SafetensorError, OSError) as error:
             reason = str(error).split("\n")[0]
             raise FormatError(f"{file}: incomplete or damaged ({reason}); get the file again") from None
     for name, file_name in listed.items():
-        if found.get(name) != folder / file_name:
+        if name not in held[folder / file_name]:
             raise FormatError(f"{folder / file_name}: lacks tensor {name}, which {INDEX} places there")
-    return found
+    if listed:
+        return {name: folder / file_name for name, file_name in listed.items()}
+    return {name: file for file, names in held.items() for name in names}

@@ -17,7 +17,7 @@ from eval.benchmark import benchmark
 from eval.config import BenchmarkConfig
 from eval.engine.decoding import EarlyExit, FullDepth, Round, SelfSpeculative
 from eval.grid import policies
-from eval.ideal import Passes, PassTimes, ideal_speedup, measured_cost_ideal
+from eval.ideal import PassTimes, early_exit_ideal, ideal_speedup, measured_cost_ideal
 from eval.measure import Measured
 from eval.rows import rows_of
 from eval.speed import Timed
@@ -57,14 +57,13 @@ def test_ideal_speedup() -> None:
     assert ideal_speedup(n_layers=10, exit_layer=0, d=4, n=4, head=0) == 5
     # 3 tokens for (2 * (2 + 1) + 9) / 9 of the price.
     assert ideal_speedup(n_layers=8, exit_layer=2, d=2, n=2, head=1) == pytest.approx(3 * 9 / 15)
-    assert ideal_speedup(n_layers=8, exit_layer=2, d=2, n=2, head=1, looked=1) == pytest.approx(3 * 9 / 16)
 
 
 def test_measured_cost_ideal() -> None:
-    times = PassTimes(plain_prefill=2, plain_token=10, prefill=2, draft=3, last_draft=2, verify=(7, 8, 9))
-    # 6 tokens: a prefill and five passes. Two rounds: drafts, the last one's keys, a verification of its own width.
-    rounds = [Passes(2, 1, 3), Passes(2, 0, 2)]
-    assert measured_cost_ideal(times, 6, rounds) == pytest.approx((2 + 50) / (2 + (6 + 2 + 9) + (6 + 8)))
+    times = PassTimes(plain_prefill=2, plain_token=10, prefill=2, draft=3, last_draft=2, verify=9)
+    # 6 tokens: a prefill and five passes; against two rounds of two drafts, and a plain token at the end.
+    assert measured_cost_ideal(times, 6, [2, 2, 0]) == pytest.approx((2 + 50) / (2 + 2 * (6 + 2 + 9) + 10))
+    assert early_exit_ideal(times, 6) == pytest.approx((2 + 50) / (2 + 15))
 
 
 def test_distinct_4grams() -> None:
@@ -100,7 +99,7 @@ def test_policies() -> None:
         *map(EarlyExit, (1, 2, 3, 5)),
         *(SelfSpeculative(e, 2) for e in (1, 2, 3, 5)),
     ]
-    assert policies(4, [2], [3, 1], [0.5, 0.0])[2:] == [SelfSpeculative(2, d, c) for c in (0.0, 0.5) for d in (1, 3)]
+    assert policies(4, [2], [3, 1])[2:] == [SelfSpeculative(2, 1), SelfSpeculative(2, 3)]
     for bad in (0, 4):
         with pytest.raises(ConfigError, match=rf"exit_layers={bad}: must lie in 1\.\.3"):
             policies(4, [bad], [1])
@@ -111,7 +110,7 @@ def fake(plain: list[int], text: list[int], prompt: int = 0) -> tuple[InferenceL
     size = tiny_model()
     model = InferenceLlama(size, our_model(size).state_dict(), dtype=torch.float32, device=CPU)
     policy = SelfSpeculative(2, 3)
-    times = PassTimes(1, 1, 1, 0.2, 0.1, (1, 1, 1, 1))
+    times = PassTimes(1, 1, 1, 0.2, 0.1, 1)
     return (
         model,
         Measured(
@@ -167,13 +166,13 @@ def test_a_difference_on_a_near_tie_is_counted() -> None:
 
 def test_from_a_run_folder_to_its_files(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     try:
-        rows = call(f"checkpoint={trained}", *SMALL, "machine.dtype=float64", "min_confidence=[0,0.3]", "repeats=1")
+        rows = call(f"checkpoint={trained}", *SMALL, "machine.dtype=float64", "repeats=1")
         out = capsys.readouterr().out
-        assert [(r["mode"], r["exit_layer"], r["num_speculations"], r["min_confidence"]) for r in rows] == [
-            ("autoregressive", 4, 0, 0.0),
-            ("early_exit", 1, 0, 0.0),
-            ("early_exit", 2, 0, 0.0),
-            *(("self_speculative", e, d, c) for c in (0.0, 0.3) for e in (1, 2) for d in (1, 3)),
+        assert [(r["mode"], r["exit_layer"], r["num_speculations"]) for r in rows] == [
+            ("autoregressive", 4, 0),
+            ("early_exit", 1, 0),
+            ("early_exit", 2, 0),
+            *(("self_speculative", e, d) for e in (1, 2) for d in (1, 3)),
         ]
         assert json.loads((trained / "benchmark.json").read_text()) == rows
         with (trained / "benchmark.csv").open() as stream:
@@ -199,7 +198,6 @@ BAD = {
     ("num_speculations=[0]",): r"num_speculations=0: must be at least 1",
     ("num_speculations=[]",): r"num_speculations: give at least one",
     ("max_new_tokens=2",): r"num_speculations=3: must be below max_new_tokens=2",
-    ("min_confidence=[1.5]",): r"min_confidence=1\.5: must be at least 0, below 1",
     ("prompt_tokens=2000",): r"prompt_tokens \+ max_new_tokens=2012: must be at most the context's",
     ("n_prompts=100000",): r"n_prompts=100000: the text has [\d,]+ tokens, too few",
     ("output=x.txt",): r"output=x\.txt: must end in \.json",

@@ -96,20 +96,10 @@ def test_sometimes_accepted() -> None:
     assert [r.n_accepted for r in rounds[:3]] == [0, 2, 2]
 
 
-@pytest.mark.parametrize("min_confidence", [0.0, 0.1, 0.9])
-def test_no_block_is_computed_twice_for_an_accepted_token(min_confidence: float) -> None:
+def test_no_block_is_computed_twice_for_an_accepted_token() -> None:
     stub = Stub(NEXT, NEXT)
-    decode(stub, SelfSpeculative(2, 3, min_confidence), [0], 13)
+    decode(stub, SelfSpeculative(2, 3), [0], 13)
     assert set(stub.blocks_run.values()) == {1}
-
-
-def test_a_draft_ends_where_it_is_not_confident() -> None:
-    # The stub gives its best token e / (e + 10) = 0.21.
-    for min_confidence, lengths in ((0.2, [1, 4, 4, 4]), (0.22, [1] * 13)):
-        rounds = decode(Stub(NEXT, NEXT), SelfSpeculative(2, 3, min_confidence), [0], 13)
-        assert [len(r.tokens) for r in rounds] == lengths
-        assert [r.n_drafted for r in rounds] == [n - 1 for n in lengths]
-        assert tokens(rounds) == count(1, 13)
 
 
 @pytest.mark.parametrize("policy", [FullDepth(), SelfSpeculative(2, 3), SelfSpeculative(2, 50)])
@@ -152,7 +142,7 @@ def test_token_for_token_over_many_settings() -> None:
         n, max_len = rng.randrange(1, 40), rng.choice([None, 32, 48])
         stop = {"max_len": max_len, "eos_ids": frozenset({rng.randrange(24)} if rng.random() < 0.3 else ())}
         plain = tokens(decode(model, FullDepth(), prompt, n, **stop))
-        policy = SelfSpeculative(rng.randrange(1, 5), rng.randrange(1, 9), rng.choice([0.0, 0.0, 0.1, 0.5, 0.9]))
+        policy = SelfSpeculative(rng.randrange(1, 5), rng.randrange(1, 9))
         rounds = decode(model, policy, prompt, n, **stop)
         assert tokens(rounds) == plain, policy
         accepted += sum(r.n_accepted for r in rounds)
@@ -200,7 +190,6 @@ def test_an_exception_in_the_middle_leaves_the_engine_usable() -> None:
         ([1], EarlyExit(0), r"exit_layer=0: must lie in 1\.\.5"),
         ([1], SelfSpeculative(5, 3), r"exit_layer=5: must lie in 1\.\.4"),
         ([1], SelfSpeculative(2, 0), "num_speculations=0"),
-        ([1], SelfSpeculative(2, 1, 1.0), r"min_confidence=1\.0: must be at least 0, below 1"),
     ],
 )
 def test_bad_input_is_told_in_one_line(prompt: list[int], policy: Policy, message: str) -> None:

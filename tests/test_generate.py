@@ -97,7 +97,6 @@ BAD = {
     ("prompt=a", "exit_layer=9"): "exit_layer=9: must lie in 1..3",
     ("prompt=a", "exit_layer=0"): "exit_layer=0: must lie in 1..3",
     ("prompt=a", "num_speculations=0"): "num_speculations=0: must be at least 1",
-    ("prompt=a", "min_confidence=1"): "min_confidence=1.0: must be at least 0, below 1",
     ("prompt=a", "mode=early_exit", "exit_layer=5"): "exit_layer=5: must lie in 1..4",
     ("prompt=a", "mode=early_exit", "num_speculations=2"): "num_speculations=2: has no effect",
     ("prompt=a", "mode=autoregressive", "exit_layer=2"): "exit_layer=2: has no effect",
@@ -153,16 +152,16 @@ def test_what_is_left_open_comes_from_the_benchmark(trained: Path) -> None:
     config = GenerateConfig(checkpoint=str(trained))
     assert policy_of(config, checkpoint) == SelfSpeculative(1, 3)
     rows: list[dict] = [
-        {"mode": "self_speculative", "exit_layer": 2, "num_speculations": 5, "min_confidence": 0.3, "speedup": 1.4},
-        {"mode": "self_speculative", "exit_layer": 3, "num_speculations": 6, "min_confidence": 0.0, "speedup": 1.2},
+        {"mode": "self_speculative", "exit_layer": 2, "num_speculations": 5, "speedup": 1.4},
+        {"mode": "self_speculative", "exit_layer": 3, "num_speculations": 6, "speedup": 1.2},
         {"mode": "early_exit", "exit_layer": 1, "num_speculations": 0, "speedup": 3.0},
     ]
     path = trained / "benchmark.json"
     try:
         path.write_text(json.dumps(rows))
-        assert policy_of(config, checkpoint) == SelfSpeculative(2, 5, 0.3)
+        assert policy_of(config, checkpoint) == SelfSpeculative(2, 5)
         config.exit_layer = 3
-        assert policy_of(config, checkpoint) == SelfSpeculative(3, 5, 0.3)
+        assert policy_of(config, checkpoint) == SelfSpeculative(3, 5)
     finally:
         path.unlink()
 

@@ -66,8 +66,7 @@ FILTERS = [{"temperature": 1.0}, {"temperature": 0.7, "top_k": 3}, {"temperature
         (FullDepth(), FILTERS[0]),
         (SelfSpeculative(2, 1), FILTERS[1]),
         *((SelfSpeculative(2, 2), f) for f in FILTERS),
-        # Some drafts end at once, some after a token.
-        (SelfSpeculative(2, 3, min_confidence=0.5), FILTERS[0]),
+        (SelfSpeculative(2, 3), FILTERS[0]),
     ],
 )
 def test_pairs_have_the_exact_distribution(policy: Policy, options: dict) -> None:

@@ -24,7 +24,7 @@ def resolve(raw: DictConfig, world_size: int) -> PretrainConfig:
     """
     stored = _initial(raw)
     if stored and OmegaConf.select(raw, "model.name") == INITIAL:
-        raw.model = asdict(stored.size)
+        raw.model = OmegaConf.structured(stored.size)
     config = convert(raw, PretrainConfig)
     try:
         check_together(config, world_size)

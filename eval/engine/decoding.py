@@ -4,7 +4,7 @@ autoregressive   every token by all L layers
 early exit       every token by the first E layers and the head
 self-speculative the first E layers draft d tokens; the layers above verify all of them in one pass over the exit states
                  that the drafts left in the cache; the agreeing prefix and one token of the full model are emitted. No
-                 block is computed twice for a token, and the host waits once per round unless the policy looks at it.
+                 block is computed twice for a token, and the host waits once per round.
 
 Invariant between rounds: the cache holds positions 0 .. length-1, and the last emitted token is not yet among them.
 """
@@ -39,9 +39,6 @@ class SelfSpeculative:
 
     exit_layer: int
     num_speculations: int
-    min_confidence: float = 0.0
-    """A round drafts on while the draft's best token has at least this probability, d tokens at most; 0 always drafts
-    d. Looking makes the host wait for every drafted token, which costs nothing on a CPU."""
 
 
 Policy = FullDepth | EarlyExit | SelfSpeculative
@@ -69,8 +66,6 @@ def check(model: InferenceLlama, policy: Policy, prompt: list[int], max_len: int
             raise ValueError(f"exit_layer={policy.exit_layer}: must lie in 1..{n_layers - 1} to leave layers to verify")
         if policy.num_speculations < 1:
             raise ValueError(f"num_speculations={policy.num_speculations}: must be at least 1")
-        if not 0.0 <= policy.min_confidence < 1.0:
-            raise ValueError(f"min_confidence={policy.min_confidence}: must be at least 0, below 1")
 
 
 class Engine:
@@ -104,7 +99,7 @@ class Engine:
                     # The last token stands at position `length`, so drafts have room for this many less one.
                     room = min(self.cache.max_len - self.cache.length, stop.max_new_tokens - len(emitted))
                     if isinstance(policy, SelfSpeculative) and (d := min(policy.num_speculations, room - 1)) > 0:
-                        round_, last = self._speculate(last, policy, d, sampler)
+                        round_, last = self._speculate(last, policy.exit_layer, d, sampler)
                     else:
                         round_, last = self._one_token(last, n_layers, sampler)
             tokens, ended = stop.cut(emitted, round_.tokens)
@@ -130,32 +125,26 @@ class Engine:
         last, _ = sampler.pick(model.logits(x[0, 0]))
         return Round(last.tolist(), 0, 0), last
 
-    def _speculate(
-        self, last: torch.Tensor, policy: SelfSpeculative, d: int, sampler: Sampler
-    ) -> tuple[Round, torch.Tensor]:
-        """Draft up to d tokens, verify them, accept."""
+    def _speculate(self, last: torch.Tensor, exit_layer: int, d: int, sampler: Sampler) -> tuple[Round, torch.Tensor]:
+        """Draft d tokens, verify them, accept."""
         model, cache, start = self.model, self.cache, self.cache.length
-        low, high = range(policy.exit_layer), range(policy.exit_layer, model.size.n_layers)
+        low, high = range(exit_layer), range(exit_layer, model.size.n_layers)
         drafted, q = [last], []
-        while True:
-            # Of the last drafted token, too, the verification needs the exit state and the keys below it.
-            x = self._draft(drafted[-1], start + len(drafted) - 1, low)
-            if len(drafted) > d:
-                break
-            logits = model.logits(x)
-            if policy.min_confidence and sampler.confidence(logits) < policy.min_confidence:
-                break
-            token, distribution = sampler.pick(logits)
+        for i in range(d):
+            x = self._draft(drafted[-1], start + i, low)
+            token, distribution = sampler.pick(model.logits(x))
             drafted.append(token)
             if distribution is not None:
                 q.append(distribution)
-        x = self._run(cache.exit_states[:, start : start + len(drafted)], start, high)
-        tokens = torch.cat(drafted[1:]) if len(drafted) > 1 else last[:0]
+        # Of the last drafted token, too, the verification needs the exit state and the keys below it.
+        self._draft(drafted[-1], start + d, low)
+        x = self._run(cache.exit_states[:, start : start + d + 1], start, high)
+        tokens = torch.cat(drafted[1:])
         n, last = sampler.verify(tokens, torch.stack(q) if q else None, model.logits(x[0]))
         # The one wait of the round.
         *ids, next_id, n_accepted = torch.cat([tokens, last, n.view(1)]).tolist()
         cache.length = start + n_accepted + 1
-        return Round([*ids[:n_accepted], next_id], len(tokens), n_accepted), last
+        return Round([*ids[:n_accepted], next_id], d, n_accepted), last
 
     def _draft(self, token: torch.Tensor, position: int, layers: range) -> torch.Tensor:
         """A token [1] through the first layers; its exit state [D], which the cache keeps for the layers above."""

@@ -70,15 +70,6 @@ class Sampler:
         p = probabilities(logits, self.options)
         return p.multinomial(1, generator=self.generator), p
 
-    def confidence(self, logits: torch.Tensor) -> float:
-        """The probability of the best token of logits [V]; of the distribution that is drawn from, or of all (greedy).
-
-        It does not depend on what is drawn, so that ending a draft on it leaves the output's distribution alone.
-        """
-        if self.greedy:
-            return logits.float().softmax(-1).max().item()
-        return probabilities(logits, self.options).max().item()
-
     def verify(
         self, drafted: torch.Tensor, draft_probabilities: torch.Tensor | None, logits: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,7 +77,7 @@ class Sampler:
 
         Args:
             drafted: [d] tokens.
-            draft_probabilities: [d, V], q of each; None when greedy or when d is 0.
+            draft_probabilities: [d, V], q of each; None when greedy.
             logits: [d+1, V] of the full model, before each drafted token and after the last.
 
         Returns:
@@ -97,14 +88,14 @@ class Sampler:
             choice = best(logits)
             n = (drafted == choice[:d]).cumprod(0).sum()
             return n, choice.index_select(0, n.view(1))
-        p = probabilities(logits, self.options)
-        q = p[:0] if draft_probabilities is None else draft_probabilities
+        assert draft_probabilities is not None
+        p, q = probabilities(logits, self.options), draft_probabilities
         at = drafted.unsqueeze(-1)
         u = torch.rand(d, dtype=p.dtype, device=p.device, generator=self.generator)
         accepted = u * q.gather(-1, at).squeeze(-1) < p[:d].gather(-1, at).squeeze(-1)
         n = accepted.cumprod(0).sum()
         # After the last drafted token nothing was drafted: q = 0 and the residual is p itself.
-        q = torch.cat([q, torch.zeros_like(p[:1])])
+        q = torch.cat([q, torch.zeros_like(q[:1])])
         p_n, q_n = p.index_select(0, n.view(1))[0], q.index_select(0, n.view(1))[0]
         residual = (p_n - q_n).clamp_min(0.0)
         # Where p equals q a rejection can only be a rounding error, and the residual is nothing.
