@@ -107,7 +107,7 @@ class BenchmarkConfig:
     max_new_tokens: int = 64
     """Tokens generated for each, by every mode; the end-of-text token does not end it."""
     exit_layers: list[int] = field(default_factory=list)
-    """Layers of draft and early exit; empty: a tenth, a fifth, three tenths and a half of all."""
+    """Layers of draft and early exit; empty: an eighth, three sixteenths, a quarter and a half of all."""
     num_speculations: list[int] = field(default_factory=lambda: [2, 3, 4, 6])
     """Tokens drafted per round."""
     repeats: int = 2

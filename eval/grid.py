@@ -11,12 +11,12 @@ def policies(n_layers: int, exit_layers: Sequence[int], num_speculations: Sequen
 
     Args:
         n_layers: L.
-        exit_layers: E, each in 1..L-1; empty: a tenth, a fifth, three tenths and a half of L.
+        exit_layers: E, each in 1..L-1; empty: an eighth, three sixteenths, a quarter and a half of L.
         num_speculations: d.
 
     Raises ConfigError.
     """
-    exits = sorted(set(exit_layers) or {max(1, round(share * n_layers)) for share in (0.1, 0.2, 0.3, 0.5)})
+    exits = sorted(set(exit_layers) or {max(1, round(share * n_layers / 16)) for share in (2, 3, 4, 8)})
     for e in exits:
         if not 1 <= e < n_layers:
             raise ConfigError(f"exit_layers={e}: must lie in 1..{n_layers - 1} to leave layers to verify")

@@ -6,38 +6,21 @@ from typing import Any
 
 import torch
 
-from conf.strict import ConfigError
 from eval.load import Checkpoint
 from models.hf import to_hf
+from models.hf_config import config_of
 
 
 class Transformers:
     """LlamaForCausalLM, greedy, with its default cache."""
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
-        """Raises ConfigError when transformers is not installed."""
-        try:
-            import transformers
-        except ImportError:
-            raise ConfigError(
-                "transformers=true: not installed; pip install transformers, or transformers=false"
-            ) from None
+        import transformers  # takes seconds
+
         size = checkpoint.stored.size
-        config = transformers.LlamaConfig(
-            hidden_size=size.dim,
-            num_hidden_layers=size.n_layers,
-            num_attention_heads=size.n_heads,
-            num_key_value_heads=size.kv_heads,
-            intermediate_size=size.ffn_dim,
-            vocab_size=size.vocab_size,
-            max_position_embeddings=size.max_seq_len,
-            rms_norm_eps=size.norm_eps,
-            rope_parameters={"rope_type": "default", "rope_theta": size.rope_theta},
-            tie_word_embeddings=size.tie_embeddings,
-            # No token ends a text early, as in ours.
-            eos_token_id=None,
-            pad_token_id=0,
-        )
+        # No token ends a text early, as in ours.
+        settings = config_of(size, dtype=str(dtype).removeprefix("torch."), bos_id=None, eos_id=None)
+        config = transformers.LlamaConfig(**settings, pad_token_id=0)
         model: Any = transformers.LlamaForCausalLM(config)
         model.load_state_dict(to_hf(checkpoint.stored.weights, size), strict=not size.tie_embeddings)
         self.model = model.to(device, dtype).eval()

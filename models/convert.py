@@ -76,4 +76,4 @@ def _write_tokenizer(stored: Stored, folder: Path) -> SpecialIds:
 
 
 if __name__ == "__main__":
-    command("convert", ConvertConfig, convert_model, told={FormatError: 2})
+    command("convert", ConvertConfig, convert_model, told={FormatError: 2}, verbatim=["source", "output"])

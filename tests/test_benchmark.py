@@ -94,11 +94,12 @@ def test_near_ties_are_told_from_real_differences() -> None:
 
 
 def test_policies() -> None:
-    assert policies(10, [], [2]) == [
+    assert policies(32, [], [2]) == [
         FullDepth(),
-        *map(EarlyExit, (1, 2, 3, 5)),
-        *(SelfSpeculative(e, 2) for e in (1, 2, 3, 5)),
+        *map(EarlyExit, (4, 6, 8, 16)),
+        *(SelfSpeculative(e, 2) for e in (4, 6, 8, 16)),
     ]
+    assert policies(2, [], [2]) == [FullDepth(), EarlyExit(1), SelfSpeculative(1, 2)]
     assert policies(4, [2], [3, 1])[2:] == [SelfSpeculative(2, 1), SelfSpeculative(2, 3)]
     for bad in (0, 4):
         with pytest.raises(ConfigError, match=rf"exit_layers={bad}: must lie in 1\.\.3"):
