@@ -100,17 +100,17 @@ class BenchmarkConfig:
     """A run folder, one of its checkpoints, or a Hugging Face folder."""
     source: str | None = None
     """Text for the prompts: a file, folder or glob of .txt, .md, .py or .jsonl; null: the run's own held-out text."""
-    n_prompts: int = 10
+    n_prompts: int = 16
     """Prompts, spread evenly over the text."""
-    prompt_tokens: int = 64
+    prompt_tokens: int = 32
     """Tokens of each."""
-    max_new_tokens: int = 64
+    max_new_tokens: int = 96
     """Tokens generated for each, by every mode; the end-of-text token does not end it."""
     exit_layers: list[int] = field(default_factory=list)
     """Layers of draft and early exit; empty: an eighth, three sixteenths, a quarter and a half of all."""
     num_speculations: list[int] = field(default_factory=lambda: [2, 3, 4, 6])
     """Tokens drafted per round."""
-    repeats: int = 2
+    repeats: int = 1
     """Times that every prompt is decoded by every setting."""
     transformers: bool = True
     """Time transformers' generate beside ours, on the same weights and prompts."""

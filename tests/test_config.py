@@ -62,7 +62,7 @@ BAD = {
     "train.precision=fp64": r"train\.precision: .*fp64.*auto, bf16, fp32",
     "layer_dropout.p_max=1.5": r"layer_dropout\.p_max=1\.5: must be at least 0 and below 1",
     "layer_dropout.depth_schedule=steep": r"layer_dropout\.depth_schedule: .*exponential, linear, constant",
-    "early_exit.curriculum=rotational": r"early_exit\.rotation_period=None: .*R >= 1",
+    "early_exit.rotation_period=0": r"early_exit\.rotation_period=0: must be null or at least 1",
     "early_exit.e_scale=2": r"early_exit\.e_scale=2\.0: must lie in 0\.\.1",
     "validation.exit_layers=[2,7]": r"validation\.exit_layers=7: must lie in 1\.\.n_layers=6",
     "validation.exit_layers=[0]": r"validation\.exit_layers=0: must lie in 1\.\.n_layers=6",

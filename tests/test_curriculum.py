@@ -39,6 +39,11 @@ def test_rotational_of_the_paper_trains_each_layer_once_every_period(n_layers: i
     assert max(counts) <= -(-n_layers // period) + 1
 
 
+def test_without_a_period_it_is_one_less_than_the_layers() -> None:
+    config = early_exit(Curriculum.rotational, include_last_layer=False)
+    assert [active_layers(config, t, 5, 100) for t in range(6)] == [(0, 4), (1,), (2,), (3,), (0, 4), (1,)]
+
+
 def test_gradual_by_hand() -> None:
     # T / (2L) = 10: layer 4 from step 0, 3 from 10, 2 from 20, 1 from 30, 0 from 40; all before T/2 = 50.
     config = early_exit(Curriculum.gradual)
@@ -58,7 +63,6 @@ def test_gradual_rounds_up() -> None:
 @pytest.mark.parametrize(
     ("options", "key"),
     [
-        ({"curriculum": Curriculum.rotational}, "early_exit.rotation_period"),
         ({"curriculum": Curriculum.rotational, "rotation_period": 0}, "early_exit.rotation_period"),
         ({"curriculum": Curriculum.gradual, "rotation_period": 3}, "early_exit.rotation_period"),
         ({"e_scale": 1.5}, "early_exit.e_scale"),

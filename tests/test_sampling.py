@@ -76,14 +76,13 @@ def test_pairs_have_the_exact_distribution(policy: Policy, options: dict) -> Non
 
 def test_a_wrong_acceptance_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Resampling from p in place of the residual, a common mistake, must fail the test above."""
-    verify = Sampler.verify
+    reject = Sampler._reject
 
-    def wrong(self: Sampler, drafted: torch.Tensor, q: torch.Tensor, logits: torch.Tensor) -> Any:
-        n, _ = verify(self, drafted, q, logits)
-        p = probabilities(logits, self.options)
+    def wrong(self: Sampler, drafted: torch.Tensor, q: torch.Tensor, p: torch.Tensor) -> Any:
+        n, _ = reject(self, drafted, q, p)
         return n, p.index_select(0, n.view(1))[0].multinomial(1, generator=self.generator)
 
-    monkeypatch.setattr(Sampler, "verify", wrong)
+    monkeypatch.setattr(Sampler, "_reject", wrong)
     sampling = SamplingOptions(seed=1, temperature=1.0)
     assert far_from(pairs(SelfSpeculative(2, 2), sampling), sampling)
 
@@ -94,7 +93,7 @@ def test_equal_distributions_accept_everything() -> None:
     p = probabilities(logits, sampler.options)
     for _ in range(500):
         drafted = p[0].multinomial(1, generator=sampler.generator)
-        n, _ = sampler.verify(drafted, p, torch.cat([logits, logits]))
+        _, n, _ = sampler.accept(drafted, p, torch.cat([logits, logits]))
         assert n == 1
 
 

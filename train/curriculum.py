@@ -26,7 +26,7 @@ class EarlyExitConfig:
     e_scale: float = 0.0
     """Scale of the early exits' weights e(l), 0 <= e_scale <= 1; 0 leaves the last layer alone."""
     rotation_period: int | None = None
-    """R of the rotational curriculum."""
+    """R of the rotational curriculum; null: L - 1, as in most of the paper's experiments."""
     include_last_layer: bool = True
     """Whether the last layer is trained at every step. The paper does not say; without it the rotational curriculum
     trains it once every R steps."""
@@ -34,15 +34,17 @@ class EarlyExitConfig:
     def __post_init__(self) -> None:
         if not 0.0 <= self.e_scale <= 1.0:
             raise ValueError(f"early_exit.e_scale={self.e_scale}: must lie in 0..1")
-        if self.curriculum is Curriculum.rotational:
-            if self.rotation_period is None or self.rotation_period < 1:
-                raise ValueError(
-                    f"early_exit.rotation_period={self.rotation_period}: the rotational curriculum needs R >= 1"
-                )
-        elif self.rotation_period is not None:
+        if self.rotation_period is not None and self.rotation_period < 1:
+            raise ValueError(f"early_exit.rotation_period={self.rotation_period}: must be null or at least 1")
+        if self.curriculum is not Curriculum.rotational and self.rotation_period is not None:
             raise ValueError(
                 f"early_exit.rotation_period={self.rotation_period}: only early_exit.curriculum=rotational has one"
             )
+
+
+def rotation(config: EarlyExitConfig, n_layers: int) -> int:
+    """R, the number of steps after which the rotational curriculum repeats itself."""
+    return config.rotation_period or n_layers - 1
 
 
 def gradual_start(layer: int, n_layers: int, total_steps: int) -> int:
@@ -58,8 +60,7 @@ def active_layers(config: EarlyExitConfig, step: int, n_layers: int, total_steps
         if layer == last and (config.include_last_layer or config.curriculum is Curriculum.none):
             return True
         if config.curriculum is Curriculum.rotational:
-            assert config.rotation_period is not None
-            return (layer - step) % config.rotation_period == 0
+            return (layer - step) % rotation(config, n_layers) == 0
         if config.curriculum is Curriculum.gradual:
             return step >= gradual_start(layer, n_layers, total_steps)
         return config.curriculum is Curriculum.all

@@ -112,7 +112,7 @@ class Engine:
         """All of the prompt in one pass; the head on its last position alone."""
         model = self.model
         tokens = torch.tensor([prompt], device=model.device)
-        x = self._run(model.embed(tokens), 0, range(n_layers))
+        x = self.run(model.embed(tokens), 0, range(n_layers))
         self.cache.length = len(prompt)
         last, _ = sampler.pick(model.logits(x[0, -1]))
         return Round(last.tolist(), 0, 0), last
@@ -120,7 +120,7 @@ class Engine:
     def _one_token(self, last: torch.Tensor, n_layers: int, sampler: Sampler) -> tuple[Round, torch.Tensor]:
         """The last token through the layers; the next one from the head."""
         model = self.model
-        x = self._run(model.embed(last[None]), self.cache.length, range(n_layers))
+        x = self.run(model.embed(last[None]), self.cache.length, range(n_layers))
         self.cache.length += 1
         last, _ = sampler.pick(model.logits(x[0, 0]))
         return Round(last.tolist(), 0, 0), last
@@ -131,28 +131,27 @@ class Engine:
         low, high = range(exit_layer), range(exit_layer, model.size.n_layers)
         drafted, q = [last], []
         for i in range(d):
-            x = self._draft(drafted[-1], start + i, low)
+            x = self.draft(drafted[-1], start + i, low)
             token, distribution = sampler.pick(model.logits(x))
             drafted.append(token)
             if distribution is not None:
                 q.append(distribution)
         # Of the last drafted token, too, the verification needs the exit state and the keys below it.
-        self._draft(drafted[-1], start + d, low)
-        x = self._run(cache.exit_states[:, start : start + d + 1], start, high)
+        self.draft(drafted[-1], start + d, low)
+        x = self.run(cache.exit_states[:, start : start + d + 1], start, high)
         tokens = torch.cat(drafted[1:])
-        n, last = sampler.verify(tokens, torch.stack(q) if q else None, model.logits(x[0]))
         # The one wait of the round.
-        *ids, next_id, n_accepted = torch.cat([tokens, last, n.view(1)]).tolist()
+        ids, n_accepted, last = sampler.accept(tokens, torch.stack(q) if q else None, model.logits(x[0]))
         cache.length = start + n_accepted + 1
-        return Round([*ids[:n_accepted], next_id], d, n_accepted), last
+        return Round(ids, d, n_accepted), last
 
-    def _draft(self, token: torch.Tensor, position: int, layers: range) -> torch.Tensor:
+    def draft(self, token: torch.Tensor, position: int, layers: range) -> torch.Tensor:
         """A token [1] through the first layers; its exit state [D], which the cache keeps for the layers above."""
-        x = self._run(self.model.embed(token[None]), position, layers)
+        x = self.run(self.model.embed(token[None]), position, layers)
         self.cache.exit_states.index_copy_(1, self.positions[position : position + 1], x)
         return x[0, 0]
 
-    def _run(self, x: torch.Tensor, start: int, layers: range) -> torch.Tensor:
+    def run(self, x: torch.Tensor, start: int, layers: range) -> torch.Tensor:
         """Some layers on x [1, T, D] at the positions from `start`."""
         end = start + x.shape[1]
         return self.model.run(x, self.cache, self.positions[start:end], end, layers)

@@ -70,10 +70,10 @@ class Sampler:
         p = probabilities(logits, self.options)
         return p.multinomial(1, generator=self.generator), p
 
-    def verify(
+    def accept(
         self, drafted: torch.Tensor, draft_probabilities: torch.Tensor | None, logits: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """How many drafted tokens are accepted, and the token that the full model adds.
+    ) -> tuple[list[int], int, torch.Tensor]:
+        """Which drafted tokens are accepted, and the token that the full model adds. Waits for the device once.
 
         Args:
             drafted: [d] tokens.
@@ -81,18 +81,27 @@ class Sampler:
             logits: [d+1, V] of the full model, before each drafted token and after the last.
 
         Returns:
-            (n, a scalar tensor in 0..d; the next token [1]).
+            (the ids of the round, how many of them were drafted, the last of them as a tensor [1]).
         """
         d = len(drafted)
         if self.greedy:
             choice = best(logits)
-            n = (drafted == choice[:d]).cumprod(0).sum()
-            return n, choice.index_select(0, n.view(1))
+            ids = torch.cat([drafted, choice]).tolist()
+            n = next((i for i in range(d) if ids[i] != ids[d + i]), d)
+            return [*ids[:n], ids[d + n]], n, choice[n : n + 1]
         assert draft_probabilities is not None
-        p, q = probabilities(logits, self.options), draft_probabilities
+        length, last = self._reject(drafted, draft_probabilities, probabilities(logits, self.options))
+        *ids, next_id, n = torch.cat([drafted, last, length.view(1)]).tolist()
+        return [*ids[:n], next_id], n, last
+
+    def _reject(self, drafted: torch.Tensor, q: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rejection sampling: how many of [d] tokens drawn from q [d, V] stand for draws from p [d+1, V], and the next.
+
+        Returns (a scalar in 0..d, a token [1]).
+        """
         at = drafted.unsqueeze(-1)
-        u = torch.rand(d, dtype=p.dtype, device=p.device, generator=self.generator)
-        accepted = u * q.gather(-1, at).squeeze(-1) < p[:d].gather(-1, at).squeeze(-1)
+        u = torch.rand(len(drafted), dtype=p.dtype, device=p.device, generator=self.generator)
+        accepted = u * q.gather(-1, at).squeeze(-1) < p[:-1].gather(-1, at).squeeze(-1)
         n = accepted.cumprod(0).sum()
         # After the last drafted token nothing was drafted: q = 0 and the residual is p itself.
         q = torch.cat([q, torch.zeros_like(q[:1])])
