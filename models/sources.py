@@ -4,6 +4,7 @@ Everything that can be wrong (missing, unknown, of another shape, damaged) is to
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,9 @@ class CheckpointWeights(Weights):
         entry = self.stored[name]
         tensor = {name: torch.empty(entry.size, dtype=entry.properties.dtype)}
         try:
-            load_dcp(tensor, storage_reader=self.reader, no_dist=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that there is one process
+                load_dcp(tensor, storage_reader=self.reader, no_dist=True)
         except (CheckpointException, Exception) as error:  # the former is a BaseException; readers raise anything
             raise FormatError(f"{self.folder}: cannot be read ({_reason(error)})") from None
         return tensor[name]
