@@ -24,7 +24,8 @@ class JsonTokenizer:
             self._layout: dict[str, Any] = json.loads(content)
             settings: dict[str, Any] = json.loads(config)
         except Exception as error:  # tokenizers raises Exception itself
-            raise DataError(f"{name}: not a Hugging Face tokenizer ({str(error).splitlines()[0]})") from None
+            reason = str(error).split("\n")[0]
+            raise DataError(f"{name}: not a Hugging Face tokenizer ({reason})") from None
         self._special = {t["id"] for t in self._layout.get("added_tokens", []) if t.get("special")}
         self.vocab_size: int = self._fast.get_vocab_size(with_added_tokens=True)
         self.bos_id = self._id(settings.get("bos_token"))

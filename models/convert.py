@@ -13,7 +13,7 @@ from conf.strict import ConfigError, convert
 from models.convert_config import ConvertConfig, Format, StoredDtype
 from models.gguf_tokenizer import write_gguf_tokenizer
 from models.hf_config import FormatError
-from models.hf_tokenizer import SpecialIds, write_tokenizer
+from models.hf_tokenizer import SpecialIds, special_ids, write_tokenizer
 from models.model_card import model_card
 from models.stored import Stored, read
 from models.write_dcp import write_dcp
@@ -69,10 +69,14 @@ def _write_tokenizer(stored: Stored, folder: Path) -> SpecialIds:
         return write_gguf_tokenizer(stored.gguf, folder)
     for file in stored.tokenizer_files:
         shutil.copy(file, folder)
-    hf = stored.hf or {}
-    if stored.tokenizer_files and stored.run and not (folder / "tokenizer.json").exists():
-        return write_tokenizer(stored.folder / "tokenizer.model", folder, stored.size.max_seq_len)
-    return SpecialIds(hf.get("bos_token_id"), hf.get("eos_token_id"))
+    if stored.hf is not None:
+        return SpecialIds(stored.hf.get("bos_token_id"), stored.hf.get("eos_token_id"))
+    if not stored.tokenizer_files:
+        print(f"{stored.folder}: no tokenizer there, none written", file=sys.stderr)
+        return SpecialIds(None, None)
+    if (folder / "tokenizer.json").exists():
+        return special_ids(folder)
+    return write_tokenizer(stored.folder / "tokenizer.model", folder, stored.size.max_seq_len)
 
 
 if __name__ == "__main__":

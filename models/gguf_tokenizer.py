@@ -16,6 +16,6 @@ def write_gguf_tokenizer(file: Path, folder: Path) -> SpecialIds:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     except Exception as error:
-        raise FormatError(f"{file}: its tokenizer cannot be read ({str(error).splitlines()[0]})") from None
+        raise FormatError(f"{file}: its tokenizer cannot be read ({str(error).split(chr(10))[0]})") from None
     tokenizer.save_pretrained(folder)
     return SpecialIds(tokenizer.bos_token_id, tokenizer.eos_token_id)

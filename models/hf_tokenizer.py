@@ -28,11 +28,15 @@ class SpecialIds(NamedTuple):
 def write_tokenizer(model: Path, folder: Path, max_length: int) -> SpecialIds:
     """Write tokenizer.json and its configuration beside a copy of the SentencePiece model.
 
-    Raises FormatError for a model that is not BPE, which transformers would tokenize differently.
+    Raises FormatError for a file that is missing or no model, and for one that is not BPE, which transformers would
+    tokenize differently.
     """
     from transformers import PreTrainedTokenizerFast
 
-    pieces = spm.SentencePieceProcessor(model_file=str(model))
+    try:
+        pieces = spm.SentencePieceProcessor(model_file=str(model))
+    except (OSError, RuntimeError):
+        raise FormatError(f"{model}: missing, or not a SentencePiece model") from None
     fast: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=_fast(pieces),
         bos_token=pieces.IdToPiece(pieces.bos_id()) if pieces.bos_id() >= 0 else None,
@@ -48,6 +52,18 @@ def write_tokenizer(model: Path, folder: Path, max_length: int) -> SpecialIds:
     fast.save_pretrained(folder)
     (folder / "tokenizer.model").write_bytes(model.read_bytes())
     return SpecialIds(*(i if i >= 0 else None for i in (pieces.bos_id(), pieces.eos_id())))
+
+
+def special_ids(folder: Path) -> SpecialIds:
+    """What begins and ends a text, of a folder with a tokenizer.json. Raises FormatError when it cannot be read."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise FormatError(f"{folder.name}: its tokenizer.json cannot be read ({reason})") from None
+    return SpecialIds(tokenizer.bos_token_id, tokenizer.eos_token_id)
 
 
 def _fast(pieces: spm.SentencePieceProcessor) -> Any:

@@ -241,6 +241,26 @@ def test_an_exported_run_works_in_transformers(trained: Path, tmp_path: Path) ->
     assert torch.equal(again.head, ours.head)
 
 
+def test_a_tokenizer_json_goes_along_with_what_begins_and_ends_a_text(trained: Path, tmp_path: Path) -> None:
+    export = call(trained, tmp_path / "export")
+    (export / "tokenizer.model").unlink()
+    dcp = call(export, tmp_path / "dcp")
+    back = call(dcp, tmp_path / "back")
+    config = json.loads((back / "config.json").read_text())
+    ours = load(trained)[1]
+    assert (config["bos_token_id"], config["eos_token_id"]) == (ours.bos_id, ours.eos_id)
+    for path in (export, dcp, back):
+        tokenizer = load(path)[1]
+        assert tokenizer.encode_prompt("import os\n") == ours.encode_prompt("import os\n")
+        assert tokenizer.encode_document("a </s> b") == ours.encode_document("a </s> b")
+        assert tokenizer.token_bytes() == ours.token_bytes()
+        assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.vocab_size) == (ours.bos_id, ours.eos_id, ours.vocab_size)
+    (dcp / "tokenizer.json").unlink()
+    (dcp / "tokenizer.model").write_bytes(b"no model")
+    with pytest.raises(FormatError, match="missing, or not a SentencePiece model"):
+        call(dcp, tmp_path / "without")
+
+
 def write_gguf(file: Path, theirs: LlamaForCausalLM, kind: gguf.GGMLQuantizationType, **fields: Any) -> None:
     """As llama.cpp's converter writes it: query and key rows in neighbouring pairs, matrices quantized."""
     config, weights = theirs.config, theirs.state_dict()
