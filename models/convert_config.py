@@ -32,7 +32,7 @@ class ConvertConfig:
     """From one form of a Llama to another."""
 
     source: str = MISSING
-    """A run folder, one of its checkpoints, a Hugging Face folder or a .gguf file."""
+    """A run folder, one of its checkpoints, a Hugging Face folder, hf://org/name on the hub, or a .gguf file."""
     output: str = MISSING
     """Folder to write; must not exist yet."""
     format: Format = Format.auto

@@ -12,6 +12,7 @@ from models.gguf_file import GGUFWeights
 from models.hf_config import FormatError, read_config, size_of
 from models.sources import CheckpointWeights, HuggingFaceWeights, Weights
 
+HUB = "hf://"
 TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -33,11 +34,11 @@ class Stored(NamedTuple):
 
 
 def read(path: str | Path) -> Stored:
-    """Look at a run folder (its newest checkpoint), a checkpoint, a Hugging Face folder or a .gguf file.
+    """Look at a run folder (its newest checkpoint), a checkpoint, a Hugging Face folder, a .gguf file or hf://org/name.
 
     No tensor is read yet. Raises FormatError for what is none of these, or damaged.
     """
-    path = Path(path).expanduser()
+    path = _from_hub(str(path).removeprefix(HUB)) if str(path).startswith(HUB) else Path(path).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
             raise FormatError(f"{path}: no such file")
@@ -49,6 +50,17 @@ def read(path: str | Path) -> Stored:
         return Stored(size, HuggingFaceWeights(path, size), path, _tokenizer_files(path), hf=config)
     checkpoint = path if (path / ".metadata").exists() else _newest_checkpoint(path)
     return _read_checkpoint(checkpoint)
+
+
+def _from_hub(name: str) -> Path:
+    """The folder of a model of the Hugging Face hub, downloaded unless it is in the local cache."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "tokenizer.model"]))
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise FormatError(f"{HUB}{name}: cannot be had from the Hugging Face hub ({reason})") from None
 
 
 def _newest_checkpoint(run: Path) -> Path:

@@ -333,6 +333,24 @@ def test_gguf_that_is_none_or_another(tmp_path: Path) -> None:
         read(tmp_path / "none.gguf")
 
 
+def test_a_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub itself cannot be had here; what it would download can."""
+    folder = save(hf_model(tiny_model()), tmp_path / "hf")
+    asked = []
+
+    def download(name: str, **_: Any) -> str:
+        asked.append(name)
+        if name == "nobody/nothing":
+            raise OSError("offline\nand more")
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert read("hf://org/name").size == read(folder).size
+    assert asked == ["org/name"]
+    with pytest.raises(FormatError, match=r"^hf://nobody/nothing: cannot be had .* \(offline\)$"):
+        read("hf://nobody/nothing")
+
+
 def test_nothing_is_held_that_was_not_asked_for(tmp_path: Path) -> None:
     """Tensors own their memory: the file may go, and no view keeps all of it mapped."""
     folder = save(hf_model(tiny_model()), tmp_path / "hf")
