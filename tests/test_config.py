@@ -151,7 +151,7 @@ def test_cfg_job_prints_the_composed_config() -> None:
 
 # Fields that torchtitan never sees: sections and keys that our own code consumes.
 OURS = {"recipe", "run_dir", "wandb", "validation", "layer_dropout", "early_exit", "data"}
-CONSUMED_BY_US = {"model.name"}
+CONSUMED_BY_US = {"model.name", "checkpoint.initial"}  # the latter: train/resolve.py and train/initial.py
 
 
 def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
