@@ -73,9 +73,9 @@ class InferenceLlama:
         # The scale of the attention's scores is the query's.
         q = q * self.size.head_dim**-0.5
         return _Block(
-            wqkv=(torch.cat([q, k, v]) * attention).to(self.dtype).t(),
+            wqkv=torch.cat([q, k, v]).mul_(attention).to(self.dtype).t(),
             wo=get(prefix + "attention.wo.weight").to(self.dtype).t(),
-            w13=(torch.cat([gate, up]) * mlp).to(self.dtype).t(),
+            w13=torch.cat([gate, up]).mul_(mlp).to(self.dtype).t(),
             w2=get(prefix + "feed_forward.w2.weight").to(self.dtype).t(),
         )
 
