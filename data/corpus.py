@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import lzma
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from data.config import DataConfig, DataError
+from data.files import write_whole
 from data.sentencepiece_tokenizer import train_tokenizer
 from data.sources import Document, find_files, read_documents
 from data.split import split
@@ -95,20 +95,20 @@ def _build(config: DataConfig, folder: Path) -> None:
     else:
         tokenizer = load_tokenizer(config.tokenizer.path)
     for name, content in tokenizer.files.items():
-        _write(folder / name, content)
+        write_whole(folder / name, content)
     facts: dict[str, float] = {}
     for name, documents in (("train", train), ("validation", validation)):
         tokens = _tokenize(tokenizer, documents, name)
         array = io.BytesIO()
         np.save(array, tokens)
-        _write(folder / f"{name}.npy", array.getvalue())
+        write_whole(folder / f"{name}.npy", array.getvalue())
         facts |= {
             f"{name}_documents": len(documents),
             f"{name}_bytes": sum(len(d.text.encode("utf-8")) for d in documents),
             f"{name}_tokens": len(tokens),
         }
     facts |= compressors(validation)
-    _write(folder / "facts.json", json.dumps(facts, indent=2).encode())
+    write_whole(folder / "facts.json", json.dumps(facts, indent=2).encode())
 
 
 def _tokenize(tokenizer: Tokenizer, documents: list[Document], name: str) -> np.ndarray:
@@ -125,13 +125,6 @@ def compressors(documents: list[Document], max_bytes: int = 32 * 10**6) -> dict[
         "gzip_bits_per_byte": 8 * len(gzip.compress(raw, 9)) / len(raw),
         "xz_bits_per_byte": 8 * len(lzma.compress(raw, preset=9)) / len(raw),
     }
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file under another name and rename it: a kill leaves no half file behind."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 def check_vocabulary(corpus: Corpus, model_vocab_size: int) -> None:

@@ -1,11 +1,10 @@
 """Which exit layer and how many drafts, when a user leaves it open."""
 
-import json
-
 from conf.strict import ConfigError
 from eval.config import GenerateConfig, Mode
 from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative
 from eval.load import Checkpoint
+from models.recommended import recommended
 
 
 def policy_of(config: GenerateConfig, checkpoint: Checkpoint) -> Policy:
@@ -28,9 +27,7 @@ def policy_of(config: GenerateConfig, checkpoint: Checkpoint) -> Policy:
 
 def _fastest(checkpoint: Checkpoint) -> SelfSpeculative:
     """The fastest row of the checkpoint's own benchmark, else a third of the layers and 3 drafts."""
-    try:
-        rows = json.loads((checkpoint.stored.folder / "benchmark.json").read_text())
-        row = max((r for r in rows if r["mode"] == Mode.self_speculative), key=lambda r: r["speedup"])
-        return SelfSpeculative(row["exit_layer"], row["num_speculations"])
-    except (OSError, ValueError, KeyError, TypeError):
+    row = recommended(checkpoint.stored.folder)
+    if row is None:
         return SelfSpeculative(max(1, checkpoint.stored.size.n_layers // 3), 3)
+    return SelfSpeculative(row["exit_layer"], row["num_speculations"])

@@ -1,12 +1,14 @@
 """A benchmark's rows on the screen and in files."""
 
 import csv
+import io
 import json
-import os
 from pathlib import Path
 
 from conf.strict import ConfigError
+from data.files import write_whole
 from eval.rows import Row
+from models.recommended import fastest
 
 COLUMNS = {
     "mode": "mode",
@@ -66,14 +68,10 @@ def _legend(plain: Row) -> list[str]:
     return lines
 
 
-def best(rows: list[Row]) -> Row:
-    """The fastest self-speculative row."""
-    return max((r for r in rows if r["mode"] == "self_speculative"), key=lambda r: r["speedup"])
-
-
 def best_line(rows: list[Row]) -> str:
     """The fastest self-speculative row in a sentence."""
-    row = best(rows)
+    row = fastest(rows)
+    assert row is not None, "every benchmark has such rows"
     output = "identical output" if row["identical_output"] else "OUTPUT THAT DIFFERS"
     ties = f" but for {row['near_ties']} near-ties" if row["near_ties"] else ""
     return (
@@ -99,15 +97,11 @@ def writable(path: str | Path) -> Path:
 
 def save(rows: list[Row], path: Path) -> Path:
     """Write the rows as JSON and, beside it, as CSV, whose path is returned. A kill leaves no half file."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(rows, indent=1) + "\n")
-    os.replace(partial, path)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    write_whole(path, (json.dumps(rows, indent=1) + "\n").encode())
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
+    writer.writeheader()
+    writer.writerows(rows)
     out = path.with_suffix(".csv")
-    partial = out.with_name(out.name + ".partial")
-    with partial.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial, out)
+    write_whole(out, text.getvalue().encode())
     return out

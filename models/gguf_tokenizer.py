@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from models.hf_config import FormatError
+from models.hf_config import FormatError, reason
 from models.hf_tokenizer import SpecialIds
 
 
@@ -16,6 +16,6 @@ def write_gguf_tokenizer(file: Path, folder: Path) -> SpecialIds:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     except Exception as error:
-        raise FormatError(f"{file}: its tokenizer cannot be read ({str(error).split(chr(10))[0]})") from None
+        raise FormatError(f"{file}: its tokenizer cannot be read ({reason(error)})") from None
     tokenizer.save_pretrained(folder)
     return SpecialIds(tokenizer.bos_token_id, tokenizer.eos_token_id)

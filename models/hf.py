@@ -69,6 +69,16 @@ def to_neighbour_pairs(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
     return weight.view(-1, 2, head_dim // 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
+def hf_layout(name: str, tensor: torch.Tensor, size: ModelConfig) -> torch.Tensor:
+    """One of our tensors, by our name, in Hugging Face's layout."""
+    return to_half_split(tensor, size.head_dim) if name.endswith(ROTARY) else tensor
+
+
+def our_layout(name: str, tensor: torch.Tensor, size: ModelConfig) -> torch.Tensor:
+    """The inverse of `hf_layout`; the same object where nothing changes."""
+    return to_neighbour_pairs(tensor, size.head_dim) if name.endswith(ROTARY) else tensor
+
+
 def to_hf(state_dict: Mapping[str, torch.Tensor], size: ModelConfig) -> dict[str, torch.Tensor]:
     """Our state dict with Hugging Face's names and layouts; bitwise the same numbers.
 
@@ -77,10 +87,7 @@ def to_hf(state_dict: Mapping[str, torch.Tensor], size: ModelConfig) -> dict[str
     names = our_names(size)
     extra = set(state_dict) - set(names) - ({"lm_head.weight"} if size.tie_embeddings else set())
     _check(extra, set(names) - set(state_dict))
-    return {
-        hf_name(name): to_half_split(state_dict[name], size.head_dim) if name.endswith(ROTARY) else state_dict[name]
-        for name in names
-    }
+    return {hf_name(name): hf_layout(name, state_dict[name], size) for name in names}
 
 
 def from_hf(state_dict: Mapping[str, torch.Tensor], size: ModelConfig) -> dict[str, torch.Tensor]:
@@ -93,10 +100,7 @@ def from_hf(state_dict: Mapping[str, torch.Tensor], size: ModelConfig) -> dict[s
     if size.tie_embeddings:
         extra.discard("lm_head.weight")
     _check(extra, set(names) - set(state_dict))
-    ours = {
-        name: to_neighbour_pairs(state_dict[hf], size.head_dim) if name.endswith(ROTARY) else state_dict[hf]
-        for hf, name in names.items()
-    }
+    ours = {name: our_layout(name, state_dict[hf], size) for hf, name in names.items()}
     if size.tie_embeddings:
         ours["lm_head.weight"] = ours["tok_embeddings.weight"]
     return ours

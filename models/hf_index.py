@@ -2,12 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from models.hf_config import FormatError
+from models.hf_config import FormatError, reason
 
 INDEX = "model.safetensors.index.json"
+
+
+def opened(file: Path) -> Any:
+    """A safetensors file, mapped. Raises FormatError for one that is damaged."""
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise FormatError(f"{file}: incomplete or damaged ({reason(error)}); get the file again") from None
 
 
 def shards(folder: Path) -> dict[str, Path]:
@@ -28,14 +37,10 @@ def shards(folder: Path) -> dict[str, Path]:
         raise FormatError(f"{folder}: no .safetensors file{hint}")
     held: dict[Path, set[str]] = {}
     for file in files:
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                held[file] = set(tensors.keys())
-        except FileNotFoundError:
-            raise FormatError(f"{file}: missing, though {INDEX} names it; get the file") from None
-        except (SafetensorError, OSError) as error:
-            reason = str(error).split("\n")[0]
-            raise FormatError(f"{file}: incomplete or damaged ({reason}); get the file again") from None
+        if not file.exists():
+            raise FormatError(f"{file}: missing, though {INDEX} names it; get the file")
+        with opened(file) as tensors:
+            held[file] = set(tensors.keys())
     for name, file_name in listed.items():
         if name not in held[folder / file_name]:
             raise FormatError(f"{folder / file_name}: lacks tensor {name}, which {INDEX} places there")

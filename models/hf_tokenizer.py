@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import sentencepiece as spm
 
-from models.hf_config import FormatError
+from models.hf_config import FormatError, reason
 
 SPACE_MARK = "\u2581"
 # What must come out alike before a converted tokenizer is written.
@@ -61,8 +61,7 @@ def special_ids(folder: Path) -> SpecialIds:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:
-        reason = str(error).split("\n")[0]
-        raise FormatError(f"{folder.name}: its tokenizer.json cannot be read ({reason})") from None
+        raise FormatError(f"{folder.name}: its tokenizer.json cannot be read ({reason(error)})") from None
     return SpecialIds(tokenizer.bos_token_id, tokenizer.eos_token_id)
 
 

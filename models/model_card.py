@@ -7,6 +7,7 @@ from typing import Any
 
 from models.config import ModelConfig
 from models.exits import exit_name
+from models.recommended import recommended
 
 HEAD = """---
 library_name: transformers
@@ -49,7 +50,7 @@ def model_card(
     how = "Trained with LayerSkip (arXiv 2404.16710)." if "early_exit" in recipe else "Converted, not trained further."
     text = HEAD.format(name=name, n_parameters=n_parameters, n_layers=size.n_layers, how=how)
     text += _recipe(recipe) + (_exits(run / "metrics.jsonl", size.n_layers) if run else "")
-    best = _fastest(run / "benchmark.json") if run else None
+    best = recommended(run) if run else None
     if best:
         text += (
             f"\n## Recommended\n\n`exit_layer={best['exit_layer']}`, `num_speculations={best['num_speculations']}`:"
@@ -88,10 +89,3 @@ def _exits(metrics: Path, n_layers: int) -> str:
         return ""
     lines = [f"\n## Held-out perplexity by exit, step {found['step']}\n", "| exit_layer | perplexity |", "|---:|---:|"]
     return "\n".join([*lines, *rows, ""])
-
-
-def _fastest(benchmark: Path) -> dict[str, Any] | None:
-    if not benchmark.exists():
-        return None
-    rows = [r for r in json.loads(benchmark.read_text()) if r["mode"] == "self_speculative"]
-    return max(rows, key=lambda r: r["speedup"], default=None)

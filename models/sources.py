@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_dcp
 
 from models.config import ModelConfig
-from models.hf import hf_name, our_names, shape_of, to_neighbour_pairs
-from models.hf_config import FormatError
-from models.hf_index import shards
+from models.hf import hf_name, our_layout, our_names, shape_of
+from models.hf_config import FormatError, reason
+from models.hf_index import opened, shards
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -66,7 +65,7 @@ class HuggingFaceWeights(Weights):
         self.theirs = {name: hf_name(name) for name in self.names}
         shapes = {}
         for file in sorted(set(self.files.values())):
-            with _opened(file) as tensors:
+            with opened(file) as tensors:
                 for name in tensors.keys():  # noqa: SIM118, it is no dict
                     part = tensors.get_slice(name)
                     shapes[name] = tuple(part.get_shape())
@@ -80,19 +79,11 @@ class HuggingFaceWeights(Weights):
 
     def __getitem__(self, name: str) -> torch.Tensor:
         theirs = self.theirs[name]
-        with _opened(self.files[theirs]) as tensors:
+        with opened(self.files[theirs]) as tensors:
             tensor: torch.Tensor = tensors.get_tensor(theirs)
-            rotary = name.endswith(("wq.weight", "wk.weight"))
+            ours = our_layout(name, tensor, self.size)
             # Not a view into the file, which would keep all of it mapped.
-            return to_neighbour_pairs(tensor, self.size.head_dim) if rotary else tensor.clone()
-
-
-def _opened(file: Path) -> Any:
-    try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
-        reason = str(error).split("\n")[0]
-        raise FormatError(f"{file}: incomplete or damaged ({reason}); get the file again") from None
+            return tensor.clone() if ours is tensor else ours
 
 
 class CheckpointWeights(Weights):
@@ -106,7 +97,7 @@ class CheckpointWeights(Weights):
             self.reader = _Reader(folder)
             entries = self.reader.read_metadata().state_dict_metadata
         except Exception as error:
-            raise FormatError(f"{folder}: cannot be read ({_reason(error)})") from None
+            raise FormatError(f"{folder}: cannot be read ({reason(error)})") from None
         self.stored = {n: e for n, e in entries.items() if isinstance(e, TensorStorageMetadata) and n in self.names}
         self._check(str(folder), {n: tuple(e.size) for n, e in self.stored.items()}, {n: n for n in self.names})
 
@@ -118,7 +109,7 @@ class CheckpointWeights(Weights):
                 warnings.simplefilter("ignore")  # that there is one process
                 load_dcp(tensor, storage_reader=self.reader, no_dist=True)
         except (CheckpointException, Exception) as error:  # the former is a BaseException; readers raise anything
-            raise FormatError(f"{self.folder}: cannot be read ({_reason(error)})") from None
+            raise FormatError(f"{self.folder}: cannot be read ({reason(error)})") from None
         return tensor[name]
 
 
@@ -130,7 +121,3 @@ class _Reader(FileSystemReader):
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         self.known = self.known or super().read_metadata(*args, **kwargs)
         return self.known
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0]

@@ -9,7 +9,7 @@ import yaml
 from models.checkpoints import complete_checkpoints
 from models.config import ModelConfig
 from models.gguf_file import GGUFWeights
-from models.hf_config import FormatError, read_config, size_of
+from models.hf_config import FormatError, read_config, reason, size_of
 from models.sources import CheckpointWeights, HuggingFaceWeights, Weights
 
 HUB = "hf://"
@@ -59,8 +59,7 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "tokenizer.model"]))
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise FormatError(f"{HUB}{name}: cannot be had from the Hugging Face hub ({reason})") from None
+        raise FormatError(f"{HUB}{name}: cannot be had from the Hugging Face hub ({reason(error)})") from None
 
 
 def _newest_checkpoint(run: Path) -> Path:
@@ -80,7 +79,7 @@ def _read_checkpoint(checkpoint: Path) -> Stored:
             f"{run}/config.yaml: {error.strerror}; a checkpoint is read from within its run folder"
         ) from None
     except (yaml.YAMLError, TypeError, KeyError, ValueError) as error:
-        raise FormatError(f"{run}/config.yaml: not the configuration of a run ({str(error).splitlines()[0]})") from None
+        raise FormatError(f"{run}/config.yaml: not the configuration of a run ({reason(error)})") from None
     return Stored(size, CheckpointWeights(checkpoint, size), run, _tokenizer_files(run), run=config)
 
 

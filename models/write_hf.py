@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from models.hf import ROTARY, hf_name, to_half_split
+from models.hf import hf_layout, hf_name
 from models.hf_config import config_of
 from models.hf_index import INDEX
 from models.sources import Weights
@@ -57,8 +57,7 @@ def _shards(weights: Weights, dtype: torch.dtype | None, max_bytes: float) -> It
     for name in weights:
         tensor = weights[name]
         tensor = tensor if dtype is None else tensor.to(dtype)
-        if name.endswith(ROTARY):
-            tensor = to_half_split(tensor, weights.size.head_dim)
+        tensor = hf_layout(name, tensor, weights.size)
         if shard and sum(t.nbytes for t in shard.values()) + tensor.nbytes > max_bytes:
             yield shard
             shard = {}

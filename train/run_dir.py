@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from conf.provenance import code_revision
 from conf.strict import ConfigError
 from data.corpus import Corpus
+from data.files import write_whole
 from models.checkpoints import complete_checkpoints
 from train.config import PretrainConfig
 
@@ -122,9 +123,7 @@ def cut_metrics(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [json.dumps(row) for row in read_metrics(path) if row["step"] <= step]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(line + "\n" for line in kept))
-    os.replace(partial, path)
+    write_whole(path, "".join(line + "\n" for line in kept).encode())
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
