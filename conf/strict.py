@@ -4,13 +4,14 @@ A schema is a dataclass whose sections are dataclasses; `S` below is its type.
 """
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 S = TypeVar("S")
 
@@ -27,7 +28,7 @@ def register_schema(config_name: str, schema: type) -> None:
 def convert(raw: DictConfig, schema: type[S]) -> S:
     """The typed config. Raises ConfigError for unknown or missing keys, wrong types and impossible values."""
     _refuse_unknown(raw, schema, "")
-    if missing := sorted(OmegaConf.missing_keys(raw)):
+    if missing := sorted(_missing(raw, "")):
         raise ConfigError(f"{', '.join(missing)}: missing; give a value, or choose a group or experiment that does")
     try:
         return cast(S, OmegaConf.to_object(raw))
@@ -37,14 +38,34 @@ def convert(raw: DictConfig, schema: type[S]) -> S:
         raise ConfigError(str(error)) from None
 
 
+def _missing(raw: DictConfig, prefix: str) -> Iterator[str]:
+    """As OmegaConf.missing_keys, which cannot pass by an interpolation of a missing value."""
+    for key in raw:
+        if OmegaConf.is_missing(raw, key):
+            yield f"{prefix}{key!s}"
+        elif not OmegaConf.is_interpolation(raw, str(key)) and isinstance(raw[key], DictConfig):
+            yield from _missing(raw[key], f"{prefix}{key!s}.")
+
+
 def _refuse_unknown(raw: DictConfig, schema: type, prefix: str) -> None:
     """Hydra's `+key=value` adds keys that a structured config does not have; they would be ignored in silence."""
     known = {f.name: f.type for f in fields(schema)}
     for key in raw:
         if key not in known:
             raise ConfigError(_unknown(prefix + str(key), schema))
-        if is_dataclass(known[key]) and not OmegaConf.is_missing(raw, key):
+        if OmegaConf.is_missing(raw, key):
+            continue
+        if is_dataclass(known[key]):
             _refuse_unknown(raw[key], cast(type, known[key]), f"{prefix}{key!s}.")
+        elif entry := _entry(known[key]):
+            for name in raw[key]:
+                _refuse_unknown(raw[key][name], entry, f"{prefix}{key!s}.{name}.")
+
+
+def _entry(field_type: Any) -> type | None:
+    """The dataclass of the entries of a dict[str, dataclass], or None."""
+    entry = get_args(field_type)[-1] if get_origin(field_type) is dict else None
+    return cast(type, entry) if is_dataclass(entry) else None
 
 
 def _unknown(full_key: str, schema: type) -> str:
@@ -59,10 +80,13 @@ def _section(schema: type, path: str) -> type | None:
     """The dataclass of the section a dotted key lies in, or None."""
     section: Any = schema
     for part in path.split(".")[:-1]:
+        if entry := _entry(section):
+            section = entry
+            continue
         section = next((f.type for f in fields(section) if f.name == part), None)
-        if not is_dataclass(section):
+        if not is_dataclass(section) and not _entry(section):
             return None
-    return cast(type, section)
+    return cast(type, section) if is_dataclass(section) else None
 
 
 def one_line(error: BaseException, schema: type) -> str:
@@ -73,6 +97,11 @@ def one_line(error: BaseException, schema: type) -> str:
     if isinstance(cause, OmegaConfBaseException):
         message = (cause.msg or str(cause)).split("\n")[0]
         key = cause.full_key or ""
+        if isinstance(cause, InterpolationToMissingValueError):
+            return f"{message.rpartition(' ')[2]}: missing; give a value"
+        if "is not a subclass of" in message:  # Hydra cannot begin a new entry from one of its values
+            told = message.split(". value:")[0]
+            return f"{told}; begin a new entry with a group's choice: +dataset@data.sources.NAME=text"
         if "not in" in message and key and (section := _section(schema, key)):
             return _unknown(key, section)
         return f"{key}: {message}" if key and key not in message else message

@@ -1,6 +1,7 @@
-"""What a run reads, and how it is tokenized."""
+"""What a run reads, and how it is tokenized, held out and packed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from omegaconf import MISSING
 
@@ -9,47 +10,137 @@ class DataError(ValueError):
     """Bad input data, told in one line that names the file (and line) and the remedy."""
 
 
+class OnError(StrEnum):
+    """What a record that cannot be read does."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+class Packing(StrEnum):
+    """How documents become rows of train.seq_len tokens."""
+
+    concat = "concat"
+    """One after another, cut wherever a row ends."""
+    best_fit = "best_fit"
+    """Documents that fit into a row stay whole; rows are filled up with those that fit best."""
+
+
+class Format(StrEnum):
+    """What a record is."""
+
+    text = "text"
+    """A document in `text_field`."""
+    prompt_completion = "prompt_completion"
+    """`prompt_field` and `completion_field`; the loss is on the completion alone."""
+    topv2 = "topv2"
+    """A row of TOPv2's .tsv files: utterance, and its parse as published (data/topv2.py)."""
+    topv2_json = "topv2_json"
+    """The same with the parse as JSON."""
+
+
+@dataclass(kw_only=True)
+class SourceConfig:
+    """One place that text comes from. Bare names and paths are of this machine, hf:// names are of the hub."""
+
+    path: str = MISSING
+    """`stdlib`; a file, folder or glob of .txt, .md, .py, .jsonl, .tsv (each also .gz or .zst) or .parquet; a folder
+    that data.prepare has written; or hf://org/name, which `datasets` reads (hf:///folder: its local files)."""
+    format: Format = Format.text
+    """text, prompt_completion, topv2 or topv2_json."""
+    text_field: str = "text"
+    """The field (column) of a record that holds the text."""
+    prompt_field: str = "prompt"
+    """The same for the prompt of prompt_completion."""
+    completion_field: str = "completion"
+    """The same for the completion."""
+    weight: float | None = None
+    """Share of the training tokens, relative to the other sources. null for all: their sizes, times `epochs`."""
+    epochs: float | None = None
+    """The most passes over the source; null: as many as it takes. A run that would need more is refused."""
+    validation: str | None = None
+    """Where held-out text is (for hf://: the split). null: data.validation_fraction of the source itself, or, from a
+    stream, its first data.validation_documents."""
+    subset: str | None = None
+    """hf:// only: which of a data set's configurations."""
+    split: str = "train"
+    """hf:// only."""
+    revision: str | None = None
+    """hf:// only: a commit, so that the data cannot change."""
+    streaming: bool = False
+    """hf:// only: tokenize while training instead of first."""
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and self.weight <= 0.0:
+            raise ValueError(f"weight={self.weight}: a source's weight must be above 0")
+        if self.epochs is not None and self.epochs <= 0.0:
+            raise ValueError(f"epochs={self.epochs}: a source's epochs must be above 0")
+        if self.streaming and not self.path.startswith("hf://"):
+            raise ValueError(f"streaming=true: only of hf:// sources, not of {self.path}")
+
+
 @dataclass(kw_only=True)
 class TokenizerConfig:
-    """A SentencePiece model: one that exists, or one trained on the run's own training text."""
+    """A tokenizer that exists, or a SentencePiece model trained on the run's own training text."""
 
     path: str | None = None
-    """A SentencePiece .model file; null: train one on the training text and cache it."""
+    """A SentencePiece .model, a tokenizer.json, Llama 3's tiktoken file, or a folder with one of them. null: that of
+    prepared shards, or one trained on the training text and cached."""
     vocab_size: int = MISSING
     """Pieces of a tokenizer that is trained; the presets take model.vocab_size."""
     max_train_megabytes: int = 16
-    """How much of the training text the tokenizer is trained on, evenly sampled by document."""
+    """How much of the training text the tokenizer is trained on, sampled over all of it."""
 
     def __post_init__(self) -> None:
         # 256 byte pieces, <unk>, <s>, </s>, and room for something to learn.
         if self.path is None and self.vocab_size < 300:
-            raise ValueError(
-                f"data.tokenizer.vocab_size={self.vocab_size}: must be at least 300 (256 of them are bytes)"
-            )
+            raise ValueError(f"tokenizer.vocab_size={self.vocab_size}: must be at least 300 (256 of them are bytes)")
         if self.max_train_megabytes < 1:
-            raise ValueError(f"data.tokenizer.max_train_megabytes={self.max_train_megabytes}: must be at least 1")
+            raise ValueError(f"tokenizer.max_train_megabytes={self.max_train_megabytes}: must be at least 1")
 
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """A corpus: where the text is, what is held out, and where tokens are cached."""
+    """A corpus: where the text is, what is held out, how it is packed, and where tokens are cached."""
 
     name: str = MISSING
     """Short name, for logs."""
-    source: str = MISSING
-    """`stdlib` (the source of Python's standard library), or a file, folder or glob of .txt, .md, .py or .jsonl."""
-    text_field: str = "text"
-    """The field of a .jsonl record that holds the text."""
+    source: str | None = MISSING
+    """For the choices of one source of your own (data=text, shards, topv2, ...): its path."""
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    """Name -> source. Several make a mixture by their weights."""
+    packing: Packing = Packing.concat
+    """concat or best_fit."""
     validation_fraction: float = 0.05
-    """Share of the bytes held out for validation, by whole documents."""
+    """Share of the text held out for validation, by whole documents."""
+    validation_documents: int = 500
+    """How many documents of a stream are held out."""
+    on_error: OnError = OnError.stop
+    """What an unreadable record does: stop, or skip (counted, told, at most max_errors)."""
+    max_errors: int = 100
+    """With on_error=skip: more than this stops."""
     cache_dir: str = "outputs/cache"
-    """Tokenizers and token files, keyed by what they were made from; safe to delete."""
+    """Tokenizers and prepared tokens, keyed by what they were made from; safe to delete."""
     num_workers: int = 0
-    """Processes that read rows ahead; 0 reads in the training process (rows come from a memory map)."""
+    """Processes that read rows ahead; 0 reads in the training process (enough for prepared tokens)."""
+    stream_lanes: int = 16
+    """Into how many lanes streams are dealt; for no double reading a multiple of ranks x num_workers."""
     tokenizer: TokenizerConfig = MISSING
 
     def __post_init__(self) -> None:
         if not 0.0 < self.validation_fraction < 1.0:
             raise ValueError(f"data.validation_fraction={self.validation_fraction}: must lie between 0 and 1")
-        if self.num_workers < 0:
-            raise ValueError(f"data.num_workers={self.num_workers}: must be at least 0")
+        for key, least in (("num_workers", 0), ("max_errors", 0), ("validation_documents", 1), ("stream_lanes", 1)):
+            if getattr(self, key) < least:
+                raise ValueError(f"data.{key}={getattr(self, key)}: must be at least {least}")
+        if not self.sources:
+            raise ValueError("data.sources: empty; name at least one, or take data=text data.source=PATH")
+        with_weight = [name for name, source in self.sources.items() if source.weight is not None]
+        if with_weight and len(with_weight) < len(self.sources):
+            missing = ", ".join(sorted(set(self.sources) - set(with_weight)))
+            raise ValueError(f"data.sources: weight is missing for {missing}; give it for all sources or for none")
+        streams = [name for name, source in self.sources.items() if source.streaming]
+        if streams and len(self.sources) > 1 and not with_weight:
+            raise ValueError(f"data.sources.{streams[0]}: a stream has no known size; give every source a weight")
+        if streams and self.packing is Packing.best_fit:
+            raise ValueError(f"data.packing=best_fit: not for streams (data.sources.{streams[0]}); streaming=false")

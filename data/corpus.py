@@ -1,28 +1,36 @@
-"""A corpus made ready: tokenizer, training and validation tokens, cached under a hash of everything they depend on."""
+"""A corpus made ready: tokenizer, training sources and held-out tokens, cached under a hash of what they depend on."""
 
-import gzip
 import hashlib
-import io
 import json
 import logging
-import lzma
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock
-from tqdm import tqdm
 
-from data.config import DataConfig, DataError
+from data.config import DataConfig, DataError, SourceConfig, TokenizerConfig
 from data.files import write_whole
+from data.preparation import prepare_shards, source_fingerprint
+from data.progress import Settings
 from data.sentencepiece_tokenizer import train_tokenizer
-from data.sources import Document, find_files, read_documents
-from data.split import split
+from data.shards import Tokens, is_prepared, open_part, read_manifest, shards_tokenizer, tokenizer_hash, verify
+from data.split import TRAIN, VALIDATION
+from data.stream import Stream, open_held_out
 from data.tokenizer import Tokenizer, load_tokenizer
+from data.training_sample import training_sample
 
 logger = logging.getLogger(__name__)
 
-CACHE_FORMAT = 1  # raise it when what the files mean changes
+
+@dataclass(frozen=True)
+class TrainingSource:
+    """What one source gives to training."""
+
+    name: str
+    config: SourceConfig
+    content: Tokens | Stream
 
 
 @dataclass(frozen=True)
@@ -31,100 +39,123 @@ class Corpus:
 
     tokenizer: Tokenizer
     tokenizer_path: Path
-    train: np.ndarray
-    """[N] uint16 or uint32, memory-mapped: documents one after another, each between <s> and </s>."""
-    validation: np.ndarray
-    """The same for the held-out documents."""
+    sources: list[TrainingSource]
+    validation: Tokens
+    """Held-out documents of all sources."""
     facts: dict[str, float]
     """Counts, and what gzip -9 and xz -9 need for the held-out text, in bits per byte."""
+    cache_dir: Path
 
 
 def prepare(config: DataConfig) -> Corpus:
     """Read, split and tokenize a corpus, or find the result of an earlier time in the cache.
 
-    Processes that start together share the work through a lock: one does it, the others wait. A file in the cache is
-    complete or absent. Raises DataError for bad input.
+    Processes that start together share the work through a lock: one does it, the others wait. What a killed process has
+    begun is finished. Raises DataError for bad input.
     """
-    folder = Path(config.cache_dir).expanduser() / _fingerprint(config)
+    cache = Path(config.cache_dir).expanduser()
+    tokenizer, path = _tokenizer(config, cache)
+    sources, held_out, facts = [], [], []
+    for name, source in config.sources.items():
+        if source.streaming:
+            folder = cache / f"{name}-{_key(source, tokenizer, config.validation_documents)}"
+            with _locked(folder):
+                tokens, digests, fact = open_held_out(source, tokenizer, folder, config.validation_documents)
+            content: Tokens | Stream = Stream(source, tokenizer, digests, config.on_error, config.max_errors)
+        else:
+            folder = _shards(name, source, tokenizer, config, cache)
+            manifest = read_manifest(folder)
+            content, tokens = (open_part(folder, manifest, part) for part in (TRAIN, VALIDATION))
+            fact = manifest["facts"]
+            if not len(content):
+                raise DataError(f"data.sources.{name}: {folder} has no training tokens")
+        sources.append(TrainingSource(name, source, content))
+        held_out += tokens.shards
+        facts.append(fact)
+    validation = Tokens(held_out)
+    if len(validation) < 2:
+        raise DataError(
+            "data.sources: none has held-out text; prepare shards with a validation_fraction, or name a source's own"
+            " held-out text (validation)"
+        )
+    return Corpus(tokenizer, path, sources, validation, _together(facts), cache)
+
+
+def _shards(name: str, source: SourceConfig, tokenizer: Tokenizer, config: DataConfig, cache: Path) -> Path:
+    """The folder with a source's shards, checked: its own, or one in the cache, made if it is not there."""
+    settings = Settings(config.validation_fraction, config.on_error, config.max_errors)
+    if is_prepared(source.path):
+        folder = Path(source.path).expanduser()
+        key = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()[:16]
+    else:
+        key = _key(source, tokenizer, config.validation_fraction)
+        folder = cache / f"{name}-{key}"
+    with _locked(cache / f"{name}-{key}.check"):
+        if not is_prepared(folder):
+            logger.info("tokenizing %s", source.path)
+            prepare_shards(source, tokenizer, folder, settings)
+        manifest = read_manifest(folder)
+        if manifest["tokenizer_sha256"] != tokenizer_hash(tokenizer):
+            raise DataError(
+                f"data.sources.{name}: {folder} was made with another tokenizer; prepare it with this run's, or set"
+                f" data.tokenizer.path={folder}"
+            )
+        verify(folder, manifest, cache / f"{name}-{key}.check" / "verified.json")
+    return folder
+
+
+def _key(source: SourceConfig, tokenizer: Tokenizer, held_out: float) -> str:
+    parts = [source_fingerprint(source), tokenizer_hash(tokenizer), held_out]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
-        if not (folder / "facts.json").exists():
-            _build(config, folder)
-    try:
-        return _load(folder)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: the cache is damaged ({error}); delete that folder") from None
+        yield
 
 
-def _load(folder: Path) -> Corpus:
-    tokenizer = load_tokenizer(folder)
-    return Corpus(
-        tokenizer=tokenizer,
-        tokenizer_path=folder / next(iter(tokenizer.files)),
-        train=np.load(folder / "train.npy", mmap_mode="r"),
-        validation=np.load(folder / "validation.npy", mmap_mode="r"),
-        facts=json.loads((folder / "facts.json").read_text()),
-    )
-
-
-def _fingerprint(config: DataConfig) -> str:
-    """A hash of the files (names, sizes, times) and of every setting that the cached files depend on."""
-    root, files = find_files(config.source)
-    digest = hashlib.sha256()
-    settings = [CACHE_FORMAT, config.text_field, config.validation_fraction]
-    if config.tokenizer.path is None:
-        settings += [config.tokenizer.vocab_size, config.tokenizer.max_train_megabytes]
+def _tokenizer(config: DataConfig, cache: Path) -> tuple[Tokenizer, Path]:
+    """The run's tokenizer and where it lies: named, of prepared shards, or trained on the sources."""
+    prepared = [Path(s.path).expanduser() for s in config.sources.values() if is_prepared(s.path)]
+    if config.tokenizer.path is not None:
+        folder = Path(config.tokenizer.path).expanduser()
+        tokenizer = load_tokenizer(folder)
+    elif prepared:
+        folder = prepared[0]
+        tokenizer = shards_tokenizer(folder, read_manifest(folder))
     else:
-        contents = load_tokenizer(config.tokenizer.path).files.values()
-        settings += [hashlib.sha256(content).hexdigest() for content in contents]
-    digest.update(json.dumps(settings).encode())
-    for file in files:
-        stat = file.stat()
-        digest.update(f"{file.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return f"{config.name}-{digest.hexdigest()[:16]}"
+        folder = trained_tokenizer(config.sources, config.tokenizer, config.validation_fraction, cache)
+        tokenizer = load_tokenizer(folder)
+    return tokenizer, folder if folder.is_file() else folder / next(iter(tokenizer.files))
 
 
-def _build(config: DataConfig, folder: Path) -> None:
-    logger.info("reading %s", config.source)
-    train, validation = split(list(read_documents(config.source, config.text_field)), config.validation_fraction)
-    if config.tokenizer.path is None:
-        logger.info("training a tokenizer of %d pieces", config.tokenizer.vocab_size)
-        tokenizer: Tokenizer = train_tokenizer(
-            train, config.tokenizer.vocab_size, config.tokenizer.max_train_megabytes, config.source
-        )
-    else:
-        tokenizer = load_tokenizer(config.tokenizer.path)
-    for name, content in tokenizer.files.items():
-        write_whole(folder / name, content)
-    facts: dict[str, float] = {}
-    for name, documents in (("train", train), ("validation", validation)):
-        tokens = _tokenize(tokenizer, documents, name)
-        array = io.BytesIO()
-        np.save(array, tokens)
-        write_whole(folder / f"{name}.npy", array.getvalue())
-        facts |= {
-            f"{name}_documents": len(documents),
-            f"{name}_bytes": sum(len(d.text.encode("utf-8")) for d in documents),
-            f"{name}_tokens": len(tokens),
-        }
-    facts |= compressors(validation)
-    write_whole(folder / "facts.json", json.dumps(facts, indent=2).encode())
+def trained_tokenizer(
+    sources: Mapping[str, SourceConfig], options: TokenizerConfig, validation_fraction: float, cache: Path
+) -> Path:
+    """The folder in the cache with a SentencePiece model trained on the sources' training text, made if need be."""
+    settings = [validation_fraction, options.vocab_size, options.max_train_megabytes]
+    prints = [[name, source_fingerprint(s), s.weight] for name, s in sources.items()]
+    folder = cache / f"tokenizer-{hashlib.sha256(json.dumps([settings, prints]).encode()).hexdigest()[:16]}"
+    with _locked(folder):
+        if not any(folder.glob("tokenizer.*")):
+            logger.info("training a tokenizer of %d pieces", options.vocab_size)
+            documents = training_sample(sources, validation_fraction, options.max_train_megabytes * 10**6)
+            name = ", ".join(source.path for source in sources.values())
+            trained = train_tokenizer(documents, options.vocab_size, options.max_train_megabytes, name)
+            for file, content in trained.files.items():
+                write_whole(folder / file, content)
+    return folder
 
 
-def _tokenize(tokenizer: Tokenizer, documents: list[Document], name: str) -> np.ndarray:
-    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
-    texts = tqdm(documents, desc=f"tokenizing {name}", unit="doc", leave=False, disable=None)
-    arrays = [np.array(tokenizer.encode_document(d.text), dtype) for d in texts]
-    return np.concatenate(arrays)
-
-
-def compressors(documents: list[Document], max_bytes: int = 32 * 10**6) -> dict[str, float]:
-    """Bits per byte that general compressors need for a text: what a language model must at least beat."""
-    raw = "".join(d.text for d in documents).encode("utf-8")[:max_bytes]
-    return {
-        "gzip_bits_per_byte": 8 * len(gzip.compress(raw, 9)) / len(raw),
-        "xz_bits_per_byte": 8 * len(lzma.compress(raw, preset=9)) / len(raw),
-    }
+def _together(facts: list[dict[str, float]]) -> dict[str, float]:
+    """Counts add up; bits per byte are means over the held-out bytes."""
+    total = {key: sum(f[key] for f in facts if key in f) for key in facts[0] if not key.endswith("_per_byte")}
+    for key in ("gzip_bits_per_byte", "xz_bits_per_byte"):
+        n_bytes = {i: f["validation_bytes"] for i, f in enumerate(facts) if key in f}
+        total[key] = sum(facts[i][key] * n for i, n in n_bytes.items()) / max(1.0, sum(n_bytes.values()))
+    return total
 
 
 def check_vocabulary(corpus: Corpus, model_vocab_size: int) -> None:

@@ -1,6 +1,7 @@
 """Hugging Face's tokenizer.json behind our interface."""
 
 import json
+from functools import cached_property
 from typing import Any
 
 from tokenizers import Tokenizer as Fast
@@ -11,6 +12,7 @@ JSON_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 # Names of what ends a document, where tokenizer_config.json does not say.
 END = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+SPACE_MARK = "\u2581"
 
 
 class JsonTokenizer:
@@ -26,6 +28,8 @@ class JsonTokenizer:
         except Exception as error:  # tokenizers raises Exception itself
             reason = str(error).split("\n")[0]
             raise DataError(f"{name}: not a Hugging Face tokenizer ({reason})") from None
+        self._unprefixed = {k: _without_prefix(self._layout.get(k)) for k in ("normalizer", "pre_tokenizer")}
+        self._prefixes = self._unprefixed != {k: self._layout.get(k) for k in self._unprefixed}
         self._special = {t["id"] for t in self._layout.get("added_tokens", []) if t.get("special")}
         self.vocab_size: int = self._fast.get_vocab_size(with_added_tokens=True)
         self.bos_id = self._id(settings.get("bos_token"))
@@ -34,6 +38,11 @@ class JsonTokenizer:
         if not found:
             raise DataError(f"{name}: no token ends a text; name it as eos_token in {CONFIG_FILE}")
         self.eos_id = found[0]
+        # One converted from SentencePiece writes a space as U+2581; that character itself then goes through its bytes.
+        bytes_of_it = [self._id(f"<0x{b:02X}>") for b in SPACE_MARK.encode("utf-8")]
+        ids = [i for i in bytes_of_it if i is not None]
+        is_text = self.decode(self._ids(self._fast, SPACE_MARK)) == SPACE_MARK
+        self._space_mark_ids = ids if not is_text and self.decode(ids) == SPACE_MARK else []
 
     def _id(self, token: Any) -> int | None:
         """Of a token as tokenizer_config.json writes it: a string, or an object with its content."""
@@ -42,8 +51,23 @@ class JsonTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, in which the name of a special token is text like any other."""
-        self._fast.encode_special_tokens = True
-        return list(self._fast.encode(text, add_special_tokens=False).ids)
+        first, *rest = text.split(SPACE_MARK) if self._space_mark_ids else [text]
+        # Where a space is put before a text, some put none before a space, or nothing; it is taken away all the same.
+        bare = first.startswith(" ") or (not first and rest)
+        ids = self._ids(self._inner, " " + first) if bare and self._prefixes else self._ids(self._fast, first)
+        for part in rest:
+            ids += [*self._space_mark_ids, *self._ids(self._inner, part)]
+        return ids
+
+    @staticmethod
+    def _ids(fast: Fast, text: str) -> list[int]:
+        fast.encode_special_tokens = True
+        return list(fast.encode(text, add_special_tokens=False).ids)
+
+    @cached_property
+    def _inner(self) -> Fast:
+        """The tokenizer of what is not the beginning of the text: puts no space before it."""
+        return Fast.from_str(json.dumps(self._layout | self._unprefixed)) if self._prefixes else self._fast
 
     def encode_prompt(self, text: str) -> list[int]:
         """Ids as transformers gives them: special tokens are recognised, and added where the tokenizer adds them."""
@@ -72,4 +96,18 @@ class JsonTokenizer:
             return len(piece)
         if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
             return 1
-        return len(piece.replace("\u2581", " ").encode("utf-8"))
+        return len(piece.replace(SPACE_MARK, " ").encode("utf-8"))
+
+
+def _without_prefix(part: Any) -> Any:
+    """A step of a tokenizer.json without what puts a space before a text; None if it is nothing else."""
+    if not isinstance(part, dict) or part.get("type") == "Prepend":
+        return None
+    if part["type"] == "Metaspace":
+        return {**part, "prepend_scheme": "never"}
+    steps = {
+        key: [kept for step in part[key] if (kept := _without_prefix(step)) is not None]
+        for key in ("normalizers", "pretokenizers")
+        if key in part
+    }
+    return {**part, **steps}

@@ -1,6 +1,6 @@
 """Text to ids and back, byte-exact: a SentencePiece BPE model with byte fallback.
 
-Nothing is normalised, added or removed, so decode(encode(text)) == text for every string. One character needs care:
+Where the model normalises nothing, decode(encode(text)) == text for every string. One character needs care:
 SentencePiece writes a space as U+2581, so that character itself would come back as a space; it goes through its bytes.
 """
 
@@ -11,10 +11,12 @@ from collections.abc import Iterable, Iterator
 import sentencepiece as spm
 
 from data.config import DataError
-from data.sources import Document
+from data.documents import Document
 
 MODEL_FILE = "tokenizer.model"
 SPACE_MARK = "\u2581"
+# Appended to a model it is merged into it, as Protocol Buffers do: normalizer_spec (3) { add_dummy_prefix (3): false }.
+NO_PREFIX = b"\x1a\x02\x18\x00"
 # SentencePiece drops longer "sentences" in training; documents are cut at line ends well below.
 MAX_TRAIN_PIECE_BYTES = 4000
 
@@ -25,11 +27,12 @@ class SentencePieceTokenizer:
     def __init__(self, model: bytes, name: str = "tokenizer") -> None:
         """Load a serialised model. Raises DataError when it is none, or cannot serve here."""
         self.files = {MODEL_FILE: model}
-        self._sp = spm.SentencePieceProcessor()
         try:
-            self._sp.LoadFromSerializedProto(model)
+            self._sp = _processor(model)
         except (RuntimeError, ValueError):
-            raise DataError(f"{name}: not a SentencePiece model ") from None
+            raise DataError(
+                f"{name}: not a SentencePiece model, nor Llama 3's tiktoken file; give one of these or a tokenizer.json"
+            ) from None
         self.vocab_size: int = self._sp.GetPieceSize()
         self.bos_id: int = self._sp.bos_id()
         self.eos_id: int = self._sp.eos_id()
@@ -39,14 +42,20 @@ class SentencePieceTokenizer:
         if not all(self._sp.IsByte(i) for i in byte_ids):
             raise DataError(f"{name}: the model has no byte fallback, so some text could not be written")
         self._space_mark_ids = [byte_ids[b] for b in SPACE_MARK.encode("utf-8")]
+        # A model may put a space before the text (Llama 2's does), and its decoder takes one away there. What follows
+        # a U+2581 is not the beginning of the text.
+        prefixed = self._sp.EncodeAsPieces("a")[0].startswith(SPACE_MARK)
+        self._inner = _processor(model + NO_PREFIX) if prefixed else self._sp
+        self._prefix: list[int] = self._inner.EncodeAsIds(" ") if prefixed else []
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without <s> or </s>."""
         first, *rest = text.split(SPACE_MARK)
-        ids: list[int] = self._sp.EncodeAsIds(first)
+        # Of an empty text the model makes nothing, not even the space before it.
+        ids: list[int] = self._sp.EncodeAsIds(first) if first or not rest else list(self._prefix)
         for part in rest:
             ids += self._space_mark_ids
-            ids += self._sp.EncodeAsIds(part)
+            ids += self._inner.EncodeAsIds(part)
         return ids
 
     def encode_prompt(self, text: str) -> list[int]:
@@ -72,6 +81,12 @@ class SentencePieceTokenizer:
         if self._sp.IsControl(i) or self._sp.IsUnknown(i) or self._sp.IsUnused(i):
             return 0
         return len(self._sp.IdToPiece(i).replace(SPACE_MARK, " ").encode("utf-8"))
+
+
+def _processor(model: bytes) -> spm.SentencePieceProcessor:
+    processor = spm.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(model)
+    return processor
 
 
 def train_tokenizer(

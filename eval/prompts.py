@@ -6,9 +6,10 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from conf.strict import ConfigError
-from data.config import DataConfig, DataError
+from data.config import DataConfig, DataError, SourceConfig
 from data.corpus import prepare
-from data.sources import read_documents
+from data.reading import read_documents
+from data.shards import Shard, Tokens
 from eval.load import Checkpoint
 
 
@@ -29,10 +30,10 @@ def held_out_prompts(checkpoint: Checkpoint, source: str | None, n_prompts: int,
         raise ConfigError(
             f"n_prompts={n_prompts}: the text has {len(tokens):,} tokens, too few for so many of {prompt_tokens} tokens"
         )
-    return [tokens[i * room : i * room + prompt_tokens].tolist() for i in range(n_prompts)]
+    return [tokens.read(i * room, i * room + prompt_tokens).tolist() for i in range(n_prompts)]
 
 
-def _run_tokens(checkpoint: Checkpoint) -> np.ndarray:
+def _run_tokens(checkpoint: Checkpoint) -> Tokens:
     run, folder = checkpoint.stored.run or {}, checkpoint.stored.folder
     if "data" not in run:
         raise ConfigError(f"source: missing; {folder} is no run folder, so no text was held out for it")
@@ -47,7 +48,8 @@ def _run_tokens(checkpoint: Checkpoint) -> np.ndarray:
     return corpus.validation
 
 
-def _source_tokens(checkpoint: Checkpoint, source: str) -> np.ndarray:
+def _source_tokens(checkpoint: Checkpoint, source: str) -> Tokens:
     """Whole documents until there is plenty."""
-    documents = itertools.islice(read_documents(source), 1000)
-    return np.array([token for d in documents for token in checkpoint.tokenizer.encode_document(d.text)])
+    documents = itertools.islice(read_documents(SourceConfig(path=source)), 1000)
+    ids = [token for d in documents for token in checkpoint.tokenizer.encode_document(d.text)]
+    return Tokens([Shard(np.array(ids), np.array([[len(ids), 0]]))])

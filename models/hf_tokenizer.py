@@ -1,11 +1,13 @@
-"""A SentencePiece model as the files from which transformers' AutoTokenizer makes the same tokenizer."""
+"""A SentencePiece model or tiktoken file as the files of which transformers' AutoTokenizer makes the same tokenizer."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import sentencepiece as spm
 
 from models.hf_config import FormatError, reason
+from models.hf_tiktoken import BOS, EOS, SPLIT, fast_tokenizer, is_tiktoken, read_ranks
 
 SPACE_MARK = "\u2581"
 # What must come out alike before a converted tokenizer is written.
@@ -25,33 +27,61 @@ class SpecialIds(NamedTuple):
     eos_id: int | None
 
 
-def write_tokenizer(model: Path, folder: Path, max_length: int) -> SpecialIds:
-    """Write tokenizer.json and its configuration beside a copy of the SentencePiece model.
+class _Source(NamedTuple):
+    """What a file holds: ids of plain text, the same as a tokenizer of the tokenizers library, and names in it."""
 
-    Raises FormatError for a file that is missing or no model, and for one that is not BPE, which transformers would
+    encode: Callable[[str], list[int]]
+    fast: Any
+    bos: str | None
+    eos: str | None
+    unknown: str | None
+
+
+def write_tokenizer(model: Path, folder: Path, max_length: int) -> SpecialIds:
+    """Write tokenizer.json and its configuration beside a copy of the SentencePiece model or Llama 3's tiktoken file.
+
+    Raises FormatError for a file that is missing or neither, and for a model that is not BPE, which transformers would
     tokenize differently.
     """
     from transformers import PreTrainedTokenizerFast
 
     try:
-        pieces = spm.SentencePieceProcessor(model_file=str(model))
+        content = model.read_bytes()
+        source = _tiktoken(content, model) if is_tiktoken(content) else _sentencepiece(content)
     except (OSError, RuntimeError):
-        raise FormatError(f"{model}: missing, or not a SentencePiece model") from None
+        raise FormatError(
+            f"{model}: missing, or not a SentencePiece model or Llama 3's tiktoken file; put one there"
+        ) from None
     fast: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=_fast(pieces),
-        bos_token=pieces.IdToPiece(pieces.bos_id()) if pieces.bos_id() >= 0 else None,
-        eos_token=pieces.IdToPiece(pieces.eos_id()) if pieces.eos_id() >= 0 else None,
-        unk_token=pieces.IdToPiece(pieces.unk_id()),
+        tokenizer_object=source.fast,
+        bos_token=source.bos,
+        eos_token=source.eos,
+        unk_token=source.unknown,
         model_max_length=max_length,
         clean_up_tokenization_spaces=False,
     )
     for text in PROBES:
         # Text that looks like a control piece is text to SentencePiece; transformers makes it the piece.
-        if "<s>" not in text and fast(text, add_special_tokens=False).input_ids != pieces.EncodeAsIds(text):
+        if "<s>" not in text and fast(text, add_special_tokens=False).input_ids != source.encode(text):
             raise FormatError(f"{model}: transformers would tokenize {text!r} differently; is it a BPE model?")
     fast.save_pretrained(folder)
-    (folder / "tokenizer.model").write_bytes(model.read_bytes())
-    return SpecialIds(*(i if i >= 0 else None for i in (pieces.bos_id(), pieces.eos_id())))
+    (folder / "tokenizer.model").write_bytes(content)
+    return SpecialIds(fast.bos_token_id, fast.eos_token_id)
+
+
+def _sentencepiece(content: bytes) -> _Source:
+    pieces = spm.SentencePieceProcessor()
+    pieces.LoadFromSerializedProto(content)
+    bos, eos = (pieces.IdToPiece(i) if i >= 0 else None for i in (pieces.bos_id(), pieces.eos_id()))
+    return _Source(pieces.EncodeAsIds, _fast(pieces), bos, eos, pieces.IdToPiece(pieces.unk_id()))
+
+
+def _tiktoken(content: bytes, model: Path) -> _Source:
+    import tiktoken
+
+    ranks = read_ranks(content, str(model))
+    encoding = tiktoken.Encoding(model.name, pat_str=SPLIT, mergeable_ranks=ranks, special_tokens={})
+    return _Source(encoding.encode_ordinary, fast_tokenizer(ranks), BOS, EOS, None)
 
 
 def special_ids(folder: Path) -> SpecialIds:

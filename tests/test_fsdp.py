@@ -20,14 +20,13 @@ EXACT = [
 
 
 def repeat_masks_per_rank(trainer: LayerSkipTrainer) -> None:
-    """Let one process drop what two ranks drop: both draw the same rows of their halves of the micro-batch."""
+    """Let one process drop what two ranks drop: both draw the same of their rows, which are every other one."""
     of_one_rank = trainer.dropout_plan
 
     def dropout_plan(t: int, batch_size: int) -> tuple[list[torch.Tensor | None] | None, list[float] | None]:
-        half = batch_size // 2
-        kept, scales = of_one_rank(t, half)
+        kept, scales = of_one_rank(t, batch_size // 2)
         assert kept is not None
-        return [k if k is None else torch.cat([k, k + half]) for k in kept], scales
+        return [k if k is None else torch.cat([2 * k, 2 * k + 1]).sort().values for k in kept], scales
 
     trainer.dropout_plan = dropout_plan  # type: ignore[method-assign]
 

@@ -16,6 +16,9 @@ TEXTS = [
     "",
     "<|endoftext|> is text here",
     "\x00\u2581",
+    "\u2581a \u2581\u2581b  ",
+    "  \t\tleading\r\n\r\n",
+    "e\u0301 \u00e9 \ufb01 \ufeffbom\u00a0\u3000\x7f",
 ]
 
 

@@ -14,7 +14,7 @@ PACKAGES = {
     "eval": {"models", "data", "conf"},
     "conf": set(),
 }
-ENTRIES = {"train.pretrain", "eval.generate", "eval.benchmark", "models.convert"}
+ENTRIES = {"train.pretrain", "eval.generate", "eval.benchmark", "models.convert", "data.prepare", "data.benchmark"}
 # Where torchtitan may be known: an upgrade touches these files alone.
 TITAN = {
     "models/llama.py",

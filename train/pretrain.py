@@ -14,6 +14,7 @@ from conf.command import command
 from conf.strict import ConfigError
 from data.config import DataError
 from data.corpus import Corpus, check_vocabulary, prepare
+from data.training import check_epochs
 from models.hf_config import FormatError
 from train import run_dir
 from train.config import PretrainConfig
@@ -36,6 +37,8 @@ def pretrain(raw: DictConfig) -> None:
         raise ConfigError("wandb.mode=online: no login found; run `wandb login`, or use offline or disabled")
     corpus = prepare(config.data)
     check_vocabulary(corpus, config.model.vocab_size)
+    n_rows = config.train.steps * config.train.global_batch_size
+    check_epochs(corpus, config.data, config.train.seq_len, n_rows)
     run_dir.check_continues(config, corpus)
     held = run_dir.lock(config.run_dir) if rank == 0 else None
     if (step := run_dir.last_checkpoint(config.run_dir)) >= config.train.steps:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shlex
 import sys
 import time
@@ -28,8 +29,12 @@ from train.config import PretrainConfig
 
 logger = logging.getLogger(__name__)
 
-# A checkpoint does not fit another model; everything else may change, and is told.
-FIXED_SECTIONS = ("model",)
+# A checkpoint does not fit another model, and its position in the data means nothing for other rows. Everything else
+# may change, and is told.
+FIXED = re.compile(
+    r"model\.(?!name)|train\.(seq_len|seed)|data\.(packing|stream_lanes|validation_fraction)|"
+    r"data\.sources\.\w+\.(?!path|validation|revision)"
+)
 
 
 def last_checkpoint(run_dir: str | Path) -> int:
@@ -51,13 +56,16 @@ def lock(run_dir: str | Path) -> FileLock:
 
 
 def check_continues(config: PretrainConfig, corpus: Corpus) -> None:
-    """Raise ConfigError when the folder holds checkpoints of another model or another tokenizer."""
+    """Raise ConfigError when the folder holds checkpoints of another model, another tokenizer or other rows."""
     folder = Path(config.run_dir)
     if not complete_checkpoints(folder):
         return
     for key, (old, new) in differences(config).items():
-        if key.partition(".")[0] in FIXED_SECTIONS and key != "model.name":
-            raise ConfigError(f"{key}={new}: the checkpoints in run_dir={folder} have {old}; choose another run_dir")
+        if FIXED.match(key):
+            go_on = "" if key.startswith("model.") else f" (and checkpoint.initial={folder} to start from its weights)"
+            raise ConfigError(
+                f"{key}={new}: the checkpoints in run_dir={folder} have {old}; choose another run_dir{go_on}"
+            )
     for name, content in corpus.tokenizer.files.items():
         if not (folder / name).exists() or (folder / name).read_bytes() != content:
             raise ConfigError(

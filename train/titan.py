@@ -9,10 +9,11 @@ from torchtitan.components.tokenizer import BaseTokenizer
 from torchtitan.config.configs import CompileConfig, DebugConfig, ParallelismConfig, TrainingConfig
 from torchtitan.distributed.activation_checkpoint import ActivationCheckpointing, FullAC, SelectiveAC
 
+from data.config import DataConfig
 from data.corpus import Corpus
-from data.loader import PackedLoader
-from data.packing import PackedRows
+from data.loader import Loader
 from data.tokenizer import Tokenizer
+from data.training import training_loader
 from models.checkpoints import CHECKPOINTS
 from models.spec import model_spec
 from train.checkpoint import Checkpoints
@@ -28,22 +29,22 @@ class _LoaderConfig(BaseDataLoader.Config):
     """Builds our loader in place of torchtitan's."""
 
     corpus: Corpus
+    data: DataConfig
     seed: int
-    num_workers: int
 
-    def build(self, **kwargs: Any) -> PackedLoader:
-        rows = PackedRows(self.corpus.train, kwargs["seq_len"], self.corpus.tokenizer.eos_id)
-        return PackedLoader(
-            rows,
+    def build(self, **kwargs: Any) -> Loader:
+        return training_loader(
+            self.corpus,
+            self.data,
+            seq_len=kwargs["seq_len"],
             batch_size=kwargs["local_batch_size"],
             seed=self.seed,
             rank=kwargs["dp_rank"],
             world_size=kwargs["dp_world_size"],
-            num_workers=self.num_workers,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return {"seed": self.seed, "num_workers": self.num_workers}
+        return {"seed": self.seed}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -134,7 +135,7 @@ def trainer_config(config: PretrainConfig, corpus: Corpus) -> LayerSkipTrainer.C
         model_spec=model_spec(config.model),
         dump_folder=config.run_dir,
         tokenizer=_TokenizerConfig(tokenizer=corpus.tokenizer),
-        dataloader=_LoaderConfig(corpus=corpus, seed=config.train.seed, num_workers=config.data.num_workers),
+        dataloader=_LoaderConfig(corpus=corpus, data=config.data, seed=config.train.seed),
         loss=EarlyExitLoss.Config(chunk_tokens=config.train.loss_chunk_tokens),
         training=_training(config),
         parallelism=_parallelism(config),

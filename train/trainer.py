@@ -12,7 +12,7 @@ from torchtitan.trainer import Trainer
 
 from data.corpus import Corpus
 from data.loader import validation_batches
-from data.packing import PackedRows
+from data.training import rows_of
 from models.layer_dropout import kept_rows
 from train.config import PretrainConfig
 from train.dropout_schedule import branch_scale, dropout_probability
@@ -122,12 +122,13 @@ class LayerSkipTrainer(Trainer):
     def validate(self, n_tokens: int | None) -> None:
         """Measure every exit on held-out text, write the metrics and the plot."""
         options, seq_len = self.recipe.validation, self.recipe.train.seq_len
-        rows = PackedRows(self.corpus.validation, seq_len, self.corpus.tokenizer.eos_id)
+        rows = rows_of(self.corpus.validation, self.corpus, self.recipe.data, seq_len)
         mesh = self.parallel_dims.get_mesh("batch") if self.parallel_dims.dp_enabled else None
         batches = validation_batches(
             rows,
             max_rows=None if n_tokens is None else -(-n_tokens // seq_len),
             batch_size=self.config.training.local_batch_size,
+            fill_id=self.corpus.tokenizer.eos_id,
             rank=mesh.get_local_rank() if mesh else 0,
             world_size=mesh.size() if mesh else 1,
         )

@@ -1,0 +1,79 @@
+"""Tokenize a source into memory-mapped shards: `python -m data.prepare dataset.path=FOLDER output=SHARDS`."""
+
+import logging
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig
+
+from conf.command import command
+from conf.strict import ConfigError, convert
+from data.config import DataError
+from data.corpus import trained_tokenizer
+from data.preparation import prepare_shards
+from data.prepare_config import PrepareConfig
+from data.progress import Settings
+from data.shards import is_prepared, read_manifest, shards_tokenizer
+from data.split import PARTS
+from data.tokenizer import Tokenizer, load_tokenizer
+
+
+def prepare(raw: DictConfig) -> None:
+    """Prepare the shards, and print what came out."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    config = convert(raw, PrepareConfig)
+    if is_prepared(config.dataset.path):
+        raise ConfigError(f"dataset.path={config.dataset.path}: holds prepared shards already")
+    output = Path(config.output).expanduser()
+    output.mkdir(parents=True, exist_ok=True)
+    held = FileLock(output / ".lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(f"output={output}: another process is preparing there; wait for it") from None
+    begun = time.perf_counter()
+    finished = is_prepared(output)
+    settings = Settings(
+        config.validation_fraction, config.on_error, config.max_errors, config.workers, config.shard_tokens
+    )
+    prepare_shards(config.dataset, _tokenizer(config, output), output, settings)
+    _report(output, None if finished else time.perf_counter() - begun)
+
+
+def _tokenizer(config: PrepareConfig, output: Path) -> Tokenizer:
+    if config.tokenizer.path is not None:
+        return load_tokenizer(config.tokenizer.path)
+    if is_prepared(output):
+        return shards_tokenizer(output, read_manifest(output))
+    sources = {"dataset": config.dataset}
+    return load_tokenizer(trained_tokenizer(sources, config.tokenizer, config.validation_fraction, output))
+
+
+def _report(output: Path, seconds: float | None) -> None:
+    manifest = read_manifest(output)
+    for trained in output.glob("tokenizer-*"):
+        shutil.rmtree(trained)
+    facts = manifest["facts"]
+    for part in PARTS:
+        if manifest["parts"][part]:
+            print(
+                f"{part:<10} {facts[f'{part}_documents']:>12,} documents {facts[f'{part}_tokens']:>15,} tokens"
+                f" {facts[f'{part}_bytes']:>15,} bytes {len(manifest['parts'][part]):>5} shards"
+            )
+    tokens = sum(facts[f"{part}_tokens"] for part in PARTS)
+    speed = "was finished before" if seconds is None else f"{seconds:,.1f} s, {tokens / seconds:,.0f} tokens/s"
+    print(f"{len(manifest['bad'])} unreadable and {manifest['n_empty']} empty documents left out; {speed}")
+    print(f"{output}: manifest.json, {', '.join(manifest['tokenizer_files'])}, shards of {manifest['dtype']}")
+
+
+if __name__ == "__main__":
+    command(
+        "prepare",
+        PrepareConfig,
+        prepare,
+        told={DataError: 1},
+        interrupted="interrupted; the same command goes on after the last complete shard",
+    )

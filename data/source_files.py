@@ -1,0 +1,55 @@
+"""Which files a source names, in a fixed order."""
+
+import glob
+import sysconfig
+from pathlib import Path
+
+from data.config import DataError
+
+STDLIB = "stdlib"
+HUB = "hf://"
+TEXT = (".txt", ".md", ".py")
+LINES = (".jsonl", ".tsv")
+PARQUET = (".parquet",)
+COMPRESSED = (".gz", ".zst")
+SUFFIXES = (*TEXT, *LINES, *PARQUET)
+# Tests repeat themselves, encodings and pydoc_data are tables, and site-packages belongs to the user.
+STDLIB_LEFT_OUT = {"test", "tests", "idle_test", "encodings", "pydoc_data", "idlelib", "site-packages", "dist-packages"}
+
+
+def kind(file: Path) -> str:
+    """The suffix that says what a file holds, whether compressed or not; "" for a file that no source reads."""
+    compressed = file.suffix in COMPRESSED
+    suffix = Path(file.stem).suffix if compressed else file.suffix
+    return suffix if suffix in SUFFIXES and not (compressed and suffix in PARQUET) else ""
+
+
+def find_files(path: str) -> tuple[Path, list[Path]]:
+    """The folder that names are relative to, and the files of a source, ordered by name.
+
+    Raises DataError when nothing is there.
+    """
+    if path == STDLIB:
+        root = Path(sysconfig.get_paths()["stdlib"])
+        files = [f for f in root.rglob("*.py") if not STDLIB_LEFT_OUT & set(f.relative_to(root).parts)]
+    elif (place := Path(path).expanduser()).is_dir():
+        root = place
+        files = [f for f in place.rglob("*") if kind(f) and f.is_file()]
+    else:
+        files = [f for f in map(Path, glob.glob(str(place), recursive=True)) if f.is_file()]
+        root = _common_folder(files)
+        for file in files:
+            if not kind(file):
+                raise DataError(f"{path}: {file} is not one of {_known()}")
+    if not files:
+        raise DataError(f"{path}: no {_known()} file there (give a file, folder or glob)")
+    return root, sorted(files, key=lambda f: f.relative_to(root).as_posix())
+
+
+def _known() -> str:
+    return f"{', '.join(TEXT + LINES)} (each also {' or '.join(COMPRESSED)}) or {PARQUET[0]}"
+
+
+def _common_folder(files: list[Path]) -> Path:
+    parents = [set(f.parents) for f in files]
+    return max(set.intersection(*parents), key=lambda p: len(p.parts)) if parents else Path(".")

@@ -1,0 +1,71 @@
+"""From a corpus to a run's batches: packing, mixture and loader, and whether there is enough text."""
+
+from collections.abc import Sequence
+
+from filelock import FileLock
+
+from data.config import DataConfig, DataError, Packing
+from data.corpus import Corpus
+from data.loader import Loader
+from data.mixture import Mixture
+from data.packing import BestFitRows, ConcatRows, Rows
+from data.shards import Tokens
+from data.stream import Stream
+
+
+def rows_of(tokens: Tokens, corpus: Corpus, config: DataConfig, seq_len: int) -> Rows:
+    """Tokens packed as the configuration says."""
+    if config.packing is Packing.concat:
+        return ConcatRows(tokens, seq_len)
+    plan = corpus.cache_dir / f"best_fit-{tokens.fingerprint()}-{seq_len}"
+    with FileLock(f"{plan}.lock"):
+        return BestFitRows(tokens, seq_len, plan)
+
+
+def _packed(corpus: Corpus, config: DataConfig, seq_len: int) -> list[Rows | Stream]:
+    return [
+        s.content if isinstance(s.content, Stream) else rows_of(s.content, corpus, config, seq_len)
+        for s in corpus.sources
+    ]
+
+
+def _weights(corpus: Corpus, packed: Sequence[Rows | Stream]) -> list[float]:
+    """As given, or by size and epochs."""
+    return [
+        source.config.weight or (1.0 if isinstance(rows, Stream) else len(rows) * (source.config.epochs or 1.0))
+        for source, rows in zip(corpus.sources, packed, strict=True)
+    ]
+
+
+def check_epochs(corpus: Corpus, config: DataConfig, seq_len: int, n_rows: int) -> None:
+    """Raise DataError when a run of `n_rows` rows would read a source more often than its `epochs` allow."""
+    packed = _packed(corpus, config, seq_len)
+    weights = _weights(corpus, packed)
+    for source, rows, weight in zip(corpus.sources, packed, weights, strict=True):
+        if source.config.epochs is None or isinstance(rows, Stream):
+            continue
+        needed = n_rows * weight / sum(weights) / len(rows)
+        # A mixture's shares are multiples of 1/10,000, and the last batch may be cut: a little more is no more.
+        if needed > source.config.epochs * 1.01:
+            raise DataError(
+                f"data.sources.{source.name}.epochs={source.config.epochs:g}: the run would read it {needed:.2f} times;"
+                " train for fewer steps, lower its weight, or allow more"
+            )
+
+
+def training_loader(
+    corpus: Corpus, config: DataConfig, *, seq_len: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+) -> Loader:
+    """Endless batches for one data-parallel rank."""
+    packed = _packed(corpus, config, seq_len)
+    return Loader(
+        packed,
+        Mixture(_weights(corpus, packed), seed),
+        seq_len=seq_len,
+        fill_id=corpus.tokenizer.eos_id,
+        batch_size=batch_size,
+        rank=rank,
+        world_size=world_size,
+        num_workers=config.num_workers,
+        stream_lanes=config.stream_lanes,
+    )
