@@ -1,4 +1,4 @@
-"""A source as a fixed sequence of chunks: about a megabyte of raw text each, cheap to make and to send to a process.
+"""A source as a fixed sequence of chunks: about half a megabyte of raw text, cheap to make and to send to a process.
 
 The sequence depends on the files alone. So work can be resumed at a chunk's number, and comes out the same on any
 number of processes.
@@ -15,7 +15,7 @@ from data.documents import Bad, Document, document_of, fields
 from data.records import decoded, line_records, parquet_records, tsv_columns
 from data.source_files import LINES, PARQUET, find_files, kind
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 19
 
 
 class Chunk(Protocol):

@@ -1,5 +1,7 @@
 """A chunk of text as tokens: what a process of data.prepare does."""
 
+import gc
+from array import array
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,6 +50,16 @@ class Encoder:
 
     def __call__(self, chunk: Chunk) -> EncodedChunk:
         """Tokenize a chunk; what cannot be read is collected, not raised."""
+        # Lists of millions of ids keep the garbage collector busy, and leave no cycles behind.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return self._encode(chunk)
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _encode(self, chunk: Chunk) -> EncodedChunk:
         dtype = token_dtype(self.tokenizer.vocab_size)
         arrays: dict[str, list[np.ndarray]] = {part: [] for part in PARTS}
         done = EncodedChunk({p: Encoded(np.empty(0, dtype)) for p in PARTS}, [], [], chunk.n_source_bytes)
@@ -59,7 +71,8 @@ class Encoder:
             else:
                 for part, piece in self.split.parts(document):
                     ids, n_prompt = document_ids(self.tokenizer, piece)
-                    arrays[part].append(np.array(ids, dtype))
+                    # By way of an array, which takes half the time of numpy.
+                    arrays[part].append(np.frombuffer(array("I", ids), np.uint32).astype(dtype))
                     to = done.parts[part]
                     to.lengths.append(len(ids))
                     to.prompts.append(n_prompt)

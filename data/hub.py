@@ -47,7 +47,7 @@ def reason(error: BaseException) -> str:
 
 
 def hub_chunks(source: SourceConfig, split: str | None = None) -> Iterator[Chunk]:
-    """The data set in order, a megabyte of text at a time. Raises DataError when it cannot be opened."""
+    """The data set in order, half a megabyte of text at a time. Raises DataError when it cannot be opened."""
     name = source.path.removeprefix(HUB)
     first, gathered, size = 1, [], 0
     try:

@@ -165,7 +165,9 @@ class Loader(StatefulDataLoader):
             n_lanes=n_lanes,
         )
         self._position, self._lanes, self._iterating = 0, dict.fromkeys(range(n_lanes), "null"), False
-        super().__init__(self._shares, batch_size=None, num_workers=num_workers)
+        # Documents differ in length: a process that meets a long one lives on what it has read ahead.
+        ahead = {"prefetch_factor": 8} if num_workers else {}
+        super().__init__(self._shares, batch_size=None, num_workers=num_workers, **ahead)
 
     def __iter__(self) -> Iterator[Batch]:
         shares = self._shares

@@ -74,6 +74,6 @@ if __name__ == "__main__":
         "prepare",
         PrepareConfig,
         prepare,
-        told={DataError: 1},
+        told={DataError: 2},
         interrupted="interrupted; the same command goes on after the last complete shard",
     )

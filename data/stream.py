@@ -8,7 +8,10 @@ its block begins, which document of the block is next, and which token of it.
 import hashlib
 import json
 import logging
+from array import array
 from collections import deque
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +58,14 @@ class _Place(NamedTuple):
     """Records left out before the block."""
 
 
+class _Tokenized(NamedTuple):
+    """A document of a lane."""
+
+    place: _Place
+    ids: np.ndarray
+    n_prompt: int
+
+
 class Lane:
     """Rows of one lane, one after another: every token but the lane's first is a label exactly once."""
 
@@ -66,29 +77,41 @@ class Lane:
             *fields, self._offset = json.loads(state)
             place = _Place(*fields)
         self._place = place
-        self._pending: deque[tuple[_Place, np.ndarray, np.ndarray]] = deque()
+        self._pending: deque[_Tokenized] = deque()
         self._records: Any = None
 
     def state(self) -> str:
         """Where the next row begins."""
-        place = self._pending[0][0] if self._pending else self._place
+        place = self._pending[0].place if self._pending else self._place
         return json.dumps([*place, self._offset])
 
     def fill(self, inputs: np.ndarray, labels: np.ndarray) -> None:
         """Write the next row into inputs [T] and labels [T]. Raises DataError when the stream breaks or ends."""
-        needed = self._offset + self._seq_len + 1
-        while sum(len(ids) for _, ids, _ in self._pending) < needed:
-            self._pending.append(self._next_document())
-        window = slice(self._offset, needed)
-        ids = np.concatenate([ids for _, ids, _ in self._pending])[window]
-        prompt = np.concatenate([prompt for _, _, prompt in self._pending])[window]
-        inputs[:] = ids[:-1]
-        labels[:] = np.where(prompt[1:], IGNORE_INDEX, ids[1:])
-        self._offset += self._seq_len
-        while self._offset >= len(self._pending[0][1]):
-            self._offset -= len(self._pending.popleft()[1])
+        n = self._seq_len
+        row, in_prompt = np.empty(n + 1, np.int64), np.zeros(n + 1, bool)
+        at, begin = 0, self._offset
+        for document in self._documents_on():
+            ids = document.ids[begin : begin + n + 1 - at]
+            row[at : at + len(ids)] = ids
+            in_prompt[at : at + max(0, document.n_prompt - begin)] = True
+            at, begin = at + len(ids), 0
+            if at > n:
+                break
+        inputs[:] = row[:-1]
+        labels[:] = row[1:]
+        labels[in_prompt[1:]] = IGNORE_INDEX
+        self._offset += n
+        while self._offset >= len(self._pending[0].ids):
+            self._offset -= len(self._pending.popleft().ids)
 
-    def _next_document(self) -> tuple[_Place, np.ndarray, np.ndarray]:
+    def _documents_on(self) -> Iterator[_Tokenized]:
+        """The documents from the current one on, as many as are asked for."""
+        for i in count():
+            if i == len(self._pending):
+                self._pending.append(self._next_document())
+            yield self._pending[i]
+
+    def _next_document(self) -> _Tokenized:
         if self._records is None:
             self._open()
         while self._place.document >= len(self._order):
@@ -97,7 +120,7 @@ class Lane:
         document = self._documents[self._order[place.document]]
         self._place = place._replace(document=place.document + 1)
         ids, n_prompt = document_ids(self._stream.tokenizer, document)
-        return place, np.array(ids, np.int64), np.arange(len(ids)) < n_prompt
+        return _Tokenized(place, np.frombuffer(array("I", ids), np.uint32), n_prompt)
 
     def _open(self) -> None:
         """Open the data set at the current block and read that block."""

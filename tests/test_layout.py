@@ -17,6 +17,7 @@ PACKAGES = {
 ENTRIES = {"train.pretrain", "eval.generate", "eval.benchmark", "models.convert", "data.prepare", "data.benchmark"}
 # Where torchtitan may be known: an upgrade touches these files alone.
 TITAN = {
+    "data/other_loaders.py",
     "models/llama.py",
     "models/parallelize.py",
     "models/spec.py",
