@@ -13,7 +13,7 @@ from data.compressed import UNREADABLE, opened
 from data.config import DataError, SourceConfig
 from data.documents import Bad, Document, document_of, fields
 from data.records import decoded, line_records, parquet_records, tsv_columns
-from data.source_files import LINES, PARQUET, find_files, kind
+from data.source_files import COMPRESSED, LINES, PARQUET, find_files, kind
 
 CHUNK_BYTES = 1 << 19
 
@@ -55,17 +55,25 @@ class Lines:
     name: str
     path: Path
     first_line: int
-    raw: bytes
+    raw: bytes | tuple[int, int]
+    """The lines; of a file that is not compressed where they begin and how long they are: cheaper to send."""
     columns: list[str] | None
     n_source_bytes: int
 
     def documents(self, source: SourceConfig) -> Iterator[Document | Bad]:
         """One a line; blank lines are none."""
-        for line, record in line_records(self.raw, self.path, self.first_line, self.columns):
+        for line, record in line_records(self._lines(), self.path, self.first_line, self.columns):
             if isinstance(record, Bad):
                 yield record
             else:
                 yield document_of(record, source, f"{self.name}:{line}", f"{self.path}:{line}")
+
+    def _lines(self) -> bytes:
+        if isinstance(self.raw, bytes):
+            return self.raw
+        with self.path.open("rb") as stream:
+            stream.seek(self.raw[0])
+            return stream.read(self.raw[1])
 
 
 @dataclass
@@ -141,22 +149,23 @@ def file_chunks(source: SourceConfig) -> Iterator[Chunk]:
 
 def _lines(name: str, path: Path, source: SourceConfig) -> Iterator[Chunk]:
     columns: list[str] | None = None
-    line, told = 1, 0
-    rest = b""
+    compressed = path.suffix in COMPRESSED
+    line, told, begin = 1, 0, 0
+    rest: list[bytes] = []
     try:
         with path.open("rb") as on_disc, opened(path, on_disc) as stream:
             if kind(path) == ".tsv":
                 columns = tsv_columns(stream.readline(), path)
-                line = 2
+                line, begin = 2, on_disc.tell()
             while block := stream.read(CHUNK_BYTES):
                 end = block.rfind(b"\n") + 1
                 if not end:
-                    rest += block
+                    rest.append(block)
                     continue
-                raw, rest = rest + block[:end], block[end:]
+                raw, rest = b"".join([*rest, block[:end]]), [block[end:]] if end < len(block) else []
                 at = on_disc.tell()
-                yield Lines(name, path, line, raw, columns, at - told)
-                line, told = line + raw.count(b"\n"), at
+                yield Lines(name, path, line, raw if compressed else (begin, len(raw)), columns, at - told)
+                line, told, begin = line + raw.count(b"\n"), at, begin + len(raw)
     except DataError as error:
         yield Unreadable(str(error))
         return
@@ -164,7 +173,7 @@ def _lines(name: str, path: Path, source: SourceConfig) -> Iterator[Chunk]:
         yield Unreadable(f"{path}:{line}: cannot be read from here on, or is cut off ({_reason(error)})")
         return
     if rest:
-        yield Lines(name, path, line, rest, columns, path.stat().st_size - told)
+        yield Lines(name, path, line, b"".join(rest), columns, path.stat().st_size - told)
     elif line == 1:
         yield Unreadable(f"{path}:1: the file is empty")
 

@@ -64,7 +64,10 @@ class SentencePieceTokenizer:
 
     def encode_document(self, text: str) -> list[int]:
         """Ids of a whole document, between <s> and </s>."""
-        return [self.bos_id, *self.encode(text), self.eos_id]
+        ids = self.encode(text)
+        ids.insert(0, self.bos_id)
+        ids.append(self.eos_id)
+        return ids
 
     def decode(self, ids: list[int]) -> str:
         """The text of ids; <s>, </s> and <unk> say nothing."""

@@ -60,7 +60,10 @@ class TiktokenTokenizer:
 
     def encode_document(self, text: str) -> list[int]:
         """Ids of a whole document, between <|begin_of_text|> and <|end_of_text|>."""
-        return [self.bos_id, *self.encode(text), self.eos_id]
+        ids = self.encode(text)
+        ids.insert(0, self.bos_id)
+        ids.append(self.eos_id)
+        return ids
 
     def decode(self, ids: list[int]) -> str:
         """The text of ids; special tokens say nothing, part of a character shows as U+FFFD."""
