@@ -47,14 +47,19 @@ class Corpus:
     cache_dir: Path
 
 
-def prepare(config: DataConfig) -> Corpus:
+def prepare(config: DataConfig, model_vocab_size: int | None = None) -> Corpus:
     """Read, split and tokenize a corpus, or find the result of an earlier time in the cache.
 
-    Processes that start together share the work through a lock: one does it, the others wait. What a killed process has
-    begun is finished. Raises DataError for bad input.
+    Processes that start together share the work through a lock: one does it, the others wait. What a killed process
+    has begun is finished. Raises DataError for bad input, and, before anything is tokenized, for a tokenizer with more
+    pieces than the model's embedding has rows.
     """
     cache = Path(config.cache_dir).expanduser()
     tokenizer, path = _tokenizer(config, cache)
+    if model_vocab_size is not None and tokenizer.vocab_size > model_vocab_size:
+        raise DataError(
+            f"model.vocab_size={model_vocab_size}: must be at least the tokenizer's {tokenizer.vocab_size} pieces"
+        )
     sources, held_out, facts = [], [], []
     for name, source in config.sources.items():
         if source.streaming:
@@ -156,12 +161,3 @@ def _together(facts: list[dict[str, float]]) -> dict[str, float]:
         n_bytes = {i: f["validation_bytes"] for i, f in enumerate(facts) if key in f}
         total[key] = sum(facts[i][key] * n for i, n in n_bytes.items()) / max(1.0, sum(n_bytes.values()))
     return total
-
-
-def check_vocabulary(corpus: Corpus, model_vocab_size: int) -> None:
-    """Raise DataError when the tokenizer has more pieces than the model's embedding has rows."""
-    if corpus.tokenizer.vocab_size > model_vocab_size:
-        raise DataError(
-            f"model.vocab_size={model_vocab_size}: must be at least the tokenizer's"
-            f" {corpus.tokenizer.vocab_size} pieces"
-        )

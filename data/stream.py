@@ -148,7 +148,7 @@ class Lane:
             if self._found == 0 and self._from_begin:
                 raise DataError(
                     f"{self._stream.source.path}: lane {self._lane} of {self._n_lanes} got no document;"
-                    " a smaller data.stream_lanes gives each more"
+                    " a smaller data.stream_lanes gives each more, fewer data.validation_documents leave more"
                 )
             epochs = self._stream.source.epochs
             if epochs is not None and place.epoch + 1 >= epochs:

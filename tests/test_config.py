@@ -23,7 +23,7 @@ CONF = Path(__file__).parent.parent / "conf"
 GROUPS = {g.name: sorted(f.stem for f in g.glob("*.yaml")) for g in sorted(CONF.iterdir()) if g.is_dir()}
 GROUPS.pop("__pycache__", None)
 GROUPS["model"].remove("initial")  # it needs a model to start from: test_initial.py
-NEEDED = {f"data={choice}": ["data.source=x"] for choice in ("text", "prompt_completion", "topv2")}
+NEEDED = {f"data={choice}": ["data.source=x"] for choice in ("text", "shards", "prompt_completion", "topv2")}
 DATASETS = GROUPS.pop("dataset")
 
 

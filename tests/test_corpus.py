@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data.config import DataConfig, DataError, Packing, SourceConfig, TokenizerConfig
-from data.corpus import Corpus, check_vocabulary, prepare
+from data.corpus import Corpus, prepare
 from data.documents import Document
 from data.preparation import prepare_shards
 from data.progress import Settings
@@ -125,11 +125,11 @@ def test_a_given_tokenizer_is_taken_and_must_fit(tmp_path: Path) -> None:
     source = files(tmp_path / "c", CODE, CODE + "#\n")
     first = prepare(config(tmp_path / "cache", source))
     options = {"tokenizer": TokenizerConfig(path=str(first.tokenizer_path), vocab_size=400)}
-    second = prepare(config(tmp_path / "cache", source, **options))
+    second = prepare(config(tmp_path / "cache", source, **options), model_vocab_size=400)
     assert second.tokenizer.files == first.tokenizer.files
-    check_vocabulary(second, 400)
     with pytest.raises(DataError, match=r"model\.vocab_size=399: must be at least the tokenizer's 400"):
-        check_vocabulary(second, 399)
+        prepare(config(tmp_path / "new", source, **options), model_vocab_size=399)
+    assert not list((tmp_path / "new").glob("*/manifest.json")), "told before anything is tokenized"
 
 
 def test_prepared_shards_bring_their_tokenizer(tmp_path: Path) -> None:

@@ -2,25 +2,31 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 from conftest import compose_config
 from hydra import compose, initialize_config_module
 
 from conf.strict import convert, register_schema
+from data.benchmark_config import DataBenchmarkConfig
+from data.prepare_config import PrepareConfig
 from eval.config import BenchmarkConfig, GenerateConfig
 from models.convert_config import ConvertConfig
 
-SCHEMAS = {"generate": GenerateConfig, "benchmark": BenchmarkConfig, "convert": ConvertConfig}
-for name, schema in SCHEMAS.items():
-    register_schema(name, schema)
-
-ROOT = Path(__file__).parent.parent
+# Module -> its primary config and schema.
+CONFIGS: dict[str, tuple[str, type]] = {
+    "data.benchmark": ("data_benchmark", DataBenchmarkConfig),
+    "data.prepare": ("prepare", PrepareConfig),
+    "eval.benchmark": ("benchmark", BenchmarkConfig),
+    "eval.generate": ("generate", GenerateConfig),
+    "models.convert": ("convert", ConvertConfig),
+}
+for _name, _schema in CONFIGS.values():
+    register_schema(_name, _schema)
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
     line.partition("#")[0].strip()
-    for block in re.findall(r"```bash\n(.*?)```", README, re.S)
+    for block in re.findall(r"```bash\n(.*?)```", README + (ROOT / "docs" / "data.md").read_text(), re.S)
     for line in block.replace("\\\n", " ").splitlines()
     if line.partition("#")[0].strip()
 ]
@@ -63,9 +69,9 @@ def test_command_exists(command: str) -> None:
     if module == "train.pretrain":
         compose_config(*overrides, world_size=world_size)
     else:
-        name = module.rpartition(".")[2]
+        name, schema = CONFIGS[module]
         with initialize_config_module("conf", version_base="1.3"):
-            convert(compose(name, overrides), SCHEMAS[name])
+            convert(compose(name, overrides), schema)
 
 
 def test_files_exist() -> None:

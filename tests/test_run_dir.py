@@ -11,7 +11,9 @@ from conftest import compose_config
 from conf.strict import ConfigError
 from train import run_dir
 
-CORPUS: Any = SimpleNamespace(tokenizer=SimpleNamespace(files={"tokenizer.model": b"pieces"}))
+CORPUS: Any = SimpleNamespace(
+    tokenizer=SimpleNamespace(files={"tokenizer.model": b"pieces"}), facts={"train_documents": 9, "train_tokens": 1234}
+)
 
 
 def checkpoint(folder: Path, step: int, complete: bool = True) -> None:
@@ -74,9 +76,35 @@ def test_another_model_or_tokenizer_is_refused(tmp_path: Path) -> None:
     started(tmp_path / "run")
     with pytest.raises(ConfigError, match=r"model\.n_layers=8: the checkpoints in run_dir=.* have 6"):
         run_dir.check_continues(config(tmp_path / "run", "model.n_layers=8"), CORPUS)
-    other: Any = SimpleNamespace(tokenizer=SimpleNamespace(files={"tokenizer.model": b"others"}))
+    other: Any = SimpleNamespace(**vars(CORPUS) | {"tokenizer": SimpleNamespace(files={"tokenizer.model": b"others"})})
     with pytest.raises(ConfigError, match=r"data\.tokenizer: not the tokenizer of the checkpoints"):
         run_dir.check_continues(config(tmp_path / "run"), other)
+
+
+MORE = ["+dataset@data.sources.more=text", "data.sources.more.path=x", "data.sources.more.weight=1"]
+OTHER_ROWS = [
+    (["train.seq_len=128"], r"train\.seq_len=128: the checkpoints in run_dir=.* have 256; .*checkpoint\.initial="),
+    (["train.seed=1"], r"train\.seed=1: the checkpoints"),
+    (["data.packing=best_fit"], r"data\.packing=best_fit: the checkpoints"),
+    (["data.sources.stdlib.weight=2"], r"data\.sources\.stdlib\.weight=2\.0: the checkpoints"),
+    ([*MORE, "data.sources.stdlib.weight=1"], r"data\.sources\.more is new: the checkpoints .* of other sources"),
+    (["data=text", "data.source=x"], r"data\.sources\.stdlib is missing: the checkpoints .* of other sources"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), OTHER_ROWS)
+def test_other_rows_are_refused(tmp_path: Path, changes: list[str], message: str) -> None:
+    """A position in the data means nothing there."""
+    started(tmp_path / "run")
+    with pytest.raises(ConfigError, match=message):
+        run_dir.check_continues(config(tmp_path / "run", *changes), CORPUS)
+
+
+def test_changed_text_is_refused(tmp_path: Path) -> None:
+    started(tmp_path / "run")
+    changed: Any = SimpleNamespace(**vars(CORPUS) | {"facts": {"train_documents": 9, "train_tokens": 1235}})
+    with pytest.raises(ConfigError, match=r"has 1,235 train_tokens, but the checkpoints in .* are of 1,234"):
+        run_dir.check_continues(config(tmp_path / "run"), changed)
 
 
 def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from conf.command import command
 from conf.strict import ConfigError
 from data.config import DataError
-from data.corpus import Corpus, check_vocabulary, prepare
+from data.corpus import Corpus, prepare
 from data.training import check_epochs
 from models.hf_config import FormatError
 from train import run_dir
@@ -35,8 +35,7 @@ def pretrain(raw: DictConfig) -> None:
     config = resolve(raw, world_size)
     if wandb_login_missing(config):
         raise ConfigError("wandb.mode=online: no login found; run `wandb login`, or use offline or disabled")
-    corpus = prepare(config.data)
-    check_vocabulary(corpus, config.model.vocab_size)
+    corpus = prepare(config.data, config.model.vocab_size)
     n_rows = config.train.steps * config.train.global_batch_size
     check_epochs(corpus, config.data, config.train.seq_len, n_rows)
     run_dir.check_continues(config, corpus)

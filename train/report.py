@@ -1,6 +1,5 @@
 """What a run has come to, in words and a table, from its metrics."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,7 @@ def summary(run_dir: str | Path, facts: dict[str, float]) -> str:
 
 
 def save_summary(run_dir: str | Path, facts: dict[str, float]) -> str:
-    """Write the table to summary.txt and the corpus' facts to corpus.json in the run folder; returns the table."""
+    """Write the table to summary.txt in the run folder; returns it."""
     text = summary(run_dir, facts)
     Path(run_dir, "summary.txt").write_text(text + "\n")
-    Path(run_dir, "corpus.json").write_text(json.dumps(facts, indent=2) + "\n")
     return text

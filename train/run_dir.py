@@ -1,6 +1,7 @@
 """The folder of a run: it explains the run, and the same folder again continues it.
 
 config.yaml (resolved), starts.jsonl (one line per start: command, code revision, versions, machine), tokenizer,
+corpus.json (counts of the text, and what compressors make of it),
 metrics.jsonl, checkpoint/step-N (DCP), wandb/, plots.
 """
 
@@ -29,6 +30,7 @@ from train.config import PretrainConfig
 
 logger = logging.getLogger(__name__)
 
+CORPUS = "corpus.json"
 # A checkpoint does not fit another model, and its position in the data means nothing for other rows. Everything else
 # may change, and is told.
 FIXED = re.compile(
@@ -60,11 +62,27 @@ def check_continues(config: PretrainConfig, corpus: Corpus) -> None:
     folder = Path(config.run_dir)
     if not complete_checkpoints(folder):
         return
-    for key, (old, new) in differences(config).items():
+    different = differences(config)
+    for key, (old, new) in different.items():
+        if key.startswith("data.sources.") and key.endswith(".path") and None in (old, new):
+            what = "is missing" if new is None else "is new"
+            raise ConfigError(
+                f"{key.removesuffix('.path')} {what}: the checkpoints in run_dir={folder} are of other sources; choose"
+                f" another run_dir (and checkpoint.initial={folder} to start from its weights)"
+            )
+    for key, (old, new) in different.items():
         if FIXED.match(key):
             go_on = "" if key.startswith("model.") else f" (and checkpoint.initial={folder} to start from its weights)"
             raise ConfigError(
                 f"{key}={new}: the checkpoints in run_dir={folder} have {old}; choose another run_dir{go_on}"
+            )
+    seen = json.loads((folder / CORPUS).read_text()) if (folder / CORPUS).exists() else {}
+    for key in ("train_documents", "train_tokens"):
+        if seen.get(key) != corpus.facts.get(key):
+            raise ConfigError(
+                f"data: has {corpus.facts.get(key, 0):,} {key}, but the checkpoints in run_dir={folder} are of"
+                f" {seen.get(key, 0):,}: the text has changed; choose another run_dir"
+                f" (and checkpoint.initial={folder} to start from its weights)"
             )
     for name, content in corpus.tokenizer.files.items():
         if not (folder / name).exists() or (folder / name).read_bytes() != content:
@@ -105,6 +123,7 @@ def start(config: PretrainConfig, corpus: Corpus, world_size: int) -> None:
     for key, (old, new) in differences(config).items() if step else ():
         logger.warning("changed since the run's last start: %s: %s -> %s", key, old, new)
     (folder / "config.yaml").write_text(yaml.safe_dump(resolved(config), sort_keys=False))
+    (folder / CORPUS).write_text(json.dumps(corpus.facts, indent=2) + "\n")
     for name, content in corpus.tokenizer.files.items():
         (folder / name).write_bytes(content)
     with (folder / "starts.jsonl").open("a") as stream:
