@@ -23,6 +23,7 @@ CONFIGS: dict[str, tuple[str, type]] = {
 }
 for _name, _schema in CONFIGS.values():
     register_schema(_name, _schema)
+ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
     line.partition("#")[0].strip()
