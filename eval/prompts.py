@@ -42,8 +42,8 @@ def _run_tokens(checkpoint: Checkpoint) -> Tokens:
     corpus = prepare(config)
     if corpus.tokenizer.files != checkpoint.tokenizer.files:
         raise DataError(
-            f"data.source={config.source}: has changed since {folder} was trained on it, so what is held out now may"
-            " have been trained on; give other text with source=..."
+            f"{', '.join(s.path for s in config.sources.values())}: has changed since {folder} was trained on it, so"
+            " what is held out now may have been trained on; give other text with source=..."
         )
     return corpus.validation
 

@@ -14,7 +14,15 @@ PACKAGES = {
     "eval": {"models", "data", "conf"},
     "conf": set(),
 }
-ENTRIES = {"train.pretrain", "eval.generate", "eval.benchmark", "models.convert", "data.prepare", "data.benchmark"}
+ENTRIES = {
+    "train.pretrain",
+    "train.benchmark",
+    "eval.generate",
+    "eval.benchmark",
+    "models.convert",
+    "data.prepare",
+    "data.benchmark",
+}
 # Where torchtitan may be known: an upgrade touches these files alone.
 TITAN = {
     "data/other_loaders.py",
@@ -22,6 +30,7 @@ TITAN = {
     "models/parallelize.py",
     "models/spec.py",
     "train/checkpoint.py",
+    "train/benchmark_arms.py",
     "train/cpu.py",
     "train/early_exit_loss.py",
     "train/metrics.py",

@@ -1,0 +1,172 @@
+"""What layer dropout and early exits cost in training: `python -m train.benchmark output=FILE`.
+
+Forward and backward of plain torchtitan with its chunked loss, and of our arms, each in a process of its own. A step of
+an arm follows one of plain; ratios are those of such pairs.
+"""
+
+import json
+import multiprocessing
+from contextlib import ExitStack
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from conf.command import command
+from conf.provenance import code_revision, processor
+from conf.strict import ConfigError, convert
+from data.files import write_whole
+from train.benchmark_arms import Arm, Step, arms, exit_layers, serve
+from train.benchmark_config import TrainBenchmarkConfig
+from train.config import Recompute
+from train.precision import Precision, best_precision
+
+Pairs = list[tuple[Step, Step]]
+
+
+def benchmark(raw: DictConfig) -> None:
+    """Measure, print the table, write the rows."""
+    config = convert(raw, TrainBenchmarkConfig)
+    output = Path(config.output).expanduser()
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.touch()
+    except OSError as error:
+        raise ConfigError(f"output={output}: cannot be written ({error.strerror})") from None
+    if config.precision is Precision.auto:
+        config.precision = best_precision()
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = [row for recompute in config.checkpointing for row in _measure(config, recompute, device)]
+    write_whole(output, json.dumps(rows, indent=1).encode())
+    print(_table(rows))
+    print(output)
+
+
+def _measure(config: TrainBenchmarkConfig, recompute: Recompute, device: str) -> list[dict[str, Any]]:
+    """The rows of one kind of activation checkpointing."""
+    chosen = arms(config)
+    with ExitStack() as stack:
+        ask = [_process(stack, config, arm, recompute, device) for arm in chosen]
+        peaks = [process("memory", 0) for process in ask]
+        for process, t in product(ask, range(config.warmup)):
+            process("step", t)
+        pairs: list[Pairs] = [[] for _ in chosen]
+        bar = tqdm(
+            total=config.rounds * len(chosen), desc=f"checkpointing={recompute.value}", unit="pair", disable=None
+        )
+        with bar:
+            for t in range(config.rounds):
+                order = list(range(len(chosen)))
+                for i in order if t % 2 == 0 else reversed(order):
+                    # Which of the two is first changes, in case the second profits.
+                    first, second = (0, i) if (t + i) % 2 == 0 else (i, 0)
+                    a, b = ask[first]("step", t), ask[second]("step", t)
+                    pairs[i].append((a, b) if first == 0 else (b, a))
+                    bar.update()
+    return [
+        _row(config, arm, recompute, device, of, peak, peaks[0])
+        for arm, of, peak in zip(chosen, pairs, peaks, strict=True)
+    ]
+
+
+def _process(stack: ExitStack, config: TrainBenchmarkConfig, arm: Arm, recompute: Recompute, device: str) -> Any:
+    """Start an arm's process; returns what asks it."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(theirs, config, arm, recompute, device), daemon=True)
+    process.start()
+    theirs.close()
+
+    def ask(what: str, t: int) -> Any:
+        try:
+            ours.send((what, t))
+            return ours.recv()
+        except (EOFError, OSError):
+            process.join()
+            raise ConfigError(
+                f"the process of {arm} ended with status {process.exitcode} (out of memory?); try a smaller model"
+            ) from None
+
+    def end() -> None:
+        if process.is_alive():
+            ours.send(None)
+        process.join()
+
+    stack.callback(end)
+    return ask
+
+
+def _row(
+    config: TrainBenchmarkConfig,
+    arm: Arm,
+    recompute: Recompute,
+    device: str,
+    pairs: Pairs,
+    peak: int,
+    plain_peak: int,
+) -> dict[str, Any]:
+    """One arm's figures. Rows that were dropped differ from step to step, so each pair has a prediction of its own."""
+    predicted = sum(ours.flops for _, ours in pairs) / sum(plain.flops for plain, _ in pairs)
+    over = [ours.seconds / plain.seconds * plain.flops / ours.flops for plain, ours in pairs]
+    over_cpu = [ours.cpu_seconds / plain.cpu_seconds * plain.flops / ours.flops for plain, ours in pairs]
+    element = 2 if config.precision is Precision.bf16 else 4
+    per_btd = element * config.batch_size * config.seq_len * config.model.dim
+    seconds = median(ours.seconds for _, ours in pairs)
+    n_tokens = config.batch_size * config.seq_len
+    return {
+        "arm": arm.name,
+        "n_exits": arm.n_exits,
+        "exit_layers": [layer + 1 for layer in exit_layers(arm.n_exits, config.model.n_layers)],
+        "p_max": arm.p_max,
+        "checkpointing": recompute.value,
+        "step_time_ratio": median(over) * predicted,
+        "predicted_ratio": predicted,
+        "over_predicted": median(over),
+        "over_predicted_quartiles": [sorted(over)[len(over) // 4], sorted(over)[3 * len(over) // 4]],
+        "over_predicted_cpu_time": median(over_cpu),
+        "peak_memory_ratio": peak / plain_peak,
+        "peak_bytes": peak,
+        "extra_elements_per_BTD": (peak - plain_peak) / per_btd,
+        "step_seconds": seconds,
+        "tokens_per_second": n_tokens / seconds,
+        "flops_per_second": median(ours.flops * n_tokens / ours.seconds for _, ours in pairs),
+        "n_layers": config.model.n_layers,
+        "dim": config.model.dim,
+        "vocab_size": config.model.vocab_size,
+        "seq_len": config.seq_len,
+        "batch_size": config.batch_size,
+        "loss_chunk_tokens": config.loss_chunk_tokens,
+        "rounds": config.rounds,
+        "precision": config.precision.value,
+        "compile": config.compile,
+        "hardware": torch.cuda.get_device_name() if device == "cuda" else processor(),
+        "threads": config.threads or torch.get_num_threads(),
+        "torch": torch.__version__,
+        "commit": code_revision(),
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        f"{'arm':<6} {'exits':>5} {'p_max':>5} {'recompute':>9} {'time ratio':>10} {'predicted':>9} {'over':>6}"
+        f" {'q25':>6} {'q75':>6} {'memory':>7} {'extra/BTD':>9} {'tokens/s':>9}"
+    ]
+    for row in rows:
+        low, high = row["over_predicted_quartiles"]
+        lines.append(
+            f"{row['arm']:<6} {row['n_exits']:>5} {row['p_max']:>5.2f} {row['checkpointing']:>9}"
+            f" {row['step_time_ratio']:>10.3f} {row['predicted_ratio']:>9.3f} {row['over_predicted']:>6.3f}"
+            f" {low:>6.3f} {high:>6.3f} {row['peak_memory_ratio']:>7.3f} {row['extra_elements_per_BTD']:>9.2f}"
+            f" {row['tokens_per_second']:>9,.0f}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    command("train_benchmark", TrainBenchmarkConfig, benchmark, told={})

@@ -1,0 +1,68 @@
+"""What `python -m train.benchmark` is asked to do."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from models.config import ModelConfig
+from models.layer_dropout import Sampling
+from train.config import Recompute
+from train.precision import Precision
+
+
+@dataclass(kw_only=True)
+class TrainBenchmarkConfig:
+    """Sizes, arms and where the figures go."""
+
+    output: str = MISSING
+    """A .json file."""
+    model: ModelConfig = MISSING
+    """Sizes; at least a few layers of some width, or what is not a matrix product decides."""
+    seq_len: int = 256
+    """Tokens of a row."""
+    batch_size: int = 8
+    """Rows of a micro-batch."""
+    n_exits: list[int] = field(default_factory=list)
+    """Numbers of exits to train at once; empty: 1, 2, L/4 and L."""
+    p_max: list[float] = field(default_factory=lambda: [0.2, 0.5])
+    """Layer dropout's largest probabilities; depth schedule exponential, the paper's."""
+    sampling: Sampling = Sampling.bernoulli
+    """How rows are dropped."""
+    checkpointing: list[Recompute] = field(default_factory=lambda: [Recompute.none, Recompute.full])
+    """Activation checkpointing to measure."""
+    loss_chunk_tokens: int = 512
+    """Tokens that go through the LM head at a time, in all arms."""
+    precision: Precision = Precision.fp32
+    """fp32, or bf16 for autocast; auto: what training would take."""
+    compile: bool = False
+    """torch.compile every block and the loss, as train.compile does."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+    threads: int | None = None
+    """CPU threads of each arm; null: torch's default."""
+    rounds: int = 7
+    """Pairs of steps of each arm and plain."""
+    warmup: int = 2
+    """Steps of each arm before, not counted."""
+
+    def __post_init__(self) -> None:
+        for key, least in (("seq_len", 1), ("batch_size", 1), ("loss_chunk_tokens", 1), ("rounds", 1), ("warmup", 1)):
+            if getattr(self, key) < least:
+                raise ValueError(f"{key}={getattr(self, key)}: must be at least {least}")
+        if bad := [p for p in self.p_max if not 0.0 < p < 1.0]:
+            raise ValueError(f"p_max={bad[0]}: must lie between 0 and 1")
+        if bad_n := [n for n in self.n_exits if not 1 <= n <= self.model.n_layers]:
+            raise ValueError(f"n_exits={bad_n[0]}: must lie in 1..n_layers={self.model.n_layers}")
+        if Recompute.selective in self.checkpointing:
+            raise ValueError("checkpointing=selective: what it costs is not a matter of matrix products; none or full")
+        if self.seq_len * self.batch_size % self.loss_chunk_tokens or self.seq_len % self.n_chunks:
+            raise ValueError(
+                f"loss_chunk_tokens={self.loss_chunk_tokens}: must divide batch_size * seq_len ="
+                f" {self.seq_len * self.batch_size} into a number of chunks that divides seq_len (torchtitan's loss"
+                " cuts the sequence)"
+            )
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks of one exit's tokens."""
+        return self.seq_len * self.batch_size // self.loss_chunk_tokens
