@@ -1,5 +1,6 @@
 """Chunks tokenized by several processes, in order."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,7 @@ _encoder: Encoder | None = None  # of a process that tokenizes
 def _start(encoder: Encoder) -> None:
     global _encoder
     _encoder = encoder
+    gc.disable()  # as in Encoder, and what was loaded before the fork would be walked through again and again
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
 
 
