@@ -6,6 +6,7 @@ an arm follows one of plain; ratios are those of such pairs.
 
 import json
 import multiprocessing
+import os
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
@@ -42,6 +43,7 @@ def benchmark(raw: DictConfig) -> None:
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler, which counts memory, would tell when it starts and stops
     rows = [row for recompute in config.checkpointing for row in _measure(config, recompute, device)]
     write_whole(output, json.dumps(rows, indent=1).encode())
     print(_table(rows))

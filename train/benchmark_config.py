@@ -18,9 +18,9 @@ class TrainBenchmarkConfig:
     """A .json file."""
     model: ModelConfig = MISSING
     """Sizes; at least a few layers of some width, or what is not a matrix product decides."""
-    seq_len: int = 256
+    seq_len: int = 128
     """Tokens of a row."""
-    batch_size: int = 8
+    batch_size: int = 4
     """Rows of a micro-batch."""
     n_exits: list[int] = field(default_factory=list)
     """Numbers of exits to train at once; empty: 1, 2, L/4 and L."""
@@ -30,7 +30,7 @@ class TrainBenchmarkConfig:
     """How rows are dropped."""
     checkpointing: list[Recompute] = field(default_factory=lambda: [Recompute.none, Recompute.full])
     """Activation checkpointing to measure."""
-    loss_chunk_tokens: int = 512
+    loss_chunk_tokens: int = 128
     """Tokens that go through the LM head at a time, in all arms."""
     precision: Precision = Precision.fp32
     """fp32, or bf16 for autocast; auto: what training would take."""
@@ -40,9 +40,9 @@ class TrainBenchmarkConfig:
     """cpu, cuda, or auto."""
     threads: int | None = None
     """CPU threads of each arm; null: torch's default."""
-    rounds: int = 7
+    rounds: int = 5
     """Pairs of steps of each arm and plain."""
-    warmup: int = 2
+    warmup: int = 1
     """Steps of each arm before, not counted."""
 
     def __post_init__(self) -> None:
