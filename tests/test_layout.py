@@ -14,7 +14,15 @@ PACKAGES = {
     "eval": {"models", "data", "conf"},
     "conf": set(),
 }
-ENTRIES = {"train.pretrain", "eval.generate", "eval.benchmark", "models.convert", "data.prepare", "data.benchmark"}
+ENTRIES = {
+    "train.pretrain",
+    "train.describe",
+    "eval.generate",
+    "eval.benchmark",
+    "models.convert",
+    "data.prepare",
+    "data.benchmark",
+}
 # Where torchtitan may be known: an upgrade touches these files alone.
 TITAN = {
     "data/other_loaders.py",
