@@ -2,11 +2,18 @@
 
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from conftest import compose_config
 from hydra import compose, initialize_config_module
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 from conf.strict import ConfigError, register_schema
 from train.config import PretrainConfig, Recompute
@@ -14,6 +21,7 @@ from train.describe import describe
 from train.describe_config import DescribeConfig
 from train.facts import break_even, facts_of, mean_weights, sampled_steps, tokens_per_second
 from train.memory import block_parameters, kept_inside, memory_per_gpu, n_parameters
+from train.titan import trainer_config
 
 register_schema("describe", DescribeConfig)
 ROOT = Path(__file__).parent.parent
@@ -179,3 +187,52 @@ def test_command_line(tmp_path: Path) -> None:
 def test_it_starts_without_torchtitan() -> None:
     done = command("-c", "import sys, train.describe, train.schedule_plot; sys.exit('torchtitan' in sys.modules)")
     assert done.returncode == 0, done.stderr
+
+
+class Live(TorchDispatchMode):
+    """Keeps track of the storages that are alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storages: dict[int, Any] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(out):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self.storages[storage._cdata] = weakref.ref(storage)
+        return out
+
+    def n_bytes(self) -> int:
+        return sum(s.nbytes() for s in (ref() for ref in self.storages.values()) if s is not None)
+
+
+def held_after_forward(config: PretrainConfig) -> int:
+    """Bytes that a forward in fp32 leaves behind for the backward."""
+    corpus: Any = SimpleNamespace(tokenizer=SimpleNamespace(vocab_size=4096))
+    titan = trainer_config(config, corpus)
+    with FakeTensorMode(), Live() as live:
+        model = titan.model_spec.model.build()
+        if titan.activation_checkpoint is not None:
+            titan.activation_checkpoint.build(dump_folder="").apply(model)
+        model._skip_lm_head = True
+        tokens = torch.zeros(2, 256, dtype=torch.int64)
+        before = live.n_bytes()
+        states = model(tokens)
+        held = live.n_bytes() - before
+        del states
+    return held
+
+
+# A CPU's norms are not fused and hold their scaled input too; the selective policy does not know a CPU's attention.
+ON_A_CPU = {"none": 2 * 64 * 4, "selective": -(64 * 4 + 4 * 4), "full": 0}
+
+
+@pytest.mark.parametrize("mode", ON_A_CPU)
+def test_activations_of_a_block_are_those_that_autograd_holds(mode: str) -> None:
+    options = [f"activation_checkpoint={mode}", "train.precision=fp32", "train.local_batch_size=2"]
+    three, four = (run(*options, n_layers=n) for n in (3, 4))
+    measured = held_after_forward(four) - held_after_forward(three)
+    estimate = memory_per_gpu(four, 1, 1).activations - memory_per_gpu(three, 1, 1).activations
+    assert measured == estimate + 2 * 256 * ON_A_CPU[mode]
