@@ -23,7 +23,9 @@ CONF = Path(__file__).parent.parent / "conf"
 GROUPS = {g.name: sorted(f.stem for f in g.glob("*.yaml")) for g in sorted(CONF.iterdir()) if g.is_dir()}
 GROUPS.pop("__pycache__", None)
 GROUPS["model"].remove("initial")  # it needs a model to start from: test_initial.py
-NEEDED = {f"data={choice}": ["data.source=x"] for choice in ("text", "shards", "prompt_completion", "topv2")}
+NEEDED = {f"data={choice}": ["data.source=x"] for choice in ("text", "shards", "prompt_completion")}
+NEEDED |= {f"data={choice}": ["data.source=x"] for choice in ("topv2", "topv2_json")}
+NEEDED["experiment=topv2_1_5b"] = NEEDED["data=topv2"]
 DATASETS = GROUPS.pop("dataset")
 
 
@@ -46,9 +48,10 @@ def test_every_dataset_joins_a_mixture(choice: str) -> None:
 
 @pytest.mark.parametrize(("experiment", "model"), itertools.product(GROUPS["experiment"], GROUPS["model"]))
 def test_every_experiment_with_every_model(experiment: str, model: str) -> None:
-    config = compose_config(f"experiment={experiment}", f"model={model}", "train.steps=20")
+    choice = f"experiment={experiment}"
+    config = compose_config(choice, f"model={model}", "train.steps=20", "train.seq_len=64", *NEEDED.get(choice, []))
     assert config.model.name == model, "the command line beats the experiment's own choice"
-    assert config.train.steps == 20
+    assert (config.train.steps, config.train.seq_len) == (20, 64)
     assert model in config.run_dir, "two runs do not share a folder"
 
 
@@ -150,6 +153,15 @@ def test_missing_data_is_told_before_anything_starts(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_what_goes_on_from_a_model_is_not_begun_without_its_weights(tmp_path: Path) -> None:
+    done = command("experiment=continual_llama2_7b", "train.global_batch_size=4", f"run_dir={tmp_path}/run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"error: checkpoint\.initial: missing; this recipe goes on from[^\n]*\n", done.stderr), (
+        done.stderr
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_under_torchrun_rank_0_alone_prints_it() -> None:
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
     done = command("experiment=demo", "layer_dropout.p_max=1.5", launcher=torchrun)
@@ -167,7 +179,8 @@ def test_cfg_job_prints_the_composed_config() -> None:
 
 # Fields that torchtitan never sees: sections and keys that our own code consumes.
 OURS = {"recipe", "run_dir", "wandb", "validation", "layer_dropout", "early_exit", "data"}
-CONSUMED_BY_US = {"model.name", "checkpoint.initial"}  # the latter: train/resolve.py and train/initial.py
+# The latter: train/resolve.py, train/initial.py and train/pretrain.py.
+CONSUMED_BY_US = {"model.name", "checkpoint.initial", "checkpoint.needs_initial"}
 
 
 def leaves(config: Any, prefix: str = "") -> dict[str, Any]:

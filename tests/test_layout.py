@@ -17,6 +17,7 @@ PACKAGES = {
 ENTRIES = {
     "train.pretrain",
     "train.benchmark",
+    "train.describe",
     "eval.generate",
     "eval.benchmark",
     "models.convert",

@@ -13,6 +13,7 @@ from data.benchmark_config import DataBenchmarkConfig
 from data.prepare_config import PrepareConfig
 from eval.config import BenchmarkConfig, GenerateConfig
 from models.convert_config import ConvertConfig
+from train.describe_config import DescribeConfig
 
 # Module -> its primary config and schema.
 CONFIGS: dict[str, tuple[str, type]] = {
@@ -21,14 +22,16 @@ CONFIGS: dict[str, tuple[str, type]] = {
     "eval.benchmark": ("benchmark", BenchmarkConfig),
     "eval.generate": ("generate", GenerateConfig),
     "models.convert": ("convert", ConvertConfig),
+    "train.describe": ("describe", DescribeConfig),
 }
 for _name, _schema in CONFIGS.values():
     register_schema(_name, _schema)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+DOCS = "".join((ROOT / "docs" / name).read_text() for name in ("data.md", "experiments.md"))
 COMMANDS = [
     line.partition("#")[0].strip()
-    for block in re.findall(r"```bash\n(.*?)```", README + (ROOT / "docs" / "data.md").read_text(), re.S)
+    for block in re.findall(r"```bash\n(.*?)```", README + DOCS, re.S)
     for line in block.replace("\\\n", " ").splitlines()
     if line.partition("#")[0].strip()
 ]
@@ -66,7 +69,8 @@ def test_command_exists(command: str) -> None:
     overrides = [w for w in rest if "=" in w]
     if any(w.startswith("checkpoint.initial=") for w in overrides):
         with initialize_config_module("conf", version_base="1.3"):  # its sizes are not known without it
-            assert compose("pretrain", overrides).model.name == "initial"
+            chosen = compose("pretrain", overrides)
+            assert chosen.model.name == "initial" or chosen.checkpoint.initial
         return
     if module == "train.pretrain":
         compose_config(*overrides, world_size=world_size)

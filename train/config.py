@@ -159,6 +159,8 @@ class CheckpointConfig:
     initial: str | None = None
     """What a new run starts from instead of random weights: a run folder, a checkpoint or a Hugging Face folder.
     model=initial takes its sizes; its tokenizer is taken unless data.tokenizer.path names another."""
+    needs_initial: bool = False
+    """Whether the recipe is for a model that has been trained: a run without `initial` is refused."""
 
     def __post_init__(self) -> None:
         _require(self.every >= 1, "checkpoint.every", self.every, "must be at least 1")

@@ -33,6 +33,10 @@ def pretrain(raw: DictConfig) -> None:
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     set_up_logging(rank)
     config = resolve(raw, world_size)
+    if config.checkpoint.needs_initial and config.checkpoint.initial is None:
+        raise ConfigError(
+            "checkpoint.initial: missing; this recipe goes on from a run, a checkpoint or a Hugging Face folder"
+        )
     if wandb_login_missing(config):
         raise ConfigError("wandb.mode=online: no login found; run `wandb login`, or use offline or disabled")
     corpus = prepare(config.data, config.model.vocab_size)

@@ -16,16 +16,17 @@ INITIAL = "initial"
 FREE = ("name", "max_seq_len")
 
 
-def resolve(raw: DictConfig, world_size: int) -> PretrainConfig:
+def resolve(raw: DictConfig, world_size: int, schema: type[PretrainConfig] = PretrainConfig) -> PretrainConfig:
     """The typed config, what it leaves open (local_batch_size, precision, sizes and tokenizer of a start) filled in.
 
+    `schema` is its type, PretrainConfig or one that adds to it.
     Raises ConfigError for unknown or missing keys, wrong types and impossible values, FormatError for a
     checkpoint.initial that holds no model.
     """
     stored = _initial(raw)
     if stored and OmegaConf.select(raw, "model.name") == INITIAL:
         raw.model = OmegaConf.structured(stored.size)
-    config = convert(raw, PretrainConfig)
+    config = convert(raw, schema)
     try:
         check_together(config, world_size)
     except ValueError as error:

@@ -1,0 +1,52 @@
+"""Say what a run will be, without a GPU, its weights or its data: `python -m train.describe experiment=...`."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from conf.command import command
+from conf.strict import ConfigError, register_schema
+from models.hf_config import FormatError
+from train.config import PretrainConfig
+from train.describe_config import DescribeConfig
+from train.description import description
+from train.facts import facts_of
+from train.resolve import resolve
+
+
+def describe(raw: DictConfig) -> None:
+    """Check as a run would, compute, print, draw."""
+    if OmegaConf.is_missing(raw.data, "source"):
+        raw.data.source = None  # a run needs it, its description does not
+    if raw.train.precision == "auto":
+        raw.train.precision = "bf16"  # of the GPUs that it is about, not of this machine
+    world_size = raw.describe.world_size or _ranks(raw)
+    config = resolve(raw, world_size, DescribeConfig)
+    assert isinstance(config, DescribeConfig)
+    facts = facts_of(config, world_size)
+    picture = _draw(config)  # before anything is printed: a path that cannot be written is told alone
+    print(description(config, world_size, facts))
+    print(f"\n{picture}: p(l, t) and e~(t, l)")
+
+
+def _ranks(raw: DictConfig) -> int:
+    """As many as take a step's rows at once; what is wrong with the numbers, the checks of a run tell."""
+    rows, local = (OmegaConf.select(raw, f"train.{key}_batch_size") for key in ("global", "local"))
+    return max(1, rows // local) if rows and local and local > 0 else 1
+
+
+def _draw(config: DescribeConfig) -> Path:
+    from train.schedule_plot import plot_schedules  # matplotlib takes a second
+
+    path = Path(config.describe.output).expanduser()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plot_schedules(config, path)
+    except (OSError, ValueError) as error:  # ValueError: an ending that is no picture's
+        raise ConfigError(f"describe.output={path}: {str(error).splitlines()[0]}") from None
+    return path
+
+
+if __name__ == "__main__":
+    register_schema("pretrain", PretrainConfig)  # conf/describe.yaml builds on conf/pretrain.yaml
+    command("describe", DescribeConfig, describe, told={FormatError: 2}, verbatim=["describe.output"])
