@@ -78,6 +78,8 @@ def _parallelism(config: PretrainConfig) -> ParallelismConfig:
     return ParallelismConfig(
         data_parallel_replicate_degree=config.parallelism.replicate,
         data_parallel_shard_degree=config.parallelism.shard or -1,
+        tensor_parallel_degree=config.parallelism.tensor,
+        pipeline_parallel_degree=config.parallelism.pipeline,
         # The default backend's FSDP path needs a newer torch than 2.13.
         spmd_backend="partial_dtensor",
     )

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from data.packing import IGNORE_INDEX
-from models.exits import chunk_bounds, exit_name, gathered_head
+from models.exits import chunk_bounds, exit_name, gathered_head, local, whole
 
 
 @torch.no_grad()
@@ -45,7 +45,7 @@ def exit_sums(
     device = token_bytes.device
     sums = torch.zeros(2 * n + 2, dtype=torch.float64, device=device)
     for inputs, labels in batches:
-        states = model(inputs.to(device), exits=tuple(layers)).reshape(n, inputs.numel(), -1)
+        states = local(model(inputs.to(device), exits=tuple(layers))).reshape(n, inputs.numel(), -1)
         targets = labels.to(device).reshape(-1)
         valid = targets != IGNORE_INDEX
         sums[2 * n] += valid.sum()
@@ -55,7 +55,7 @@ def exit_sums(
             # The last exit first: the others are compared with it.
             for i, start, end in chunk_bounds(n, len(targets), chunk_tokens):
                 x = n - 1 - i
-                logits = lm_head(states[None, x, start:end])[0].float()
+                logits = whole(lm_head(states[None, x, start:end]))[0].float()
                 nats = F.cross_entropy(logits, targets[start:end], reduction="sum", ignore_index=IGNORE_INDEX)
                 choice = logits.argmax(-1)
                 if x == n - 1:
