@@ -26,7 +26,7 @@ def chunk_bounds(n_exits: int, n_tokens: int, chunk_tokens: int) -> Iterator[tup
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a tensor that tensor parallelism has spread; of exit states every rank has the whole."""
+    """The part on this rank of a tensor that tensor parallelism has spread; of exit states every rank has the whole."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

@@ -1,5 +1,6 @@
 """The configuration of a training run: one typed dataclass per section, and the checks that need several of them."""
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -126,7 +127,7 @@ class LRSchedulerConfig:
 
 @dataclass(kw_only=True)
 class ParallelismConfig:
-    """FSDP2 within `shard` ranks, replicas of that (HSDP), and tensor parallelism: replicate * shard * tensor ranks."""
+    """FSDP2, replicas of it (HSDP), tensor and context parallelism, on replicate * shard * tensor * context ranks."""
 
     replicate: int = 1
     """Groups of ranks that hold the same shards."""
@@ -134,6 +135,8 @@ class ParallelismConfig:
     """Data-parallel ranks that share one copy of the model; null: all that the other degrees leave."""
     tensor: int = 1
     """Ranks that share each matrix and each row's tokens (tensor and sequence parallelism) and see the same rows."""
+    context: int = 1
+    """Ranks that share each row's tokens (context parallelism), for rows that are too long for one."""
     pipeline: int = 1
     """Must be 1: here to be refused with a reason."""
 
@@ -141,6 +144,7 @@ class ParallelismConfig:
         _require(self.replicate >= 1, "parallelism.replicate", self.replicate, "must be at least 1")
         _require(self.shard is None or self.shard >= 1, "parallelism.shard", self.shard, "must be null or at least 1")
         _require(self.tensor >= 1, "parallelism.tensor", self.tensor, "must be at least 1")
+        _require(self.context >= 1, "parallelism.context", self.context, "must be at least 1")
         _require(
             self.pipeline == 1,
             "parallelism.pipeline",
@@ -150,7 +154,7 @@ class ParallelismConfig:
 
     def data_ranks(self, world_size: int) -> int:
         """How many ranks read rows of their own."""
-        return world_size // self.tensor
+        return world_size // (self.tensor * self.context)
 
 
 @dataclass(kw_only=True)
@@ -237,11 +241,13 @@ class PretrainConfig:
 
 def _check_ranks(config: PretrainConfig, world_size: int) -> None:
     options, model, train = config.parallelism, config.model, config.train
-    keys = ["replicate"] + ["shard"] * (options.shard is not None) + ["tensor"] * (options.tensor > 1)
-    ranks = options.replicate * (options.shard or 1) * options.tensor
+    degrees = {"replicate": options.replicate, "shard": options.shard or 1}
+    degrees |= {"tensor": options.tensor, "context": options.context}
+    given = [key for key in degrees if key == "replicate" or (key == "shard" and options.shard) or degrees[key] > 1]
+    ranks = math.prod(degrees.values())
     _require(
         world_size % ranks == 0 and (options.shard is None or ranks == world_size),
-        " * ".join(f"parallelism.{key}" for key in keys),
+        " * ".join(f"parallelism.{key}" for key in given),
         ranks,
         f"must {'equal' if options.shard else 'divide'} the number of ranks, {world_size}",
     )
@@ -250,16 +256,22 @@ def _check_ranks(config: PretrainConfig, world_size: int) -> None:
         train.global_batch_size % (local * data_ranks) == 0,
         "train.global_batch_size",
         train.global_batch_size,
-        f"must be a multiple of local_batch_size * {'data-parallel ' * (options.tensor > 1)}ranks"
+        f"must be a multiple of local_batch_size * {'data-parallel ' * (data_ranks < world_size)}ranks"
         f" = {local} * {data_ranks} = {local * data_ranks}",
     )
     for key, size in (
         ("model.n_heads", model.n_heads),
         ("model.n_kv_heads", model.kv_heads),
         ("model.ffn_dim", model.ffn_dim),
-        ("train.seq_len", train.seq_len),
     ):
         _require(size % options.tensor == 0, "parallelism.tensor", options.tensor, f"must divide {key}={size}")
+    parts = options.tensor * (2 * options.context if options.context > 1 else 1)
+    _require(
+        train.seq_len % parts == 0,
+        "train.seq_len",
+        train.seq_len,
+        f"must be a multiple of {parts}, with parallelism.tensor={options.tensor} and context={options.context}",
+    )
 
 
 def check_together(config: PretrainConfig, world_size: int) -> None:

@@ -89,6 +89,9 @@ class LayerSkipTrainer(Trainer):
 
         Returns the micro-batch's loss, summed over its tokens and divided by the tokens of the whole step.
         """
+        if self.parallel_dims.cp_enabled:
+            # This rank will have a part of each row, and must know which.
+            input_dict["positions"] = torch.arange(labels.shape[1], device=self.device).expand(labels.shape)
         inputs, labels, extra = self.post_dataloading_process(input_dict, labels)
         # torchtitan counts the step it is in, from 1; t is the number of steps completed.
         t = self.step - 1
@@ -132,12 +135,19 @@ class LayerSkipTrainer(Trainer):
             rank=mesh.get_local_rank() if mesh else 0,
             world_size=mesh.size() if mesh else 1,
         )
+        dims, part = self.parallel_dims, slice(None)
+        if dims.cp_enabled:
+            n = seq_len // dims.cp
+            first = n * dims.get_mesh("cp").get_local_rank()
+            part = slice(first, first + n)
         layers = sorted({e - 1 for e in options.exit_layers or range(1, self.n_layers + 1)} | {self.n_layers - 1})
         model = self.model_parts[0]
         model.eval()
-        sums = exit_sums(model, model.lm_head, batches, layers, self.token_bytes, self.recipe.train.loss_chunk_tokens)
+        sums = exit_sums(
+            model, model.lm_head, batches, layers, self.token_bytes, self.recipe.train.loss_chunk_tokens, part
+        )
         model.train()
-        metrics = exit_metrics(sums, layers, mesh.get_group() if mesh else None)
+        metrics = exit_metrics(sums, layers, dims.get_mesh("loss").get_group() if dims.dp_cp_enabled else None)
         self.metrics_processor.write(self.step, metrics)
         logger.info(validation_line(metrics))
         if dist.get_rank() == 0:
