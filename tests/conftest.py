@@ -8,8 +8,10 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -99,6 +101,10 @@ def run_ranks(function: Callable[..., None], world_size: int, *args: Any) -> Non
     They are forks of a process that has only imported what they need, which takes seconds for each otherwise.
     """
     multiprocessing.set_forkserver_preload(["training"])
+    with patch.dict(
+        os.environ, PYTHONPATH=os.pathsep.join(sys.path)
+    ):  # Python 3.11's server has no other way to see it
+        forkserver.ensure_running()
     arguments = (function, world_size, free_port(), args)
     mp.start_processes(_rank, arguments, nprocs=world_size, start_method="forkserver")
 

@@ -29,7 +29,7 @@ BASE = [
     "train.precision=fp32",
     "optimizer.eps=1e-4",  # rounding in gradients near zero must not decide the direction of a step
 ]
-FP32, BF16 = 2e-4, 1e-2
+FP32, BF16 = 2e-5, 1e-2  # measured: below 3e-7 and 2e-3
 ROTATIONAL = "early_exit=rotational early_exit.rotation_period=2"
 RESCALED = "layer_dropout.rescale=inverse_keep"
 STRATIFIED = "layer_dropout.sampling=stratified"
@@ -162,4 +162,4 @@ def test_same_numbers_as_one_process(trained_cases: Path, case: Case) -> None:
     if case.tolerance == FP32:
         weights = [torch.load(trained_cases / f"{name}.pt") for name in (case.reference, case.folder)]
         for name in weights[0]:
-            torch.testing.assert_close(weights[1][name], weights[0][name], rtol=1e-3, atol=2e-5)
+            torch.testing.assert_close(weights[1][name], weights[0][name], rtol=1e-3, atol=2e-6)
