@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_ranks
-from training import full_state, rows, train
+from training import build, full_state, rows, train
 
 from train.trainer import LayerSkipTrainer
 
@@ -138,7 +138,7 @@ def trained_cases(
     """A folder with the runs of all selected cases and of their references."""
     folder = tmp_path_factory.mktemp("parallelism")
     items = [i for i in request.session.items if i.fspath == request.node.fspath and hasattr(i, "callspec")]
-    cases: list[Case] = [i.callspec.params["case"] for i in items if "case" in i.callspec.params]
+    cases: list[Case] = list(dict.fromkeys(i.callspec.params["case"] for i in items))
     references = {c.reference: c for c in [*cases, *TABLE[:1]]}
     for ranks in (1, 2, 4):
         here = [c for c in cases if c.ranks == ranks]
@@ -163,3 +163,18 @@ def test_same_numbers_as_one_process(trained_cases: Path, case: Case) -> None:
         weights = [torch.load(trained_cases / f"{name}.pt") for name in (case.reference, case.folder)]
         for name in weights[0]:
             torch.testing.assert_close(weights[1][name], weights[0][name], rtol=1e-3, atol=2e-6)
+
+
+def load_in_one_process(rank: int, folder: Path, common: list[str], case: Case) -> None:
+    options = [*common, *BASE, *case.recipe.split(), f"train.local_batch_size={case.local_rows}"]
+    trainer = build(rank, folder / case.folder, options)
+    trainer.checkpointer.load()
+    trainer.metrics_processor.close()
+    assert trainer.step == 10
+    for name, weight in torch.load(folder / f"{case.folder}.pt").items():
+        assert torch.equal(full_state(trainer)[name], weight), name
+
+
+@pytest.mark.parametrize("case", [c for c in TABLE if c.name in ("fsdp tp", "hsdp")], ids=lambda c: c.folder)
+def test_a_checkpoint_knows_no_parallelism(trained_cases: Path, tiny_run: list[str], case: Case) -> None:
+    run_ranks(load_in_one_process, 1, trained_cases, tiny_run, case)

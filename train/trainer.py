@@ -135,25 +135,35 @@ class LayerSkipTrainer(Trainer):
             rank=mesh.get_local_rank() if mesh else 0,
             world_size=mesh.size() if mesh else 1,
         )
-        dims, part = self.parallel_dims, slice(None)
-        if dims.cp_enabled:
-            n = seq_len // dims.cp
-            first = n * dims.get_mesh("cp").get_local_rank()
-            part = slice(first, first + n)
         layers = sorted({e - 1 for e in options.exit_layers or range(1, self.n_layers + 1)} | {self.n_layers - 1})
         model = self.model_parts[0]
         model.eval()
         sums = exit_sums(
-            model, model.lm_head, batches, layers, self.token_bytes, self.recipe.train.loss_chunk_tokens, part
+            model,
+            model.lm_head,
+            batches,
+            layers,
+            self.token_bytes,
+            self.recipe.train.loss_chunk_tokens,
+            self.part_of_rows(),
         )
         model.train()
-        metrics = exit_metrics(sums, layers, dims.get_mesh("loss").get_group() if dims.dp_cp_enabled else None)
+        sharing = self.parallel_dims.get_mesh("loss").get_group() if self.parallel_dims.dp_cp_enabled else None
+        metrics = exit_metrics(sums, layers, sharing)
         self.metrics_processor.write(self.step, metrics)
         logger.info(validation_line(metrics))
         if dist.get_rank() == 0:
             folder = Path(self.recipe.run_dir)
             plot_perplexity_by_exit(read_metrics(folder / "metrics.jsonl"), folder / "perplexity_by_exit.png")
         self.metrics_processor.reset_clock()
+
+    def part_of_rows(self) -> slice | None:
+        """The tokens of each row that this rank has under context parallelism; None without it."""
+        dims = self.parallel_dims
+        if not dims.cp_enabled:
+            return None
+        n, rank = self.recipe.train.seq_len // dims.cp, dims.get_mesh("cp").get_local_rank()
+        return slice(rank * n, (rank + 1) * n)
 
 
 def initialise_optimizer_state(optimizers: Any) -> None:

@@ -27,7 +27,7 @@ def exit_sums(
     layers: Sequence[int],
     token_bytes: torch.Tensor,
     chunk_tokens: int,
-    part: slice = slice(None),
+    part: slice | None = None,
 ) -> torch.Tensor:
     """Sums over this rank's batches.
 
@@ -38,7 +38,7 @@ def exit_sums(
         layers: the exits' layers l, ascending, the last layer among them.
         token_bytes: [V] bytes that each id stands for, on the model's device.
         chunk_tokens: tokens that go through the head at a time.
-        part: of each row's T tokens, those that this rank has under context parallelism.
+        part: of each row's T tokens, those that this rank has under context parallelism; None: all.
 
     Returns:
         [2X + 2] float64: X sums of nats, X counts of agreements, number of valid labels, number of bytes.
@@ -47,12 +47,12 @@ def exit_sums(
     device = token_bytes.device
     sums = torch.zeros(2 * n + 2, dtype=torch.float64, device=device)
     for inputs, labels in batches:
-        positions = (
-            None if part == slice(None) else torch.arange(inputs.shape[1], device=device).expand_as(inputs)[:, part]
-        )
-        states = local(model(inputs[:, part].to(device), positions, exits=tuple(layers)))
-        targets = labels[:, part].to(device).reshape(-1)
-        states = states.reshape(n, len(targets), -1)
+        positions = None
+        if part is not None:
+            positions = torch.arange(labels.shape[1], device=device).expand_as(labels)[:, part]
+            inputs, labels = inputs[:, part], labels[:, part]
+        states = local(model(inputs.to(device), positions, exits=tuple(layers))).reshape(n, inputs.numel(), -1)
+        targets = labels.to(device).reshape(-1)
         valid = targets != IGNORE_INDEX
         sums[2 * n] += valid.sum()
         sums[2 * n + 1] += token_bytes[targets[valid]].sum()
