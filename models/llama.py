@@ -46,11 +46,18 @@ class CausalAttention(ScaledDotProductAttention):
             q.transpose(1, 2),
             k.transpose(1, 2),
             v.transpose(1, 2),
-            attn_mask=causal_lower_right(q.shape[1], end),
+            attn_mask=_mask_of_last(q.shape[1], end, q.device),
             scale=options["scale"],
             enable_gqa=options["enable_gqa"],
         )
         return out.transpose(1, 2)
+
+
+def _mask_of_last(n: int, end: int, device: torch.device) -> torch.Tensor:
+    """Causal attention of the last n of `end` tokens; as a name of it for kernels that need no tensor, if possible."""
+    if torch.compiler.is_compiling():  # cannot make the named one
+        return torch.ones(n, end, dtype=torch.bool, device=device).tril(end - n)
+    return causal_lower_right(n, end)
 
 
 def _gathered(tensor: torch.Tensor) -> torch.Tensor:

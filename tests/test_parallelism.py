@@ -91,6 +91,7 @@ SLOW = [
     Case("tp cp",                           4, 1, 4, f"{TP} {CP}"),
     Case("compile",                         1, 1, 4, "train.compile=true", STRATIFIED),
     Case("fsdp compile checkpointing",      2, 2, 4, f"train.compile=true {SELECTIVE}", STRATIFIED),
+    Case("cp compile",                      2, 1, 4, f"train.compile=true {CP}", STRATIFIED),
     Case("tp compile",                      2, 1, 4, f"train.compile=true {TP}", STRATIFIED),
 ]
 # fmt: on
@@ -163,6 +164,15 @@ def test_same_numbers_as_one_process(trained_cases: Path, case: Case) -> None:
         weights = [torch.load(trained_cases / f"{name}.pt") for name in (case.reference, case.folder)]
         for name in weights[0]:
             torch.testing.assert_close(weights[1][name], weights[0][name], rtol=1e-3, atol=2e-6)
+
+
+@pytest.mark.parametrize("case", [c for c in TABLE if c.name in ("fsdp", "tp")], ids=lambda c: c.folder)
+def test_other_masks_would_be_noticed(trained_cases: Path, case: Case) -> None:
+    other, got = rows(trained_cases / TABLE[0].reference), rows(trained_cases / case.folder)
+    apart = [
+        abs(a[key] / b[key] - 1) for a, b in zip(other, got, strict=True) for key in a if key.startswith("train/loss")
+    ]
+    assert max(apart) > 100 * FP32
 
 
 def load_in_one_process(rank: int, folder: Path, common: list[str], case: Case) -> None:
