@@ -4,11 +4,13 @@ All L exits of a batch through the head at once would be L*B*T*V numbers. The he
 of one exit at a time instead, and its weight stays gathered in between when it is sharded by FSDP.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, Placement
 
 
 def exit_name(exit_layer: int) -> str:
@@ -21,6 +23,23 @@ def chunk_bounds(n_exits: int, n_tokens: int, chunk_tokens: int) -> Iterator[tup
     for x in range(n_exits):
         for start in range(0, n_tokens, chunk_tokens):
             yield x, start, min(start + chunk_tokens, n_tokens)
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part on this rank of a tensor that tensor parallelism has spread; of exit states every rank has the whole."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor with the parts of all ranks, such as logits that are sharded over the vocabulary."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def spread(part: torch.Tensor, like: torch.Tensor, placements: Sequence[Placement] | None = None) -> torch.Tensor:
+    """The reverse of `local`: placed as `like`, or as `placements` on its mesh."""
+    if not isinstance(like, DTensor):
+        return part
+    return DTensor.from_local(part, like.device_mesh, placements or like.placements, run_check=False)
 
 
 @contextmanager

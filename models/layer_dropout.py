@@ -11,6 +11,7 @@ from enum import StrEnum
 
 import numpy as np
 import torch
+from torch.distributed.tensor import DTensor
 
 
 class Sampling(StrEnum):
@@ -51,6 +52,15 @@ def kept_rows(
     return None if len(rows) == batch_size else torch.from_numpy(rows)
 
 
+def _by_row(function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+    """A function that treats rows apart; of rows that tensor parallelism shards, applied to this rank's part."""
+    like = tensors[0]
+    if not isinstance(like, DTensor):
+        return function(*tensors)
+    parts = [t.redistribute(placements=like.placements).to_local() for t in tensors if isinstance(t, DTensor)]
+    return DTensor.from_local(function(*parts), like.device_mesh, like.placements, run_check=False)
+
+
 def run_on_kept_rows(
     block: Callable[..., torch.Tensor],
     x: torch.Tensor,
@@ -72,11 +82,11 @@ def run_on_kept_rows(
     """
     if kept is None:
         out = block(x, None, positions)
-        return out if branch_scale == 1.0 else torch.lerp(x, out, branch_scale)
+        return out if branch_scale == 1.0 else _by_row(lambda a, b: torch.lerp(a, b, branch_scale), x, out)
     if kept.numel() == 0:
         return x
-    x_kept = x.index_select(0, kept)
+    x_kept = _by_row(lambda a: a.index_select(0, kept), x)
     out = block(x_kept, None, None if positions is None else positions.index_select(0, kept))
     if branch_scale != 1.0:
-        out = torch.lerp(x_kept, out, branch_scale)
-    return x.index_copy(0, kept, out)
+        out = _by_row(lambda a, b: torch.lerp(a, b, branch_scale), x_kept, out)
+    return _by_row(lambda a, b: a.index_copy(0, kept, b), x, out)

@@ -5,11 +5,65 @@ Letters: B rows (sequences) of the micro-batch, T tokens in a row, D width, L la
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch.distributed.tensor import DTensor, Partial, Replicate
+from torch.nn.attention.bias import causal_lower_right
+from torchtitan.models.common.attention import ScaledDotProductAttention
 from torchtitan.models.llama3.model import Llama3Model
 
 from models.layer_dropout import run_on_kept_rows
+
+
+class CausalAttention(ScaledDotProductAttention):
+    """Plain causal attention over the row, also when context parallelism gives each rank a part of the row.
+
+    torchtitan then passes DTensors, for which torch knows CUDA's kernels alone, and those for whole rows on a CPU not
+    at all. Here keys and values are gathered, and each rank attends from its tokens to all up to them.
+    """
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(ScaledDotProductAttention.Config):
+        """As torchtitan's; declared anew so that it builds this class."""
+
+    # The arguments' names are those of torchtitan's sharding.
+    def forward(
+        self,
+        q_BLNH: torch.Tensor,  # noqa: N803
+        k_BLNH: torch.Tensor,  # noqa: N803
+        v_BLNH: torch.Tensor,  # noqa: N803
+        **options: Any,
+    ) -> torch.Tensor:
+        """Attend from [B, T, heads, head_dim]; rank r of a context-parallel group has the r-th part of the T."""
+        if not isinstance(q_BLNH, DTensor):
+            return super().forward(q_BLNH, k_BLNH, v_BLNH, **options)
+        q = q_BLNH.to_local()
+        end = q.shape[1] * (q_BLNH.device_mesh.get_local_rank() + 1)
+        k, v = (_gathered(t)[:, :end] for t in (k_BLNH, v_BLNH))
+        out = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            attn_mask=_mask_of_last(q.shape[1], end, q.device),
+            scale=options["scale"],
+            enable_gqa=options["enable_gqa"],
+        )
+        return out.transpose(1, 2)
+
+
+def _mask_of_last(n: int, end: int, device: torch.device) -> torch.Tensor:
+    """Causal attention of the last n of `end` tokens; as a name of it for kernels that need no tensor, if possible."""
+    if torch.compiler.is_compiling():  # cannot make the named one
+        return torch.ones(n, end, dtype=torch.bool, device=device).tril(end - n)
+    return causal_lower_right(n, end)
+
+
+def _gathered(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole rows; what each rank's gradient adds to them is summed and goes to the ranks that have the parts."""
+    assert isinstance(tensor, DTensor)
+    return tensor.redistribute(placements=[Replicate()]).to_local(grad_placements=[Partial()])
 
 
 class LayerSkipLlama(Llama3Model):

@@ -7,14 +7,13 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torchtitan.models.common import ComplexRoPE, Embedding, Linear, RMSNorm
-from torchtitan.models.common.attention import ScaledDotProductAttention
 from torchtitan.models.common.config_utils import make_ffn_config, make_gqa_config
 from torchtitan.models.common.param_init import depth_scaled_std, skip_param_init
 from torchtitan.models.llama3.model import Llama3TransformerBlock
 from torchtitan.protocols.model_spec import ModelSpec
 
 from models.config import ModelConfig
-from models.llama import LayerSkipLlama
+from models.llama import CausalAttention, LayerSkipLlama
 from models.parallelize import parallelize
 
 Initialisers = dict[str, Callable]
@@ -73,7 +72,7 @@ def _block(size: ModelConfig, layer: int) -> Llama3TransformerBlock.Config:
             wo_param_init=writes_residual,
             # Plain causal attention over the packed row: FlexAttention has no backward on a CPU, and a sliced
             # BlockMask cannot follow the kept rows.
-            inner_attention=ScaledDotProductAttention.Config(),
+            inner_attention=CausalAttention.Config(),
             fuse_qkv=True,
             rope=_rope(size),
         ),

@@ -95,6 +95,9 @@ BAD = {
     "data.tokenizer.vocab_size=9000": r"data\.tokenizer\.vocab_size=9000: at most model\.vocab_size=4096",
     "data.validation_fraction=0": r"data\.validation_fraction=0\.0: must lie between 0 and 1",
     "parallelism.shard=3": r"parallelism\.replicate \* parallelism\.shard=3: must equal the number of ranks, 1",
+    "parallelism.tensor=2": r"parallelism\.replicate \* parallelism\.tensor=2: must divide the number of ranks, 1",
+    "parallelism.context=0": r"parallelism\.context=0: must be at least 1",
+    "parallelism.pipeline=2": r"parallelism\.pipeline=2: pipeline stages cannot have exits; use parallelism\.shard or",
     "checkpoint.keep=1": r"checkpoint\.keep=1: must be 0 \(all\) or at least 2",
     "lr_scheduler.warmup_ratio=1": r"lr_scheduler\.warmup_ratio=1\.0: must be at least 0 and below 1",
     "lr_scheduler.decay_ratio=2": r"lr_scheduler\.decay_ratio=2\.0: must be above 0, at most 0\.95",
@@ -112,6 +115,28 @@ def test_mistakes_are_told_in_one_line(override: str, message: str) -> None:
     line = one_line(error.value, PretrainConfig)
     assert re.search(message, line), line
     assert "\n" not in line
+
+
+RANKS = {
+    "parallelism.tensor=8": r"parallelism\.tensor=8: must divide model\.n_heads=4",
+    "parallelism.tensor=4": r"parallelism\.tensor=4: must divide model\.n_kv_heads=2",
+    "parallelism.tensor=2 model.ffn_dim=181": r"parallelism\.tensor=2: must divide model\.ffn_dim=181",
+    "parallelism.tensor=2 train.seq_len=127": r"train\.seq_len=127: must be a multiple of 2, with .*tensor=2",
+    "parallelism.tensor=2 parallelism.context=2 train.seq_len=132": r"must be a multiple of 8, with .* context=2",
+    "parallelism.shard=8 parallelism.tensor=2": r"shard \* parallelism\.tensor=16: must equal the number of ranks, 8",
+    "parallelism.context=2 train.global_batch_size=18": r"local_batch_size \* data-parallel ranks = 1 \* 4",
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), RANKS.items(), ids=RANKS.keys())
+def test_degrees_that_do_not_fit_are_refused(overrides: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compose_config(*overrides.split(), world_size=8)
+
+
+def test_ranks_that_share_rows_count_once() -> None:
+    options = ["train.global_batch_size=16", "parallelism.tensor=2", "parallelism.context=2"]
+    assert compose_config(*options, world_size=8).train.local_batch_size == 8
 
 
 def test_a_step_that_trains_nothing_is_refused() -> None:

@@ -1,5 +1,6 @@
 """The configuration of a training run: one typed dataclass per section, and the checks that need several of them."""
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -126,16 +127,34 @@ class LRSchedulerConfig:
 
 @dataclass(kw_only=True)
 class ParallelismConfig:
-    """Data parallelism: FSDP2 within `shard` ranks, replicas of that (HSDP) over `replicate` groups."""
+    """FSDP2, replicas of it (HSDP), tensor and context parallelism, on replicate * shard * tensor * context ranks."""
 
     replicate: int = 1
     """Groups of ranks that hold the same shards."""
     shard: int | None = None
-    """Ranks that share one copy of the model; null: all ranks of a group."""
+    """Data-parallel ranks that share one copy of the model; null: all that the other degrees leave."""
+    tensor: int = 1
+    """Ranks that share each matrix and each row's tokens (tensor and sequence parallelism) and see the same rows."""
+    context: int = 1
+    """Ranks that share each row's tokens (context parallelism), for rows that are too long for one."""
+    pipeline: int = 1
+    """Must be 1: here to be refused with a reason."""
 
     def __post_init__(self) -> None:
         _require(self.replicate >= 1, "parallelism.replicate", self.replicate, "must be at least 1")
         _require(self.shard is None or self.shard >= 1, "parallelism.shard", self.shard, "must be null or at least 1")
+        _require(self.tensor >= 1, "parallelism.tensor", self.tensor, "must be at least 1")
+        _require(self.context >= 1, "parallelism.context", self.context, "must be at least 1")
+        _require(
+            self.pipeline == 1,
+            "parallelism.pipeline",
+            self.pipeline,
+            "pipeline stages cannot have exits; use parallelism.shard or parallelism.tensor",
+        )
+
+    def data_ranks(self, world_size: int) -> int:
+        """How many ranks read rows of their own."""
+        return world_size // (self.tensor * self.context)
 
 
 @dataclass(kw_only=True)
@@ -222,27 +241,48 @@ class PretrainConfig:
     wandb: WandbConfig = MISSING
 
 
+def _check_ranks(config: PretrainConfig, world_size: int) -> None:
+    options, model, train = config.parallelism, config.model, config.train
+    degrees = {"replicate": options.replicate, "shard": options.shard or 1}
+    degrees |= {"tensor": options.tensor, "context": options.context}
+    given = [key for key in degrees if key == "replicate" or (key == "shard" and options.shard) or degrees[key] > 1]
+    ranks = math.prod(degrees.values())
+    _require(
+        world_size % ranks == 0 and (options.shard is None or ranks == world_size),
+        " * ".join(f"parallelism.{key}" for key in given),
+        ranks,
+        f"must {'equal' if options.shard else 'divide'} the number of ranks, {world_size}",
+    )
+    local, data_ranks = train.local_batch_size or 1, options.data_ranks(world_size)
+    _require(
+        train.global_batch_size % (local * data_ranks) == 0,
+        "train.global_batch_size",
+        train.global_batch_size,
+        f"must be a multiple of local_batch_size * {'data-parallel ' * (data_ranks < world_size)}ranks"
+        f" = {local} * {data_ranks} = {local * data_ranks}",
+    )
+    for key, size in (
+        ("model.n_heads", model.n_heads),
+        ("model.n_kv_heads", model.kv_heads),
+        ("model.ffn_dim", model.ffn_dim),
+    ):
+        _require(size % options.tensor == 0, "parallelism.tensor", options.tensor, f"must divide {key}={size}")
+    parts = options.tensor * (2 * options.context if options.context > 1 else 1)
+    _require(
+        train.seq_len % parts == 0,
+        "train.seq_len",
+        train.seq_len,
+        f"must be a multiple of {parts}, with parallelism.tensor={options.tensor} and context={options.context}",
+    )
+
+
 def check_together(config: PretrainConfig, world_size: int) -> None:
     """Raise ValueError, naming the key and what is allowed, for values that are possible alone but not together."""
     model, train, n_layers = config.model, config.train, config.model.n_layers
     _require(
         train.seq_len <= model.max_seq_len, "train.seq_len", train.seq_len, f"at most max_seq_len={model.max_seq_len}"
     )
-    replicate, shard = config.parallelism.replicate, config.parallelism.shard
-    ranks = replicate * (shard or 1)
-    _require(
-        world_size % ranks == 0 and (shard is None or ranks == world_size),
-        "parallelism.replicate * parallelism.shard" if shard else "parallelism.replicate",
-        ranks,
-        f"must {'equal' if shard else 'divide'} the number of ranks, {world_size}",
-    )
-    local = train.local_batch_size or 1
-    _require(
-        train.global_batch_size % (local * world_size) == 0,
-        "train.global_batch_size",
-        train.global_batch_size,
-        f"must be a multiple of local_batch_size * ranks = {local} * {world_size} = {local * world_size}",
-    )
+    _check_ranks(config, world_size)
     for exit_layer in config.validation.exit_layers:
         _require(
             1 <= exit_layer <= n_layers, "validation.exit_layers", exit_layer, f"must lie in 1..n_layers={n_layers}"

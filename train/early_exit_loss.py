@@ -14,7 +14,7 @@ import torch
 from torchtitan.components.loss import ChunkedLossWrapper, cross_entropy_loss
 from torchtitan.config import CompileConfig
 
-from models.exits import chunk_bounds, gathered_head, sync_last_chunk
+from models.exits import chunk_bounds, gathered_head, local, spread, sync_last_chunk
 
 
 class EarlyExitLoss(ChunkedLossWrapper):
@@ -57,25 +57,29 @@ class EarlyExitLoss(ChunkedLossWrapper):
         """
         assert self.lm_head is not None, "the trainer sets the LM head"
         n_exits = len(weights)
-        states = pred.detach().view(n_exits, labels.numel(), pred.shape[-1])
+        states = local(pred.detach()).view(n_exits, labels.numel(), pred.shape[-1])
         targets = labels.reshape(-1)
         scale = 1.0 if global_valid_tokens is None else 1.0 / global_valid_tokens
         train = torch.is_grad_enabled() and pred.requires_grad
         grad = torch.empty_like(states) if train else None
+        placements = None
         exit_losses = torch.zeros(n_exits, device=pred.device)
         chunks = list(chunk_bounds(n_exits, labels.numel(), self.chunk_tokens))
         with gathered_head(self.lm_head):
             for i, (x, start, end) in enumerate(chunks):
                 if i == len(chunks) - 1:
                     sync_last_chunk(self.lm_head)
-                chunk = states[x, start:end].unsqueeze(0).requires_grad_(train)
+                chunk = spread(states[x, start:end].unsqueeze(0), pred).requires_grad_(train)
                 loss = self.fn(self.lm_head(chunk), targets[None, start:end]) * scale
                 exit_losses[x] += loss.detach()
                 if grad is not None:
                     (loss * weights[x]).backward()
                     assert chunk.grad is not None
-                    grad[x, start:end] = chunk.grad[0]
+                    # Under tensor parallelism a sum still to be taken over ranks: once, over all chunks.
+                    placements = getattr(chunk.grad, "placements", None)
+                    grad[x, start:end] = local(chunk.grad)[0]
         total = (exit_losses * torch.tensor(weights, device=pred.device)).sum()
         if grad is not None:
-            total = self._gradient_backprop(pred, grad.view_as(pred), total, self.lm_head, False)
+            whole_grad = spread(grad.view(pred.shape), pred, placements)
+            total = self._gradient_backprop(pred, whole_grad, total, self.lm_head, False)
         return total, {"exit_losses": exit_losses}

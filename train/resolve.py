@@ -37,7 +37,8 @@ def resolve(raw: DictConfig, world_size: int, schema: type[PretrainConfig] = Pre
         config.data.tokenizer.path = config.data.tokenizer.path or str(stored.folder)
     if config.train.precision is Precision.auto:
         config.train.precision = best_precision()
-    config.train.local_batch_size = config.train.local_batch_size or config.train.global_batch_size // world_size
+    rows = config.train.global_batch_size // config.parallelism.data_ranks(world_size)
+    config.train.local_batch_size = config.train.local_batch_size or rows
     return config
 
 

@@ -78,6 +78,11 @@ def _parallelism(config: PretrainConfig) -> ParallelismConfig:
     return ParallelismConfig(
         data_parallel_replicate_degree=config.parallelism.replicate,
         data_parallel_shard_degree=config.parallelism.shard or -1,
+        tensor_parallel_degree=config.parallelism.tensor,
+        context_parallel_degree=config.parallelism.context,
+        # In order: rank r has the r-th part of each row, as models.llama.CausalAttention takes it.
+        context_parallel_load_balancer=None,
+        pipeline_parallel_degree=config.parallelism.pipeline,
         # The default backend's FSDP path needs a newer torch than 2.13.
         spmd_backend="partial_dtensor",
     )

@@ -89,6 +89,9 @@ class LayerSkipTrainer(Trainer):
 
         Returns the micro-batch's loss, summed over its tokens and divided by the tokens of the whole step.
         """
+        if self.parallel_dims.cp_enabled:
+            # This rank will have a part of each row, and must know which.
+            input_dict["positions"] = torch.arange(labels.shape[1], device=self.device).expand(labels.shape)
         inputs, labels, extra = self.post_dataloading_process(input_dict, labels)
         # torchtitan counts the step it is in, from 1; t is the number of steps completed.
         t = self.step - 1
@@ -135,15 +138,32 @@ class LayerSkipTrainer(Trainer):
         layers = sorted({e - 1 for e in options.exit_layers or range(1, self.n_layers + 1)} | {self.n_layers - 1})
         model = self.model_parts[0]
         model.eval()
-        sums = exit_sums(model, model.lm_head, batches, layers, self.token_bytes, self.recipe.train.loss_chunk_tokens)
+        sums = exit_sums(
+            model,
+            model.lm_head,
+            batches,
+            layers,
+            self.token_bytes,
+            self.recipe.train.loss_chunk_tokens,
+            self.part_of_rows(),
+        )
         model.train()
-        metrics = exit_metrics(sums, layers, mesh.get_group() if mesh else None)
+        sharing = self.parallel_dims.get_mesh("loss").get_group() if self.parallel_dims.dp_cp_enabled else None
+        metrics = exit_metrics(sums, layers, sharing)
         self.metrics_processor.write(self.step, metrics)
         logger.info(validation_line(metrics))
         if dist.get_rank() == 0:
             folder = Path(self.recipe.run_dir)
             plot_perplexity_by_exit(read_metrics(folder / "metrics.jsonl"), folder / "perplexity_by_exit.png")
         self.metrics_processor.reset_clock()
+
+    def part_of_rows(self) -> slice | None:
+        """The tokens of each row that this rank has under context parallelism; None without it."""
+        dims = self.parallel_dims
+        if not dims.cp_enabled:
+            return None
+        n, rank = self.recipe.train.seq_len // dims.cp, dims.get_mesh("cp").get_local_rank()
+        return slice(rank * n, (rank + 1) * n)
 
 
 def initialise_optimizer_state(optimizers: Any) -> None:

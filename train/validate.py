@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from data.packing import IGNORE_INDEX
-from models.exits import chunk_bounds, exit_name, gathered_head
+from models.exits import chunk_bounds, exit_name, gathered_head, local, whole
 
 
 @torch.no_grad()
@@ -27,6 +27,7 @@ def exit_sums(
     layers: Sequence[int],
     token_bytes: torch.Tensor,
     chunk_tokens: int,
+    part: slice | None = None,
 ) -> torch.Tensor:
     """Sums over this rank's batches.
 
@@ -37,6 +38,7 @@ def exit_sums(
         layers: the exits' layers l, ascending, the last layer among them.
         token_bytes: [V] bytes that each id stands for, on the model's device.
         chunk_tokens: tokens that go through the head at a time.
+        part: of each row's T tokens, those that this rank has under context parallelism; None: all.
 
     Returns:
         [2X + 2] float64: X sums of nats, X counts of agreements, number of valid labels, number of bytes.
@@ -45,7 +47,11 @@ def exit_sums(
     device = token_bytes.device
     sums = torch.zeros(2 * n + 2, dtype=torch.float64, device=device)
     for inputs, labels in batches:
-        states = model(inputs.to(device), exits=tuple(layers)).reshape(n, inputs.numel(), -1)
+        positions = None
+        if part is not None:
+            positions = torch.arange(labels.shape[1], device=device).expand_as(labels)[:, part]
+            inputs, labels = inputs[:, part], labels[:, part]
+        states = local(model(inputs.to(device), positions, exits=tuple(layers))).reshape(n, inputs.numel(), -1)
         targets = labels.to(device).reshape(-1)
         valid = targets != IGNORE_INDEX
         sums[2 * n] += valid.sum()
@@ -55,7 +61,7 @@ def exit_sums(
             # The last exit first: the others are compared with it.
             for i, start, end in chunk_bounds(n, len(targets), chunk_tokens):
                 x = n - 1 - i
-                logits = lm_head(states[None, x, start:end])[0].float()
+                logits = whole(lm_head(states[None, x, start:end]))[0].float()
                 nats = F.cross_entropy(logits, targets[start:end], reduction="sum", ignore_index=IGNORE_INDEX)
                 choice = logits.argmax(-1)
                 if x == n - 1:
