@@ -13,12 +13,14 @@ from data.benchmark_config import DataBenchmarkConfig
 from data.prepare_config import PrepareConfig
 from eval.config import BenchmarkConfig, GenerateConfig
 from models.convert_config import ConvertConfig
+from train.benchmark_config import TrainBenchmarkConfig
 from train.describe_config import DescribeConfig
 
 # Module -> its primary config and schema.
 CONFIGS: dict[str, tuple[str, type]] = {
     "data.benchmark": ("data_benchmark", DataBenchmarkConfig),
     "data.prepare": ("prepare", PrepareConfig),
+    "train.benchmark": ("train_benchmark", TrainBenchmarkConfig),
     "eval.benchmark": ("benchmark", BenchmarkConfig),
     "eval.generate": ("generate", GenerateConfig),
     "models.convert": ("convert", ConvertConfig),

@@ -54,9 +54,10 @@ def _measure(config: TrainBenchmarkConfig, recompute: Recompute, device: str) ->
     """The rows of one kind of activation checkpointing."""
     chosen = arms(config)
     with ExitStack() as stack:
-        ask = [_process(stack, config, arm, recompute, device) for arm in chosen]
+        # A process of plain for the pairs, and one for its own row: a control that must come out as 1.
+        baseline, *ask = [_process(stack, config, arm, recompute, device) for arm in (chosen[0], *chosen)]
         peaks = [process("memory", 0) for process in ask]
-        for process, t in product(ask, range(config.warmup)):
+        for process, t in product((baseline, *ask), range(config.warmup)):
             process("step", t)
         pairs: list[Pairs] = [[] for _ in chosen]
         bar = tqdm(
@@ -67,9 +68,11 @@ def _measure(config: TrainBenchmarkConfig, recompute: Recompute, device: str) ->
                 order = list(range(len(chosen)))
                 for i in order if t % 2 == 0 else reversed(order):
                     # Which of the two is first changes, in case the second profits.
-                    first, second = (0, i) if (t + i) % 2 == 0 else (i, 0)
-                    a, b = ask[first]("step", t), ask[second]("step", t)
-                    pairs[i].append((a, b) if first == 0 else (b, a))
+                    if (t + i) % 2 == 0:
+                        plain, ours = baseline("step", t), ask[i]("step", t)
+                    else:
+                        ours, plain = ask[i]("step", t), baseline("step", t)
+                    pairs[i].append((plain, ours))
                     bar.update()
     return [
         _row(config, arm, recompute, device, of, peak, peaks[0])
