@@ -17,8 +17,9 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from conf.command import command
+from conf.output import writable
 from conf.provenance import code_revision, processor
-from conf.strict import ConfigError, convert
+from conf.strict import convert
 from data.benchmark_config import DataBenchmarkConfig
 from data.config import DataError
 from data.corpus import trained_tokenizer
@@ -33,12 +34,7 @@ ROOT = Path(__file__).parent.parent
 def benchmark(raw: DictConfig) -> None:
     """Measure, print, write the figures."""
     config = convert(raw, DataBenchmarkConfig)
-    output = Path(config.output).expanduser()
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.touch()
-    except OSError as error:
-        raise ConfigError(f"output={output}: cannot be written ({error.strerror})") from None
+    output = writable(config.output)
     datasets.disable_progress_bars()
     logging.disable(logging.WARNING)  # the other loaders tell each new epoch
     warnings.simplefilter("ignore")

@@ -139,6 +139,7 @@ class Lane:
             self._data.load_state_dict(self._place.stream)
         self._records, self._read = records(self._data), self._place.read
         self._found, self._from_begin = 0, self._place.stream is None
+        self._n_empty = self._n_held_out = 0
         self._read_block()
 
     def _next_block(self) -> None:
@@ -153,6 +154,10 @@ class Lane:
             epochs = self._stream.source.epochs
             if epochs is not None and place.epoch + 1 >= epochs:
                 raise DataError(f"{self._stream.source.path}: read {epochs:g} times (epochs); raise it, or train less")
+            logger.info(
+                "%s, lane %d: epoch %d is over; %d empty and %d held-out documents left out",
+                self._stream.source.path, self._lane, place.epoch + 1, self._n_empty, self._n_held_out,
+            )  # fmt: skip
             self._place = _Place(place.epoch + 1, 0, 0, None, 0, place.bad + self._bad)
             self._records = None
             self._open()
@@ -180,7 +185,11 @@ class Lane:
             if isinstance(document, Bad):
                 self._bad += 1
                 self._left_out(document)
-            elif document.text and digest(document) not in stream.held_out:
+            elif not document.text:
+                self._n_empty += 1
+            elif digest(document) in stream.held_out:
+                self._n_held_out += 1
+            else:
                 self._documents.append(document)
         self._found += len(self._documents)
         key = (self._seed, self._lane, self._place.epoch, self._place.block)

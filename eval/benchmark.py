@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 
 from conf.command import command
+from conf.output import writable
 from conf.strict import ConfigError, convert
 from data.config import DataError
 from eval.config import BenchmarkConfig
@@ -13,7 +14,7 @@ from eval.measure import measure
 from eval.prompts import held_out_prompts
 from eval.reference import Transformers
 from eval.rows import Row, rows_of
-from eval.table import best_line, save, table, writable
+from eval.table import best_line, save, table
 from models.hf_config import FormatError
 
 

@@ -5,7 +5,6 @@ import io
 import json
 from pathlib import Path
 
-from conf.strict import ConfigError
 from data.files import write_whole
 from eval.rows import Row
 from models.recommended import fastest
@@ -79,20 +78,6 @@ def best_line(rows: list[Row]) -> str:
         f" {row['speedup']:.2f} times the speed of plain decoding ({row['tokens_per_second']:,.0f} tokens/s),"
         f" {row['acceptance_rate']:.0%} of the drafts accepted, {output}{ties}"
     )
-
-
-def writable(path: str | Path) -> Path:
-    """The path, once a file can be written there. Raises ConfigError before anything is measured."""
-    path = Path(path).expanduser()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a"):
-            pass
-    except OSError as error:
-        raise ConfigError(f"output={path}: {error.strerror}") from None
-    if not path.stat().st_size:
-        path.unlink()
-    return path
 
 
 def save(rows: list[Row], path: Path) -> Path:

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 from contextlib import ExitStack
 from itertools import product
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -18,6 +17,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from conf.command import command
+from conf.output import writable
 from conf.provenance import code_revision, processor
 from conf.strict import ConfigError, convert
 from data.files import write_whole
@@ -32,12 +32,7 @@ Pairs = list[tuple[Step, Step]]
 def benchmark(raw: DictConfig) -> None:
     """Measure, print the table, write the rows."""
     config = convert(raw, TrainBenchmarkConfig)
-    output = Path(config.output).expanduser()
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.touch()
-    except OSError as error:
-        raise ConfigError(f"output={output}: cannot be written ({error.strerror})") from None
+    output = writable(config.output)
     if config.precision is Precision.auto:
         config.precision = best_precision()
     device = config.device
