@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,8 +94,6 @@ class Progress:
         entry["empty"] = [name for chunk in self._open for name in chunk.empty]
         with self.path.open("a") as stream:
             stream.write(json.dumps(entry) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
         self.shards.append(entry)
         self.next_chunk = entry["end_chunk"]
         self._open, self._open_tokens = [], 0

@@ -1,7 +1,9 @@
 """Which files a source names, in a fixed order."""
 
 import glob
+import os
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 from data.config import DataError
@@ -31,7 +33,7 @@ def find_files(path: str) -> tuple[Path, list[Path]]:
     """
     if path == STDLIB:
         root = Path(sysconfig.get_paths()["stdlib"])
-        files = [f for f in root.rglob("*.py") if not STDLIB_LEFT_OUT & set(f.relative_to(root).parts)]
+        files = list(_stdlib_files(root))
     elif (place := Path(path).expanduser()).is_dir():
         root = place
         files = [f for f in place.rglob("*") if kind(f) and f.is_file()]
@@ -44,6 +46,12 @@ def find_files(path: str) -> tuple[Path, list[Path]]:
     if not files:
         raise DataError(f"{path}: no {_known()} file there (give a file, folder or glob)")
     return root, sorted(files, key=lambda f: f.relative_to(root).as_posix())
+
+
+def _stdlib_files(root: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [f for f in folders if f not in STDLIB_LEFT_OUT]  # not walked through: site-packages is large
+        yield from (Path(folder, name) for name in names if name.endswith(".py"))
 
 
 def _known() -> str:
