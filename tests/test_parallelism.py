@@ -126,6 +126,7 @@ def run_all(rank: int, folder: Path, common: list[str], cases: list[Case], refer
         trainer = train(rank, folder / case.reference, options, change=lambda t, case=case: masks_of_all_ranks(t, case))
         torch.save(full_state(trainer), folder / f"{case.reference}.pt")
     for case in cases:
+        torch._dynamo.reset()  # what was compiled for the case before counts against the limit of recompilations
         options = [*common, *BASE, *case.recipe.split(), *case.how.split(), f"train.local_batch_size={case.local_rows}"]
         state = full_state(train(rank, folder / case.folder, options))
         if rank == 0:
