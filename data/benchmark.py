@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from data.benchmark_config import DataBenchmarkConfig
 from data.config import DataError
 from data.corpus import trained_tokenizer
 from data.files import write_whole
+from data.parallel import n_processes
 from data.reading import read_documents
 from data.throughput import measure, medians
 from data.tokenizer import load_tokenizer
@@ -66,7 +66,7 @@ def benchmark(raw: DictConfig) -> None:
         "vocab_size": tokenizer.vocab_size,
         "seq_len": config.seq_len,
         "batch_size": config.batch_size,
-        "workers": config.workers or len(os.sched_getaffinity(0)),
+        "workers": n_processes(config.workers),
         "hardware": processor(),
         "threads": torch.get_num_threads(),
         "commit": code_revision(),

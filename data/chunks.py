@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from data.compressed import UNREADABLE, opened
+from data.compressed import UNREADABLE, opened, reason
 from data.config import DataError, SourceConfig
 from data.documents import Bad, Document, document_of, fields
 from data.records import decoded, line_records, parquet_records, tsv_columns
@@ -44,7 +44,7 @@ class WholeFiles:
                 with opened(path) as stream:
                     text = decoded(stream.read(), str(path))
             except UNREADABLE as error:
-                text = Bad(f"{path}: cannot be read, or is cut off ({_reason(error)})")
+                text = Bad(f"{path}: cannot be read, or is cut off ({reason(error)})")
             yield text if isinstance(text, Bad) else Document(name, text)
 
 
@@ -92,7 +92,7 @@ class RowGroup:
             for row, record in enumerate(parquet_records(self.path, self.group, fields(source)), self.first_row):
                 yield document_of(record, source, f"{self.name}:{row}", f"{self.path}:{row}")
         except UNREADABLE as error:
-            yield Bad(f"{self.path}: row group {self.group} cannot be read ({_reason(error)})")
+            yield Bad(f"{self.path}: row group {self.group} cannot be read ({reason(error)})")
 
 
 @dataclass
@@ -120,10 +120,6 @@ class Unreadable:
     def documents(self, source: SourceConfig) -> Iterator[Document | Bad]:
         """Its one message."""
         yield Bad(self.message)
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).split("\n")[0] or type(error).__name__
 
 
 def file_chunks(source: SourceConfig) -> Iterator[Chunk]:
@@ -170,7 +166,7 @@ def _lines(name: str, path: Path, source: SourceConfig) -> Iterator[Chunk]:
         yield Unreadable(str(error))
         return
     except UNREADABLE as error:
-        yield Unreadable(f"{path}:{line}: cannot be read from here on, or is cut off ({_reason(error)})")
+        yield Unreadable(f"{path}:{line}: cannot be read from here on, or is cut off ({reason(error)})")
         return
     if rest:
         yield Lines(name, path, line, b"".join(rest), columns, path.stat().st_size - told)
@@ -186,7 +182,7 @@ def _row_groups(name: str, path: Path, source: SourceConfig) -> Iterator[Chunk]:
             names = file.schema_arrow.names
             rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     except UNREADABLE as error:
-        yield Unreadable(f"{path}: not a Parquet file, or cut off ({_reason(error)})")
+        yield Unreadable(f"{path}: not a Parquet file, or cut off ({reason(error)})")
         return
     if missing := [f for f in fields(source) if f not in names]:
         yield Unreadable(f"{path}: no column {', '.join(missing)}; columns: {', '.join(names)}")

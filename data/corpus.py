@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -15,7 +16,16 @@ from data.files import write_whole
 from data.preparation import prepare_shards, source_fingerprint
 from data.progress import Settings
 from data.sentencepiece_tokenizer import train_tokenizer
-from data.shards import Tokens, is_prepared, open_part, read_manifest, shards_tokenizer, tokenizer_hash, verify
+from data.shards import (
+    MANIFEST,
+    Tokens,
+    is_prepared,
+    open_part,
+    read_manifest,
+    shards_tokenizer,
+    tokenizer_hash,
+    verify,
+)
 from data.split import TRAIN, VALIDATION
 from data.stream import Stream, open_held_out
 from data.tokenizer import Tokenizer, load_tokenizer
@@ -68,8 +78,7 @@ def prepare(config: DataConfig, model_vocab_size: int | None = None) -> Corpus:
                 tokens, digests, fact = open_held_out(source, tokenizer, folder, config.validation_documents)
             content: Tokens | Stream = Stream(source, tokenizer, digests, config.on_error, config.max_errors)
         else:
-            folder = _shards(name, source, tokenizer, config, cache)
-            manifest = read_manifest(folder)
+            folder, manifest = _shards(name, source, tokenizer, config, cache)
             content, tokens = (open_part(folder, manifest, part) for part in (TRAIN, VALIDATION))
             fact = manifest["facts"]
             if not len(content):
@@ -86,12 +95,14 @@ def prepare(config: DataConfig, model_vocab_size: int | None = None) -> Corpus:
     return Corpus(tokenizer, path, sources, validation, _together(facts), cache)
 
 
-def _shards(name: str, source: SourceConfig, tokenizer: Tokenizer, config: DataConfig, cache: Path) -> Path:
-    """The folder with a source's shards, checked: its own, or one in the cache, made if it is not there."""
+def _shards(
+    name: str, source: SourceConfig, tokenizer: Tokenizer, config: DataConfig, cache: Path
+) -> tuple[Path, dict[str, Any]]:
+    """(folder, manifest) of a source's shards, checked: its own, or those in the cache, made if they are not there."""
     settings = Settings(config.validation_fraction, config.on_error, config.max_errors)
     if is_prepared(source.path):
         folder = Path(source.path).expanduser()
-        key = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()[:16]
+        key = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
     else:
         key = _key(source, tokenizer, config.validation_fraction)
         folder = cache / f"{name}-{key}"
@@ -106,7 +117,7 @@ def _shards(name: str, source: SourceConfig, tokenizer: Tokenizer, config: DataC
                 f" data.tokenizer.path={folder}"
             )
         verify(folder, manifest, cache / f"{name}-{key}.check" / "verified.json")
-    return folder
+    return folder, manifest
 
 
 def _key(source: SourceConfig, tokenizer: Tokenizer, held_out: float) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from data.chunks import CHUNK_BYTES, Chunk, Records, Unreadable
+from data.compressed import reason
 from data.config import DataError, SourceConfig
 from data.documents import fields
 from data.source_files import HUB
@@ -39,11 +40,6 @@ def records(stream: Any) -> Iterator[dict[str, Any]]:
     """
     for batch in stream.iter(batch_size=1):
         yield {key: values[0] for key, values in batch.items()}
-
-
-def reason(error: BaseException) -> str:
-    """The first line of what a library says, or else the kind of its error."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def hub_chunks(source: SourceConfig, split: str | None = None) -> Iterator[Chunk]:

@@ -29,9 +29,14 @@ def _encode(chunk: Chunk) -> EncodedChunk:
     return _encoder(chunk)
 
 
+def n_processes(workers: int | None) -> int:
+    """As many as asked for; None: one per core."""
+    return workers or len(os.sched_getaffinity(0))
+
+
 def encoded_chunks(chunks: Iterable[Chunk], encoder: Encoder, workers: int | None) -> Iterator[EncodedChunk]:
     """The chunks tokenized, in their order, by so many processes (None: one per core; 1: in this one)."""
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = n_processes(workers)
     chunks = iter(chunks)
     ahead = list(islice(chunks, 2))
     if workers == 1 or len(ahead) < 2:

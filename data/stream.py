@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data.compressed import reason
 from data.compressors import compressors
 from data.config import DataError, OnError, SourceConfig
 from data.documents import Bad, Document, document_of
 from data.encoding import document_ids
 from data.files import write_whole
-from data.hub import hub_chunks, open_stream, reason, records
+from data.hub import hub_chunks, open_stream, records
 from data.packing import IGNORE_INDEX
 from data.shards import Tokens, open_part, token_dtype, write_shard
 from data.split import VALIDATION

@@ -2,32 +2,32 @@
 
 import json
 import multiprocessing
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from data.config import DataConfig, OnError, SourceConfig, TokenizerConfig
-from data.corpus import Corpus, TrainingSource
+from data.config import OnError, SourceConfig
+from data.loader import Loader
+from data.mixture import Mixture
 from data.other_loaders import (
     datasets_text_batches,
     datasets_token_batches,
     torchtitan_batches,
     write_token_rows,
 )
+from data.packing import ConcatRows
+from data.parallel import n_processes
 from data.preparation import prepare_shards
 from data.progress import Settings
 from data.shards import Tokens, open_part, read_manifest
 from data.split import TRAIN
 from data.stream import Stream
 from data.tokenizer import Tokenizer
-from data.training import training_loader
 
 N_FILES = 8
 
@@ -81,18 +81,19 @@ def write_jsonl(texts: list[str], folder: Path) -> SourceConfig:
     return SourceConfig(path=str(folder))
 
 
-def _ours(content: Tokens | Stream, tokenizer: Tokenizer, tmp: Path, seq_len: int, batch_size: int, n: int) -> Any:
-    source = SourceConfig(path="hf://x", streaming=isinstance(content, Stream))
-    config = DataConfig(
-        name="benchmark",
-        source=None,
-        sources={"x": source},
-        num_workers=n,
+def _ours(
+    content: Tokens | Stream, tokenizer: Tokenizer, seq_len: int, batch_size: int, num_workers: int
+) -> Iterator[torch.Tensor]:
+    """Our loader over one source, shuffled."""
+    loader = Loader(
+        [content if isinstance(content, Stream) else ConcatRows(content, seq_len)],
+        Mixture([1.0], seed=0),
+        seq_len=seq_len,
+        fill_id=tokenizer.eos_id,
+        batch_size=batch_size,
+        num_workers=num_workers,
         stream_lanes=N_FILES,
-        tokenizer=TokenizerConfig(vocab_size=tokenizer.vocab_size),
     )
-    corpus = Corpus(tokenizer, tmp, [TrainingSource("x", source, content)], Tokens([]), {}, tmp)
-    loader = training_loader(corpus, config, seq_len=seq_len, batch_size=batch_size, seed=0)
     return (inputs["input"] for inputs, _ in loader)
 
 
@@ -107,7 +108,7 @@ def measure(
     workers: int | None,
 ) -> Iterator[dict[str, float]]:
     """Figures of one round after another, tokens per second by name; the order turns from round to round."""
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = n_processes(workers)
     source = write_jsonl(texts, tmp / "text")
     prepared(source, tokenizer, tmp / "shards", workers)
     tokens = open_part(tmp / "shards", read_manifest(tmp / "shards"), TRAIN)
@@ -130,12 +131,12 @@ def measure(
     arms: dict[str, Callable[[], float]] = {
         "encode": rate(lambda: bare_encode(texts, tokenizer, workers)),
         "prepare": rate(lambda: prepared(source, tokenizer, tmp / "again", workers)),
-        "shard": speed(lambda: _ours(tokens, tokenizer, tmp, seq_len, batch_size, 0)),
+        "shard": speed(lambda: _ours(tokens, tokenizer, seq_len, batch_size, 0)),
         "datasets_token": speed(lambda: datasets_token_batches(tmp / "rows", batch_size, 0)),
-        "stream": speed(lambda: _ours(stream, tokenizer, tmp, seq_len, batch_size, 0)),
+        "stream": speed(lambda: _ours(stream, tokenizer, seq_len, batch_size, 0)),
         "torchtitan": speed(lambda: torchtitan_batches(tmp / "text", tokenizer, **sizes, num_workers=0)),
         "datasets_text": speed(lambda: datasets_text_batches(tmp / "text", tokenizer, **sizes, num_workers=0)),
-        "stream_2_workers": speed(lambda: _ours(stream, tokenizer, tmp, seq_len, batch_size, 2)),
+        "stream_2_workers": speed(lambda: _ours(stream, tokenizer, seq_len, batch_size, 2)),
         "torchtitan_2_workers": speed(lambda: torchtitan_batches(tmp / "text", tokenizer, **sizes, num_workers=2)),
         "datasets_text_2_workers": speed(
             lambda: datasets_text_batches(tmp / "text", tokenizer, **sizes, num_workers=2)

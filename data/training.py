@@ -39,6 +39,8 @@ def _weights(corpus: Corpus, packed: Sequence[Rows | Stream]) -> list[float]:
 
 def check_epochs(corpus: Corpus, config: DataConfig, seq_len: int, n_rows: int) -> None:
     """Raise DataError when a run of `n_rows` rows would read a source more often than its `epochs` allow."""
+    if all(source.config.epochs is None for source in corpus.sources):
+        return
     packed = _packed(corpus, config, seq_len)
     weights = _weights(corpus, packed)
     for source, rows, weight in zip(corpus.sources, packed, weights, strict=True):

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 
+from models.exits import spread
+
 
 class Sampling(StrEnum):
     """How rows are drawn; both keep each row with probability 1 - p."""
@@ -58,7 +60,7 @@ def _by_row(function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> to
     if not isinstance(like, DTensor):
         return function(*tensors)
     parts = [t.redistribute(placements=like.placements).to_local() for t in tensors if isinstance(t, DTensor)]
-    return DTensor.from_local(function(*parts), like.device_mesh, like.placements, run_check=False)
+    return spread(function(*parts), like)
 
 
 def run_on_kept_rows(

@@ -60,8 +60,8 @@ def test_every_loader_reads_the_same_text(tmp_path: Path) -> None:
     stream = Stream(SourceConfig(path=f"hf://{tmp_path / 'text'}"), tokenizer, frozenset(), OnError.stop, 0)
     of_all = torch.bincount(torch.from_numpy(tokens.read(0, len(tokens)))).float()
     for batches in (
-        _ours(tokens, tokenizer, tmp_path, 64, 4, 0),
-        _ours(stream, tokenizer, tmp_path, 64, 4, 0),
+        _ours(tokens, tokenizer, 64, 4, 0),
+        _ours(stream, tokenizer, 64, 4, 0),
         datasets_token_batches(tmp_path / "rows", 4, 0),
         datasets_text_batches(tmp_path / "text", tokenizer, 64, 4, 0),
         torchtitan_batches(tmp_path / "text", tokenizer, 64, 4, 0),
