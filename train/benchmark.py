@@ -22,7 +22,7 @@ from conf.provenance import code_revision, processor
 from conf.strict import ConfigError, convert
 from data.files import write_whole
 from train.benchmark_arms import Arm, Step, arms, exit_layers, serve
-from train.benchmark_config import TrainBenchmarkConfig
+from train.benchmark_config import Device, TrainBenchmarkConfig
 from train.config import Recompute
 from train.precision import Precision, best_precision
 
@@ -35,14 +35,21 @@ def benchmark(raw: DictConfig) -> None:
     output = writable(config.output)
     if config.precision is Precision.auto:
         config.precision = best_precision()
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _usable(config.device)
     os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler, which counts memory, would tell when it starts and stops
     rows = [row for recompute in config.checkpointing for row in _measure(config, recompute, device)]
     write_whole(output, json.dumps(rows, indent=1).encode())
     print(_table(rows))
     print(output)
+
+
+def _usable(device: Device) -> str:
+    """The device, `auto` resolved. Raises ConfigError for a GPU that is not here."""
+    if device is Device.auto:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise ConfigError("device=cuda: no GPU can be used here; cpu or auto")
+    return device.value
 
 
 def _measure(config: TrainBenchmarkConfig, recompute: Recompute, device: str) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What `python -m train.benchmark` is asked to do."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from omegaconf import MISSING
 
@@ -8,6 +9,15 @@ from models.config import ModelConfig
 from models.layer_dropout import Sampling
 from train.config import Recompute
 from train.precision import Precision
+
+
+class Device(StrEnum):
+    """Where to measure."""
+
+    auto = "auto"
+    """On a GPU if there is one."""
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 @dataclass(kw_only=True)
@@ -36,8 +46,8 @@ class TrainBenchmarkConfig:
     """fp32, or bf16 for autocast; auto: what training would take."""
     compile: bool = False
     """torch.compile every block and the loss, as train.compile does."""
-    device: str = "auto"
-    """cpu, cuda, or auto."""
+    device: Device = Device.auto
+    """Where to measure."""
     threads: int | None = None
     """CPU threads of each arm; null: torch's default."""
     rounds: int = 5
