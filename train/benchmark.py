@@ -1,14 +1,13 @@
 """What layer dropout and early exits cost in training: `python -m train.benchmark output=FILE`.
 
-Forward and backward of plain torchtitan with its chunked loss, and of our arms, each in a process of its own. A step of
-an arm follows one of plain; ratios are those of such pairs.
+Forward and backward of plain torchtitan with its chunked loss, and of our arms, each in a process of its own. Steps of
+an arm and of plain take turns; ratios are those of such pairs.
 """
 
 import json
 import multiprocessing
 import os
 from contextlib import ExitStack
-from itertools import product
 from statistics import median
 from typing import Any
 
@@ -53,33 +52,34 @@ def _usable(device: Device) -> str:
 
 
 def _measure(config: TrainBenchmarkConfig, recompute: Recompute, device: str) -> list[dict[str, Any]]:
-    """The rows of one kind of activation checkpointing."""
-    chosen = arms(config)
-    with ExitStack() as stack:
-        # A process of plain for the pairs, and one for its own row: a control that must come out as 1.
-        baseline, *ask = [_process(stack, config, arm, recompute, device) for arm in (chosen[0], *chosen)]
-        peaks = [process("memory", 0) for process in ask]
-        for process, t in product((baseline, *ask), range(config.warmup)):
-            process("step", t)
-        pairs: list[Pairs] = [[] for _ in chosen]
-        bar = tqdm(
-            total=config.rounds * len(chosen), desc=f"checkpointing={recompute.value}", unit="pair", disable=None
-        )
-        with bar:
-            for t in range(config.rounds):
-                order = list(range(len(chosen)))
-                for i in order if t % 2 == 0 else reversed(order):
+    """The rows of one kind of activation checkpointing.
+
+    A process of plain lives all the time. Those of the arms, of which plain is one as a control, live one after another:
+    more would not fit on a GPU with a model worth measuring.
+    """
+    chosen, rows, plain_peak = arms(config), [], 0
+    bar = tqdm(total=config.rounds * len(chosen), desc=f"checkpointing={recompute.value}", unit="pair", disable=None)
+    with ExitStack() as stack, bar:
+        baseline = _process(stack, config, chosen[0], recompute, device)
+        for arm in chosen:
+            with ExitStack() as mine:
+                ask = _process(mine, config, arm, recompute, device)
+                peak = ask("memory", 0)
+                plain_peak = plain_peak or peak
+                for t in range(config.warmup):
+                    baseline("step", t)
+                    ask("step", t)
+                pairs = []
+                for t in range(config.rounds):
                     # Which of the two is first changes, in case the second profits.
-                    if (t + i) % 2 == 0:
-                        plain, ours = baseline("step", t), ask[i]("step", t)
+                    if t % 2 == 0:
+                        plain, ours = baseline("step", t), ask("step", t)
                     else:
-                        ours, plain = ask[i]("step", t), baseline("step", t)
-                    pairs[i].append((plain, ours))
+                        ours, plain = ask("step", t), baseline("step", t)
+                    pairs.append((plain, ours))
                     bar.update()
-    return [
-        _row(config, arm, recompute, device, of, peak, peaks[0])
-        for arm, of, peak in zip(chosen, pairs, peaks, strict=True)
-    ]
+            rows.append(_row(config, arm, recompute, device, pairs, peak, plain_peak))
+    return rows
 
 
 def _process(stack: ExitStack, config: TrainBenchmarkConfig, arm: Arm, recompute: Recompute, device: str) -> Any:
