@@ -54,8 +54,8 @@ def _usable(device: Device) -> str:
 def _measure(config: TrainBenchmarkConfig, recompute: Recompute, device: str) -> list[dict[str, Any]]:
     """The rows of one kind of activation checkpointing.
 
-    A process of plain lives all the time. Those of the arms, of which plain is one as a control, live one after another:
-    more would not fit on a GPU with a model worth measuring.
+    A process of plain lives all the time. Those of the arms (plain is one, as a control) live one after another,
+    as more would not fit on a GPU with a model worth measuring.
     """
     chosen, rows, plain_peak = arms(config), [], 0
     bar = tqdm(total=config.rounds * len(chosen), desc=f"checkpointing={recompute.value}", unit="pair", disable=None)
