@@ -54,16 +54,17 @@ def _usable(device: Device) -> str:
 def _measure(config: TrainBenchmarkConfig, recompute: Recompute, device: str) -> list[dict[str, Any]]:
     """The rows of one kind of activation checkpointing.
 
-    A process of plain lives all the time. Those of the arms (plain is one, as a control) live one after another,
-    as more would not fit on a GPU with a model worth measuring.
+    Each arm, plain as a control among them, has a new process of plain to compare with. No more than those two live at a
+    time, because more would not fit on a GPU with a model worth measuring.
     """
     chosen, rows, plain_peak = arms(config), [], 0
-    bar = tqdm(total=config.rounds * len(chosen), desc=f"checkpointing={recompute.value}", unit="pair", disable=None)
-    with ExitStack() as stack, bar:
-        baseline = _process(stack, config, chosen[0], recompute, device)
+    with tqdm(
+        total=config.rounds * len(chosen), desc=f"checkpointing={recompute.value}", unit="pair", disable=None
+    ) as bar:
         for arm in chosen:
-            with ExitStack() as mine:
-                ask = _process(mine, config, arm, recompute, device)
+            with ExitStack() as stack:
+                baseline, ask = (_process(stack, config, a, recompute, device) for a in (chosen[0], arm))
+                baseline("memory", 0)
                 peak = ask("memory", 0)
                 plain_peak = plain_peak or peak
                 for t in range(config.warmup):

@@ -28,9 +28,9 @@ class TrainBenchmarkConfig:
     """A .json file."""
     model: ModelConfig = MISSING
     """Sizes; at least a few layers of some width, or what is not a matrix product decides."""
-    seq_len: int = 128
+    seq_len: int = 256
     """Tokens of a row."""
-    batch_size: int = 4
+    batch_size: int = 8
     """Rows of a micro-batch."""
     n_exits: list[int] = field(default_factory=list)
     """Numbers of exits to train at once; empty: 1, 2, L/4 and L."""
@@ -40,7 +40,7 @@ class TrainBenchmarkConfig:
     """How rows are dropped."""
     checkpointing: list[Recompute] = field(default_factory=lambda: [Recompute.none, Recompute.full])
     """Activation checkpointing to measure."""
-    loss_chunk_tokens: int = 128
+    loss_chunk_tokens: int = 256
     """Tokens that go through the LM head at a time, in all arms."""
     precision: Precision = Precision.fp32
     """fp32, or bf16 for autocast; auto: what training would take."""
