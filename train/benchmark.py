@@ -54,8 +54,8 @@ def _usable(device: Device) -> str:
 def _measure(config: TrainBenchmarkConfig, recompute: Recompute, device: str) -> list[dict[str, Any]]:
     """The rows of one kind of activation checkpointing.
 
-    Each arm, plain as a control among them, has a new process of plain to compare with. No more than those two live at a
-    time, because more would not fit on a GPU with a model worth measuring.
+    Each arm, plain as a control among them, has a new process of plain to compare with. No more than those two live at
+    a time, because more would not fit on a GPU with a model worth measuring.
     """
     chosen, rows, plain_peak = arms(config), [], 0
     with tqdm(
