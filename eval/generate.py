@@ -51,26 +51,5 @@ def generate(raw: DictConfig) -> None:
         print(f"ended with the context of {context} tokens", file=sys.stderr)
 
 
-def prompt_text(config: GenerateConfig) -> str:
-    """The text to continue; of a file or of standard input without the newline that an editor or echo ends it with.
-
-    Raises ConfigError.
-    """
-    if (text := config.prompt) is None:
-        name = "standard input" if config.prompt_file == "-" else config.prompt_file
-        if config.prompt_file == "-" and sys.stdin.isatty():
-            print("the text to continue, then Ctrl-D:", file=sys.stderr)
-        try:
-            raw = sys.stdin.buffer.read() if config.prompt_file == "-" else Path(name).expanduser().read_bytes()
-            text = raw.decode("utf-8").removesuffix("\n")
-        except OSError as error:
-            raise ConfigError(f"prompt_file={name}: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"prompt_file={name}: not UTF-8 (byte {error.start}); convert it") from None
-    if not text:
-        raise ConfigError("prompt: is empty; give some text to continue, with prompt=, prompt_file= or standard input")
-    return text
-
-
 if __name__ == "__main__":
     command("generate", GenerateConfig, generate, told={DataError: 2, FormatError: 2}, verbatim=["prompt"])
