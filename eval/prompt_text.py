@@ -1,9 +1,12 @@
-"""The text that a command is given to continue."""
+"""The text, or texts, that a command is given to continue."""
 
 import sys
 from pathlib import Path
 
 from conf.strict import ConfigError
+from data.config import DataError
+from data.documents import Bad
+from data.records import line_records
 
 
 def prompt_text(text: str | None, prompt_file: str) -> str:
@@ -25,3 +28,28 @@ def prompt_text(text: str | None, prompt_file: str) -> str:
     if not text:
         raise ConfigError("prompt: is empty; give some text to continue, with prompt=, prompt_file= or standard input")
     return text
+
+
+def prompt_texts(text: str | None, prompt_file: str) -> list[str]:
+    """The texts to continue: the "prompt" of each line of a .jsonl file, else the one that `prompt_text` finds.
+
+    Raises ConfigError, and DataError for a line that has none.
+    """
+    if text is not None or not prompt_file.endswith(".jsonl"):
+        return [prompt_text(text, prompt_file)]
+    path = Path(prompt_file).expanduser()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"prompt_file={prompt_file}: {error.strerror}") from None
+    texts = []
+    for line, record in line_records(raw, path, 1, None):
+        if isinstance(record, Bad):
+            raise DataError(record.message)
+        found = record.get("prompt") if isinstance(record, dict) else None
+        if not isinstance(found, str) or not found:
+            raise DataError(f'{path}:{line}: no text under "prompt"; each line must be an object with one')
+        texts.append(found)
+    if not texts:
+        raise ConfigError(f"prompt_file={prompt_file}: has no prompt")
+    return texts

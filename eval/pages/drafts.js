@@ -8,7 +8,7 @@ flow.append(given);
 const told = new Map();
 
 function add(node, shown, what) {
-  node.append(token(shown, true));
+  node.append(token(shown, what.place !== null));  // the newline of a rejected draft is not in the text
   node.dataset.at = String(told.size);
   node.tabIndex = -1;
   told.set(node.dataset.at, what);
