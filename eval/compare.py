@@ -1,4 +1,4 @@
-"""Texts of full depth, self-speculation and early exit side by side: `python -m eval.compare checkpoint=... prompt=...`."""
+"""Full depth, self-speculation and early exit side by side: `python -m eval.compare checkpoint=... prompt=...`."""
 
 import sys
 

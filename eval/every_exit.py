@@ -1,4 +1,4 @@
-"""What every exit predicts at every position of a text, and from which layer on the prediction stays (paper, section 3).
+"""What every exit predicts at every position of a text, and from which layer on a prediction stays (paper, s. 3).
 
 Letters: L layers, T positions, K best tokens, V vocabulary.
 """

@@ -50,13 +50,13 @@ def lens(raw: DictConfig) -> None:
     stated = {"checkpoint": config.checkpoint, **facts(device, dtype)}
     rows = record(tokenizer, Looked(tokens, len(generated), first, found), stated)
     shown = shown_by_id(tokenizer, map(int, rows["text"]))
-    write_page(output, page(view="lens", title="Predictions of every layer", facts=stated, data=rows | {"shown": shown}))
+    write_page(
+        output, page(view="lens", title="Predictions of every layer", facts=stated, data=rows | {"shown": shown})
+    )
     if numbers:
         write_whole(numbers, json.dumps(rows).encode())
     if first:
-        print(
-            f"{len(tokens):,} positions: the last {len(tokens) - first:,} are shown (max_positions)", file=sys.stderr
-        )
+        print(f"{len(tokens):,} positions: the last {len(tokens) - first:,} are shown (max_positions)", file=sys.stderr)
     print(spoken(rows))
     print(output, *[numbers] if numbers else [], sep=", ")
 

@@ -54,8 +54,8 @@ def spoken(rows: Mapping[str, Any]) -> str:
     text = f"layers needed on average: {rows['mean_layers_needed']:.2f} of {n_layers} ({len(rows['tokens'])} positions)"
     if generated is not None:
         text += f"; for what was generated: {generated:.2f}"
-    shares = [f"{layer}:\u00a0{share:.0%}" for layer, share in enumerate(rows["settled_share"], 1)]
-    return text + "\n" + fill("settled by layer  " + "  ".join(shares), 100, subsequent_indent="  ").replace("\u00a0", " ")
+    shares = [f"{layer}:{share:.0%}" for layer, share in enumerate(rows["settled_share"], 1)]
+    return text + "\n" + fill("settled by layer  " + "  ".join(shares), 100, subsequent_indent="  ")
 
 
 def _rounded(x: Any) -> Any:

@@ -24,7 +24,7 @@ class Side:
 
 
 def side_by_side(engine: Engine, prompt: list[int], policies: Sequence[Policy], stop: StopRule) -> list[Side]:
-    """Decode greedily with plain decoding and then with each of the policies. The first of the sides is the plain one."""
+    """Decode greedily: first plainly, which is the first of the sides, then with each of the policies."""
     plain = timed(engine, prompt, FullDepth(), stop)
     sides = [_side(engine, prompt, FullDepth(), plain, plain)]
     return sides + [_side(engine, prompt, p, timed(engine, prompt, p, stop), plain) for p in policies]
@@ -32,13 +32,15 @@ def side_by_side(engine: Engine, prompt: list[int], policies: Sequence[Policy], 
 
 def _side(engine: Engine, prompt: list[int], policy: Policy, run: Timed, plain: Timed) -> Side:
     at = first_difference(run.tokens, plain.tokens)
-    both = at is not None and at < min(len(run.tokens), len(plain.tokens))
+    near_tie = False
+    if at is not None and at < min(len(run.tokens), len(plain.tokens)):
+        near_tie = is_near_tie(engine.model, prompt + plain.tokens[:at], run.tokens[at], plain.tokens[at])
     return Side(
         policy=policy,
         run=run,
         layers_per_token=layers_per_token(run.rounds, policy, engine.model.size.n_layers),
         differs_at=at,
-        near_tie=both and is_near_tie(engine.model, prompt + plain.tokens[:at], run.tokens[at], plain.tokens[at]),
+        near_tie=near_tie,
     )
 
 
@@ -53,6 +55,5 @@ def layers_per_token(rounds: Sequence[Round], policy: Policy, n_layers: int) -> 
         case EarlyExit(exit_layer):
             return float(exit_layer)
         case SelfSpeculative(exit_layer, _):
-            return (n_layers * len(rounds) + exit_layer * sum(r.n_drafted for r in rounds)) / sum(
-                len(r.tokens) for r in rounds
-            )
+            passes = n_layers * len(rounds) + exit_layer * sum(r.n_drafted for r in rounds)
+            return passes / sum(len(r.tokens) for r in rounds)

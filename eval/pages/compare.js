@@ -45,7 +45,7 @@ function card(side, i) {
   return el("article", { class: "side" },
     el("h3", null, rows[i].mode),
     el("div", { class: "note" }, `${count(side.shown.length)} tokens, ${speed}${accepted}`),
-    el("div", null, verdict(side, i), side.differs_at === null ? "" : instead),
+    el("div", { class: "note" }, verdict(side, i), instead),
     text(side));
 }
 

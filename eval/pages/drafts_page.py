@@ -1,4 +1,4 @@
-"""One generation as a page: which tokens were drafted and accepted, which the full model supplied, which were rejected."""
+"""One generation as a page: which tokens were drafted, accepted, rejected, or supplied by the full model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

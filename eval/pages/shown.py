@@ -1,8 +1,8 @@
 """Tokens as a reader can see them: nothing that a token holds stays hidden.
 
 A token is shown as a list that alternates between text and marks and begins with text: " the" is ["", " ", "the"].
-A mark is a blank, tab or newline, which the page draws, or what to write in a small box: the name of a control character
-or of one that cannot be seen, bytes that are no whole character in hex, the name of a special token.
+A mark is a blank, tab or newline, which the page draws, or what to write in a small box: the name of a control
+character or of one that cannot be seen, bytes that are no whole character in hex, the name of a special token.
 """
 
 import unicodedata
