@@ -1,4 +1,4 @@
-"""Texts side by side: where they part, near-ties, layers per token, prompts from files; and which drafts were rejected."""
+"""Texts side by side: where they part, near-ties, layers per token, prompts from files; and rejected drafts."""
 
 import json
 import re
@@ -156,7 +156,7 @@ def test_sums_over_prompts() -> None:
     assert (speculative["same"], speculative["near_ties"]) == (1, 1)
     assert (exit_2["same"], exit_2["acceptance"]) == (0, None)
     lines = table([full, speculative, exit_2]).split("\n")
-    assert lines[2].split() == ["self-speculation,", "E=2,", "d=3", "8", "4.5", "50%", *"1 of 2, 1 near-tie".split()]
+    assert lines[2].split() == ["self-speculation,", "E=2,", "d=3", "8", "4.5", "50%", "1", "of", "2,", "1", "near-tie"]
     assert mode_name(EarlyExit(3), 8) == "early exit, E=3"
 
 

@@ -1,4 +1,4 @@
-"""Tokens as pages show them: parts of characters, blanks, controls, marks of direction; nothing hidden, nothing lost."""
+"""Tokens as pages show them: parts of characters, blanks, controls, marks of direction; all is there."""
 
 import random
 import unicodedata
