@@ -27,6 +27,8 @@ def prompt_text(text: str | None, prompt_file: str) -> str:
             raise ConfigError(f"prompt_file={name}: not UTF-8 (byte {error.start}); convert it") from None
     if not text:
         raise ConfigError("prompt: is empty; give some text to continue, with prompt=, prompt_file= or standard input")
+    if not _is_text(text):
+        raise ConfigError("prompt: not UTF-8; give it as it is in a UTF-8 file, with prompt_file=")
     return text
 
 
@@ -49,7 +51,14 @@ def prompt_texts(text: str | None, prompt_file: str) -> list[str]:
         found = record.get("prompt") if isinstance(record, dict) else None
         if not isinstance(found, str) or not found:
             raise DataError(f'{path}:{line}: no text under "prompt"; each line must be an object with one')
+        if not _is_text(found):
+            raise DataError(f'{path}:{line}: half a surrogate pair under "prompt"; write the character itself')
         texts.append(found)
     if not texts:
         raise ConfigError(f"prompt_file={prompt_file}: has no prompt")
     return texts
+
+
+def _is_text(text: str) -> bool:
+    """Whether all of it can be written; bytes of a command line that are no UTF-8, and half pairs in JSON, cannot."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)

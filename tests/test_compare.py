@@ -170,6 +170,7 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
     for content, message in {
         '{"prompt": "a"}\n{"text": "b"}': r'a\.jsonl:2: no text under "prompt"',
         '{"prompt": 3}': r'a\.jsonl:1: no text under "prompt"',
+        '{"prompt": "\\ud83d"}': r"a\.jsonl:1: half a surrogate pair",
         "[1]": r'a\.jsonl:1: no text under "prompt"',
         '{"prompt": "a"}\n{': r"a\.jsonl:2: broken JSON",
     }.items():

@@ -23,7 +23,7 @@ function table(from, to, forPrint) {
     columns.map((at) => cell(layer, at, forPrint))));
   const foot = el("tr", null, el("th", { scope: "row" }, "settles"),
     columns.map((at) => el("td", null, String(data.layers_needed[at]))));
-  return el("table", { class: "lens", "aria-label": "Prediction of every layer at every position" },
+  return el("table", { class: "lens", role: forPrint ? null : "grid", "aria-label": "Prediction of every layer at every position" },
     el("thead", null, head), el("tbody", null, rows), el("tfoot", null, foot));
 }
 
