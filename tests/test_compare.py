@@ -180,6 +180,8 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
     lines.write_text("\n")
     with pytest.raises(ConfigError, match=r"prompt_file=.*a\.jsonl: has no prompt"):
         prompt_texts(None, str(lines))
+    with pytest.raises(ConfigError, match="prompt: not UTF-8"):
+        prompt_texts("a\udcff", "-")  # as Python has a byte of the command line that is no UTF-8
     with pytest.raises(ConfigError, match=r"prompt_file=nowhere\.jsonl: No such file"):
         prompt_texts(None, "nowhere.jsonl")
 
