@@ -28,8 +28,8 @@ def generate(raw: DictConfig) -> None:
     device, dtype = settle(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
     policy, tokenizer, context = policy_of(config, checkpoint), checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
-    text = prompt_text(config.prompt, config.prompt_file)
     html = writable(config.html, "html") if config.html else None
+    text = prompt_text(config.prompt, config.prompt_file)
     prompt = tokenizer.encode_prompt(text)
     model = checkpoint.model(dtype, device)
     try:

@@ -46,7 +46,9 @@ def lens(raw: DictConfig) -> None:
     try:
         found = predictions(model, tokens, first, config.top_k)
     except FloatingPointError as error:
-        raise ConfigError(f"machine.dtype={config.machine.dtype}: {error}; take a wider one") from None
+        raise ConfigError(
+            f"machine.dtype={config.machine.dtype}: {error}; take a wider one, or see whether the weights are whole"
+        ) from None
     stated = {"checkpoint": config.checkpoint, **facts(device, dtype)}
     rows = record(tokenizer, Looked(tokens, len(generated), first, found), stated)
     shown = shown_by_id(tokenizer, map(int, rows["text"]))

@@ -16,7 +16,9 @@ BOS = 1000
 
 def tokenizer_of(*pieces: bytes) -> Any:
     """Ids are places in the list; 1000 is a control piece."""
-    return SimpleNamespace(piece=lambda i: b"" if i == BOS else pieces[i], name=lambda i: "<s>" if i == BOS else "?")
+    return SimpleNamespace(
+        vocab_size=BOS + 1, piece=lambda i: b"" if i == BOS else pieces[i], name=lambda i: "<s>" if i == BOS else "?"
+    )
 
 
 ALONE = {
@@ -40,6 +42,7 @@ ALONE = {
     "\u2028".encode(): ["", "U+2028"],
     "\u0301".encode(): ["", "\u25cc\u0301"],
     "e\u0301".encode(): ["e\u0301"],
+    " \u0301".encode(): ["", " ", "", "\u25cc\u0301"],
     "שלום".encode(): ["שלום"],
     "漢 ".encode() + b"\xe5": ["漢", " ", "", "E5"],
     b"</script><b>&amp;": ["</script><b>&amp;"],
@@ -55,6 +58,7 @@ def test_control_pieces_have_their_name() -> None:
     tokenizer = tokenizer_of(b"a")
     assert shown_alone(tokenizer, BOS) == ["", "<s>"]
     assert plain_text(tokenizer, BOS) == "<s>"
+    assert shown_alone(tokenizer, BOS + 1) == ["", f"token {BOS + 1}"], "the model's vocabulary is padded"
     assert shown_by_id(tokenizer, [0, BOS, 0]) == {"0": ["a"], str(BOS): ["", "<s>"]}
 
 

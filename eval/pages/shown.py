@@ -17,8 +17,8 @@ BLANK = "\u034f\u115f\u1160\u2800\u3164\uffa0"
 
 def shown_alone(tokenizer: Tokenizer, i: int) -> list[str]:
     """A token by itself; bytes of a part of a character in hex."""
-    if not (piece := tokenizer.piece(i)):
-        return ["", tokenizer.name(i) or f"token {i}"]
+    if not (piece := _piece(tokenizer, i)):
+        return ["", _name(tokenizer, i)]
     parts, rest = _decoded(piece)
     return _alternating([*parts, rest])
 
@@ -31,13 +31,11 @@ def shown_in_text(tokenizer: Tokenizer, ids: Sequence[int]) -> list[list[str]]:
     out: list[list[str]] = []
     pending = b""
     for at, i in enumerate(ids):
-        piece = tokenizer.piece(i)
-        follows = at + 1 < len(ids) and bool(tokenizer.piece(ids[at + 1]))
-        if not piece:
+        if not (piece := _piece(tokenizer, i)):
             out.append(shown_alone(tokenizer, i))
             continue
         parts, pending = _decoded(pending + piece)
-        if not follows:  # nothing comes that could complete it
+        if at + 1 == len(ids) or not _piece(tokenizer, ids[at + 1]):  # nothing comes that could complete it
             parts, pending = [*parts, pending], b""
         out.append(_alternating(parts))
     return out
@@ -50,8 +48,17 @@ def shown_by_id(tokenizer: Tokenizer, ids: Iterable[int]) -> dict[str, list[str]
 
 def plain_text(tokenizer: Tokenizer, i: int) -> str:
     """A token's text, for files that programs read; bytes that are no whole character become U+FFFD."""
-    piece = tokenizer.piece(i)
-    return piece.decode("utf-8", errors="replace") if piece else tokenizer.name(i)
+    piece = _piece(tokenizer, i)
+    return piece.decode("utf-8", errors="replace") if piece else _name(tokenizer, i)
+
+
+def _piece(tokenizer: Tokenizer, i: int) -> bytes:
+    """As the tokenizer's; none of an id that it does not have: a model's vocabulary may be padded."""
+    return tokenizer.piece(i) if i < tokenizer.vocab_size else b""
+
+
+def _name(tokenizer: Tokenizer, i: int) -> str:
+    return (tokenizer.name(i) if i < tokenizer.vocab_size else "") or f"token {i}"
 
 
 def _decoded(raw: bytes) -> tuple[list[str | bytes], bytes]:
@@ -78,7 +85,7 @@ def _alternating(parts: Sequence[str | bytes]) -> list[str]:
                 out += [part.hex(" ").upper(), ""]
             continue
         for c in part:
-            if mark := _mark(c, begins=len(out) == 1 and not out[0]):
+            if mark := _mark(c, begins=not out[-1]):
                 out += [mark, ""]
             else:
                 out[-1] += c
