@@ -47,7 +47,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         cells.append(
             [
                 row["mode"],
-                f"{row['tokens_per_second']:,.0f}",
+                f"{row['tokens_per_second']:,.{0 if row['tokens_per_second'] >= 10 else 1}f}",
                 f"{row['layers_per_token']:.1f}",
                 "-" if row["acceptance"] is None else f"{row['acceptance']:.0%}",
                 f"{row['same']} of {row['n_prompts']}" + _ties(row["near_ties"]) if i else "-",

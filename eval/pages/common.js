@@ -33,6 +33,7 @@ const quoted = (shown) => el("span", { class: "token" }, token(shown, false));
 
 const percent = (p) => (p > 0 && p < 0.001 ? "< 0.1%" : `${(100 * p).toFixed(1)}%`);
 const count = (n) => n.toLocaleString("en");
+const speed = (n) => (n < 10 ? n.toFixed(1) : count(Math.round(n)));
 
 function totals(entries) {
   return el("dl", { class: "totals" }, Object.entries(entries)

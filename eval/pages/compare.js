@@ -13,7 +13,7 @@ function summary() {
     el("thead", null, el("tr", null, head.map((name) => el("th", { scope: "col" }, name)))),
     el("tbody", null, rows.map((row, i) => el("tr", null,
       el("th", { scope: "row" }, row.mode),
-      el("td", null, count(Math.round(row.tokens_per_second))),
+      el("td", null, speed(row.tokens_per_second)),
       el("td", null, row.layers_per_token.toFixed(1)),
       el("td", null, row.acceptance === null ? "–" : percent(row.acceptance)),
       el("td", null, same(row, i)))))));
@@ -39,12 +39,12 @@ function text(side) {
 }
 
 function card(side, i) {
-  const speed = `${count(Math.round(side.shown.length / side.seconds))} tokens/s, ${side.layers_per_token.toFixed(1)} layers per token`;
+  const cost = `${speed(side.shown.length / side.seconds)} tokens/s, ${side.layers_per_token.toFixed(1)} layers per token`;
   const accepted = side.acceptance === null ? "" : `, ${percent(side.acceptance)} of the drafts accepted`;
   const instead = side.instead_of ? [" (", quoted(side.instead_of), " at full depth)"] : "";
   return el("article", { class: "side" },
     el("h3", null, rows[i].mode),
-    el("div", { class: "note" }, `${count(side.shown.length)} tokens, ${speed}${accepted}`),
+    el("div", { class: "note" }, `${count(side.shown.length)} tokens, ${cost}${accepted}`),
     el("div", { class: "note" }, verdict(side, i), instead),
     text(side));
 }

@@ -76,7 +76,7 @@ main.replaceChildren(
     "exit layer E": E === null ? null : `${E} of ${L}`,
     "drafts per round d": speculative ? String(d) : null,
     "tokens": count(nTokens),
-    "tokens/s": count(Math.round(nTokens / data.seconds)),
+    "tokens/s": speed(nTokens / data.seconds),
     "seconds": data.seconds.toFixed(2),
   }),
   speculative ? el("div", { class: "controls" },
