@@ -33,12 +33,16 @@ DIGITS = {"tokens_per_second": 0, "ms_per_token": 3}
 def table(rows: list[Row]) -> str:
     """The rows as text, with a legend."""
     cells = [list(COLUMNS.values()), *([_cell(key, row[key]) for key in COLUMNS] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
-    lines = [
+    return "\n".join([*aligned(cells), *_legend(rows[0])])
+
+
+def aligned(cells: list[list[str]]) -> list[str]:
+    """Lines of columns, the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
         "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
         for line in cells
     ]
-    return "\n".join([*lines, *_legend(rows[0])])
 
 
 def _cell(key: str, value: object) -> str:
