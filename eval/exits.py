@@ -14,7 +14,7 @@ from eval.exit_plot import plot_by_exit
 from eval.lm.exit_rows import curves, rows_of, table
 from eval.lm.model import LayerSkipLM
 from eval.lm.results import resume
-from eval.lm.tasks import Tasks, quiet
+from eval.lm.tasks import Tasks
 from eval.machine import facts
 from eval.table import save
 from eval.tasks_config import ExitsConfig
@@ -39,7 +39,6 @@ def exits(raw: DictConfig) -> list[dict[str, Any]]:
         lm.leave_at(exit_layer, chosen)
         results = tasks.run(lm, log_samples=False)
         rows += rows_of(results, tasks.found, exit_layer)
-        quiet()
     stated = {"checkpoint": config.checkpoint, "limit": config.limit, **facts(lm.device, lm.model.dtype)}
     csv = save([row | stated for row in rows], output)
     picture = plot_by_exit(curves(rows), output.with_suffix(".png"))

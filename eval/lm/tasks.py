@@ -27,6 +27,8 @@ class Tasks:
         """Find the names; no data is read yet. Raises ConfigError for a name that no task has."""
         self.config = config
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        # It warns of what a task leaves to its defaults, and again at every exit.
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
         include = Path(config.include_path).expanduser() if config.include_path is not None else None
         if include is not None and not include.is_dir():
             raise ConfigError(f"include_path={config.include_path}: no such folder")
@@ -97,8 +99,3 @@ class Tasks:
         )
         assert results is not None, "this is the only process"
         return dict(results)
-
-
-def quiet() -> None:
-    """Let lm-eval tell errors alone: what it warns of, it would repeat at every exit."""
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
