@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from eval.checks import at_least, json_file
 from eval.config import MachineConfig
 
 
@@ -32,9 +33,5 @@ class PerplexityConfig:
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:
-        for key, least in (("seq_len", 1), ("stride", 1), ("max_tokens", 1), ("batch_size", 1)):
-            value = getattr(self, key)
-            if value is not None and value < least:
-                raise ValueError(f"{key}={value}: must be at least {least}")
-        if self.output is not None and not self.output.endswith(".json"):
-            raise ValueError(f"output={self.output}: must end in .json")
+        at_least(1, self, "seq_len", "stride", "max_tokens", "batch_size")
+        json_file(self.output)

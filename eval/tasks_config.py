@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from eval.checks import at_least, json_file
 from eval.config import MachineConfig, Mode
 
 
@@ -45,16 +46,13 @@ class TasksConfig:
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:
-        for key, least in (("batch_size", 1), ("num_fewshot", 0), ("max_length", 1), ("bootstrap_iters", 0)):
-            value = getattr(self, key)
-            if value is not None and value < least:
-                raise ValueError(f"{key}={value}: must be at least {least}")
+        at_least(1, self, "batch_size", "max_length")
+        at_least(0, self, "num_fewshot", "bootstrap_iters")
         if self.limit is not None and (self.limit <= 0 or (self.limit > 1 and self.limit != int(self.limit))):
             raise ValueError(f"limit={self.limit:g}: must be a share below 1 or a whole number")
         if not self.tasks:
             raise ValueError("tasks: empty; name some, for instance tasks=[hellaswag,arc_easy]")
-        if self.output is not None and not self.output.endswith(".json"):
-            raise ValueError(f"output={self.output}: must end in .json")
+        json_file(self.output)
 
 
 @dataclass(kw_only=True)

@@ -269,3 +269,26 @@ def test_what_cannot_be_run_is_told_in_one_line(one: Path, tasks: Path, tmp_path
         assert "\n" not in str(raised.value)
     with pytest.raises(ConfigError, match=r"exit_layers=7: must lie in 1\.\.4"):
         call(exits, "exits", f"checkpoint={one}", f"include_path={tasks}", "tasks=[local_text]", "exit_layers=[7]")
+
+
+def test_groups_have_a_row_of_their_own_or_their_tasks(one: Path, tasks: Path, tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    write_tasks_of_groups(files, tasks)
+    given = [f"checkpoint={one}", f"include_path={files}", "exit_layers=[1,4]", f"output={tmp_path}/x.json"]
+    with_mean = call(exits, "exits", *given, "tasks=[with_mean]")
+    assert {(row["task"], row["metric"]) for row in with_mean} == {("with_mean", "acc")}
+    parts = call(exits, "exits", *given, "tasks=[only_parts]")
+    assert {row["task"] for row in parts} == {"local_endings", "local_letters"}
+    for row in with_mean:
+        same = [r["value"] for r in parts if (r["metric"], r["exit_layer"]) == ("acc", row["exit_layer"])]
+        assert row["value"] == pytest.approx(sum(same) / 2)
+
+
+def write_tasks_of_groups(folder: Path, tasks: Path) -> None:
+    folder.mkdir()
+    for name in ("local_endings", "local_letters"):
+        (folder / f"{name}.yaml").write_text((tasks / f"{name}.yaml").read_text())
+    parts = "task: [local_endings, local_letters]\n"
+    (folder / "parts.yaml").write_text(f"group: only_parts\n{parts}")
+    mean = "aggregate_metric_list: [{metric: acc, weight_by_size: true}]\n"
+    (folder / "mean.yaml").write_text(f"group: with_mean\n{parts}{mean}")

@@ -14,6 +14,8 @@ from data.prepare_config import PrepareConfig
 from eval.compare_config import CompareConfig
 from eval.config import BenchmarkConfig, GenerateConfig
 from eval.lens_config import LensConfig
+from eval.perplexity_config import PerplexityConfig
+from eval.tasks_config import ExitsConfig, HarnessConfig
 from models.convert_config import ConvertConfig
 from train.benchmark_config import TrainBenchmarkConfig
 from train.describe_config import DescribeConfig
@@ -25,8 +27,11 @@ CONFIGS: dict[str, tuple[str, type]] = {
     "train.benchmark": ("train_benchmark", TrainBenchmarkConfig),
     "eval.benchmark": ("benchmark", BenchmarkConfig),
     "eval.compare": ("compare", CompareConfig),
+    "eval.exits": ("exits", ExitsConfig),
     "eval.generate": ("generate", GenerateConfig),
+    "eval.harness": ("harness", HarnessConfig),
     "eval.lens": ("lens", LensConfig),
+    "eval.perplexity": ("perplexity", PerplexityConfig),
     "models.convert": ("convert", ConvertConfig),
     "train.describe": ("describe", DescribeConfig),
 }
@@ -34,7 +39,7 @@ for _name, _schema in CONFIGS.values():
     register_schema(_name, _schema)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-DOCS = "".join((ROOT / "docs" / name).read_text() for name in ("data.md", "experiments.md", "pages.md"))
+DOCS = "".join((ROOT / "docs" / name).read_text() for name in ("data.md", "experiments.md", "harness.md", "pages.md"))
 COMMANDS = [
     line.partition("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README + DOCS, re.S)
@@ -51,7 +56,7 @@ def test_commands_are_found() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_exists(command: str) -> None:
     words = shlex.split(command)
-    if words[0] == "pip":
+    if words[0] == "pip" or words[1] == "-c":
         return
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", MAKEFILE, re.M)

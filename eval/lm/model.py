@@ -152,11 +152,16 @@ class LayerSkipLM(TemplateLM):
         options = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
         return list(self.tokenizer.encode(string, **options))
 
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Log-likelihood of each continuation after its context, and whether greedy decoding would write it."""
+        # Their tokens are quickly had and need no bar; the passes show one of their own, on a terminal.
+        return list(super().loglikelihood(requests, disable_tqdm=True))
+
     def _loglikelihood_tokens(
-        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **_: Any
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         pairs = [Pair(tuple(context), tuple(continuation)) for _, context, continuation in requests]
-        found = self._likelihoods(pairs, disable_tqdm)
+        found = self._likelihoods(pairs)
         for (strings, _context, _continuation), answer in zip(requests, found, strict=True):
             self.cache_hook.add_partial("loglikelihood", strings, answer)
         return [(answer.log_probability, answer.is_greedy) for answer in found]
@@ -168,13 +173,13 @@ class LayerSkipLM(TemplateLM):
             ids = self.tok_encode(request.args[0])
             cuts = get_rolling_token_windows(ids, self.prefix_token_id, max_seq_len=self.max_length, context_len=1)
             windows.append([Pair(*map(tuple, make_disjoint_window(cut))) for cut in cuts])
-        found = iter(self._likelihoods([pair for cut in windows for pair in cut], disable_tqdm))
+        found = iter(self._likelihoods([pair for cut in windows for pair in cut]))
         sums = [sum(next(found).log_probability for _ in cut) for cut in windows]
         for request, total in zip(requests, sums, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
         return sums
 
-    def _likelihoods(self, pairs: list[Pair], quiet: bool) -> list[Likelihood]:
+    def _likelihoods(self, pairs: list[Pair]) -> list[Likelihood]:
         """By this exit; those that are not known yet are computed for all `exits`."""
         keys = {pair: question(pair, self.max_length) for pair in pairs}
         for pair in keys:
@@ -184,7 +189,7 @@ class LayerSkipLM(TemplateLM):
                 )
         new = [pair for pair, key in keys.items() if key not in self.answers.known]
         self._tell(sum(len(pair.context + pair.continuation) > self.max_length + 1 for pair in new))
-        with tqdm(total=len(new), desc="likelihoods", unit="text", leave=False, disable=quiet or None) as bar:
+        with tqdm(total=len(new), desc="likelihoods", unit="text", leave=False, disable=None) as bar:
             found = likelihoods(self.model, new, self.exits, max_length=self.max_length, batch_size=self.batch_size)
             for pair, by_exit in found:
                 self.answers.add({keys[pair]: by_exit})
@@ -196,7 +201,7 @@ class LayerSkipLM(TemplateLM):
         """Texts up to what stops them; an early exit's own, or those of all layers."""
         self._engine = self._engine or Engine(self.model, self.max_length)
         texts, asked = [], Counter[str]()
-        for request in tqdm(requests, desc=f"{self.mode}", unit="text", leave=False, disable=disable_tqdm or None):
+        for request in tqdm(requests, desc=f"{self.mode}", unit="text", leave=False, disable=None):
             context, options = request.args
             # What is asked again where a task draws several samples is to be drawn again.
             again = question(context, options)

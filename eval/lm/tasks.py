@@ -3,14 +3,17 @@
 import difflib
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lm_eval.api.task
 from lm_eval import simple_evaluate
 from lm_eval.api.group import Group
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
+from tqdm import tqdm
 
 from conf.strict import ConfigError
 from data.config import DataError
@@ -27,8 +30,9 @@ class Tasks:
         """Find the names; no data is read yet. Raises ConfigError for a name that no task has."""
         self.config = config
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        # It warns of what a task leaves to its defaults, and again at every exit.
+        # It warns of what a task leaves to its defaults, and shows bars where there is no terminal, at every exit anew.
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        lm_eval.api.task.tqdm = partial(tqdm, leave=False, disable=None)
         include = Path(config.include_path).expanduser() if config.include_path is not None else None
         if include is not None and not include.is_dir():
             raise ConfigError(f"include_path={config.include_path}: no such folder")
