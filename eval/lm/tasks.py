@@ -3,7 +3,7 @@
 import difflib
 import logging
 import os
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from lm_eval.api.group import Group
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
+from torch.utils import collect_env
 from tqdm import tqdm
 
 from conf.strict import ConfigError
@@ -32,6 +33,7 @@ class Tasks:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         # It warns of what a task leaves to its defaults, and shows bars where there is no terminal, at every exit anew.
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        collect_env.get_pretty_env_info = cache(collect_env.get_pretty_env_info)  # takes a second
         lm_eval.api.task.tqdm = partial(tqdm, leave=False, disable=None)
         include = Path(config.include_path).expanduser() if config.include_path is not None else None
         if include is not None and not include.is_dir():
