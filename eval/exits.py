@@ -54,6 +54,6 @@ if __name__ == "__main__":
         ExitsConfig,
         exits,
         told={DataError: 2, FormatError: 2},
-        verbatim=["system_instruction"],
+        verbatim=["system_instruction", "gen_kwargs"],
         interrupted="interrupted; the same command goes on from here",
     )

@@ -1,7 +1,6 @@
 """The configuration of the commands that run lm-evaluation-harness."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from omegaconf import MISSING
 
@@ -27,8 +26,8 @@ class TasksConfig:
     """Inputs in a pass over given text; texts are generated one at a time."""
     max_length: int | None = None
     """Tokens of context; null: the model's."""
-    gen_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Over a task's generation_kwargs: `{max_gen_toks: 64, temperature: 0.8, do_sample: true}`."""
+    gen_kwargs: str | None = None
+    """Over a task's generation_kwargs: `max_gen_toks=64,do_sample=true,temperature=0.8`."""
     add_bos_token: bool | None = None
     """Put the token that begins a text before every context, or never; null: as the tokenizer does."""
     apply_chat_template: bool = False
@@ -52,6 +51,8 @@ class TasksConfig:
             raise ValueError(f"limit={self.limit:g}: must be a share below 1 or a whole number")
         if not self.tasks:
             raise ValueError("tasks: empty; name some, for instance tasks=[hellaswag,arc_easy]")
+        if self.gen_kwargs is not None and not all("=" in part for part in self.gen_kwargs.split(",")):
+            raise ValueError(f"gen_kwargs={self.gen_kwargs}: must be like max_gen_toks=64,temperature=0.8")
         json_file(self.output)
 
 

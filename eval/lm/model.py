@@ -219,7 +219,7 @@ class LayerSkipLM(TemplateLM):
         if room < 1:
             raise ConfigError(
                 f"tasks: asks for {settings.max_new_tokens} new tokens, but the context has {self.max_length};"
-                f" give fewer with gen_kwargs={{max_gen_toks: {self.max_length // 2}}}"
+                f" give fewer with gen_kwargs=max_gen_toks={self.max_length // 2}"
             )
         until = handle_stop_sequences(list(settings.until), eos=self.tokenizer.decode(self.eot_token_id))
         stop = StopRule(

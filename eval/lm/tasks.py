@@ -92,7 +92,7 @@ class Tasks:
             num_fewshot=config.num_fewshot,
             limit=config.limit,
             batch_size=config.batch_size,
-            gen_kwargs=dict(config.gen_kwargs) or None,
+            gen_kwargs=config.gen_kwargs,
             apply_chat_template=config.apply_chat_template,
             system_instruction=config.system_instruction,
             confirm_run_unsafe_code=config.confirm_run_unsafe_code,
