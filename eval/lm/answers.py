@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data.files import write_whole
 from eval.lm.likelihoods import Likelihood
 
 
@@ -25,7 +26,7 @@ class Answers:
         lines = path.read_text().split("\n")[:-1] if path.exists() else []  # a kill may have cut the last line short
         lines = lines if lines and lines[0] == head else [head]
         self.known = dict(json.loads(line) for line in lines[1:])
-        path.write_text("".join(line + "\n" for line in lines))
+        write_whole(path, "".join(line + "\n" for line in lines).encode())
         self.path = path
         return len(self.known)
 

@@ -125,12 +125,11 @@ class LayerSkipLM(TemplateLM):
         """What its answers depend on, besides the questions."""
         model = self.model
         weights = [float(w.sum(dtype=torch.float64)) for w in (model.head, *(b.wo for b in model.blocks))]
-        settings = (self.max_length, self.max_gen_toks, self.seed)
         return {
             "weights": question(weights),
             "dtype": str(model.dtype),
             "exits": list(self.exits),
-            "settings": settings,
+            "settings": [self.max_length, self.max_gen_toks, self.add_bos_token, self.seed],
         }
 
     @property
