@@ -8,6 +8,7 @@ import pytest
 from conftest import compose_config
 from hydra import compose, initialize_config_module
 
+from conf.command import _quoted
 from conf.strict import convert, register_schema
 from data.benchmark_config import DataBenchmarkConfig
 from data.prepare_config import PrepareConfig
@@ -77,7 +78,7 @@ def test_command_exists(command: str) -> None:
         world_size = int(words[words.index("--nproc-per-node") + 1]) if "--nproc-per-node" in words else 1
     if "--help" in rest:
         return
-    overrides = [w for w in rest if "=" in w]
+    overrides = [_quoted(w, ["gen_kwargs"]) for w in rest if "=" in w]
     if any(w.startswith("checkpoint.initial=") for w in overrides):
         with initialize_config_module("conf", version_base="1.3"):  # its sizes are not known without it
             chosen = compose("pretrain", overrides)
