@@ -6,7 +6,7 @@ from conf.command import command
 from conf.output import writable
 from conf.strict import ConfigError, convert
 from data.config import DataError
-from eval.config import BenchmarkConfig
+from eval.benchmark_config import BenchmarkConfig
 from eval.grid import policies
 from eval.load import open_checkpoint
 from eval.machine import facts, settle

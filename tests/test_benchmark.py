@@ -14,7 +14,7 @@ from test_parity_hf import our_model
 from conf.strict import ConfigError, register_schema
 from eval.agreement import distinct_4grams, first_difference, is_near_tie
 from eval.benchmark import benchmark
-from eval.config import BenchmarkConfig
+from eval.benchmark_config import BenchmarkConfig
 from eval.engine.decoding import EarlyExit, FullDepth, Round, SelfSpeculative
 from eval.grid import policies
 from eval.ideal import PassTimes, early_exit_ideal, ideal_speedup, measured_cost_ideal

@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_module
 from conf.strict import convert, register_schema
 from data.benchmark_config import DataBenchmarkConfig
 from data.prepare_config import PrepareConfig
-from eval.config import BenchmarkConfig, GenerateConfig
+from eval.benchmark_config import BenchmarkConfig
+from eval.config import GenerateConfig
 from models.convert_config import ConvertConfig
 from train.benchmark_config import TrainBenchmarkConfig
 from train.describe_config import DescribeConfig
