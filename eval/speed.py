@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
 import torch
 
 from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, Round, SelfSpeculative
-from eval.engine.sampling import best
+from eval.engine.sampling import SamplingOptions, best
 from eval.engine.stopping import StopRule
 from eval.ideal import PassTimes
 
@@ -23,14 +24,21 @@ class Timed(NamedTuple):
     seconds: float
     cpu_seconds: float
     """Of all threads of the process."""
+    round_seconds: list[float]
+    """Of each round; the first one's is the prefill's."""
 
 
-def timed(engine: Engine, prompt: list[int], policy: Policy, stop: StopRule) -> Timed:
-    """Decode a prompt greedily. The last round has reached the host when the clock stops."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    rounds = list(engine.generate(prompt, policy, stop))
-    seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
-    return Timed([t for r in rounds for t in r.tokens], rounds, seconds, cpu_seconds)
+def timed(
+    engine: Engine, prompt: list[int], policy: Policy, stop: StopRule, sampling: SamplingOptions | None = None
+) -> Timed:
+    """Decode a prompt. Every round has reached the host when its clock stops."""
+    rounds, cpu, ticks = [], time.process_time(), [time.perf_counter()]
+    for round_ in engine.generate(prompt, policy, stop, sampling):
+        ticks.append(time.perf_counter())
+        rounds.append(round_)
+    cpu_seconds = time.process_time() - cpu
+    steps = [after - before for before, after in pairwise(ticks)]
+    return Timed([t for r in rounds for t in r.tokens], rounds, ticks[-1] - ticks[0], cpu_seconds, steps)
 
 
 def pass_times(engine: Engine, prompt: list[int], policies: list[Policy], middle: int) -> dict[Policy, PassTimes]:
@@ -45,8 +53,8 @@ def pass_times(engine: Engine, prompt: list[int], policies: list[Policy], middle
         for policy in policies:
             plain = clock.prefill(n_layers), [clock.token(n_layers) for _ in range(2)][-1]
             match policy:
-                case SelfSpeculative(exit_layer, d):
-                    rounds = [clock.round(exit_layer, d) for _ in range(2)]
+                case SelfSpeculative():
+                    rounds = [clock.round(policy) for _ in range(2)]
                     prefill, (drafts, *rest) = plain[0], rounds[-1]
                 case EarlyExit(exit_layer):
                     prefill, rest = clock.prefill(exit_layer), [0.0, 0.0]
@@ -91,17 +99,24 @@ class _Clock:
 
         return self._seconds(call)
 
-    def round(self, exit_layer: int, d: int) -> tuple[list[float], float, float]:
-        """D drafts, the last drafted token, the verification."""
-        drafts = [self.draft(exit_layer, head=True) for _ in range(d)]
-        return drafts, self.draft(exit_layer, head=False), self.verify(exit_layer, d + 1)
+    def round(self, policy: SelfSpeculative) -> tuple[list[float], float, float]:
+        """The drafts, the last drafted token (nothing where all is recomputed), the verification."""
+        drafts = [self.draft(policy.exit_layer, head=True) for _ in range(policy.num_speculations)]
+        width = policy.num_speculations + 1
+        if policy.reuse_exit_states:
+            return drafts, self.draft(policy.exit_layer, head=False), self.verify(policy.exit_layer, width)
+        return drafts, 0.0, self.recompute(width)
 
     def verify(self, exit_layer: int, width: int) -> float:
         """So many exit states through the other layers and the head."""
+        return self._seconds(lambda: best(self.model.logits(self.engine.verify(self.middle, width, exit_layer)[0])))
+
+    def recompute(self, width: int) -> float:
+        """So many tokens through all layers and the head."""
 
         def call() -> torch.Tensor:
-            states = self.engine.cache.exit_states[:, self.middle : self.middle + width]
-            x = self.engine.run(states, self.middle, range(exit_layer, self.model.size.n_layers))
+            x = self.model.embed(self.tokens[:, :1].expand(1, width))
+            x = self.engine.run(x, self.middle, range(self.model.size.n_layers))
             return best(self.model.logits(x[0]))
 
         return self._seconds(call)

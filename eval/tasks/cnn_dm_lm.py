@@ -24,6 +24,7 @@ class CnnDmLm(Task):
 
     EXIT_SHARES: ClassVar[tuple[float, ...]] = (8 / 32,)
     DRAFTS: ClassVar[tuple[int, ...]] = (12,)
+    SHOWN: ClassVar[tuple[str, ...]] = ("rouge2", "rouge2_stem", "rouge2_paper")
 
     name: str = "cnn_dm_lm"
     source: str = "hf://abisee/cnn_dailymail"
@@ -47,7 +48,7 @@ class CnnDmLm(Task):
             tokens = checkpoint.tokenizer.encode_prompt(prompt)
             samples.append(Sample(id=id_, prompt=prompt, tokens=tokens, reference=rest))
         check_lengths(samples, self, checkpoint.stored.size.max_seq_len, "take fewer")
-        return Chosen(samples, {"n_available": len(long), "n_too_short": len(rows) - len(long)})
+        return Chosen(samples, {"source": self.source, "n_available": len(long), "n_too_short": len(rows) - len(long)})
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
         """ROUGE in all variants."""

@@ -42,4 +42,4 @@ class HeldOut(Task):
             )
         prompts = held_out_prompts(checkpoint, self.source, self.n_samples, self.prompt_tokens)
         samples = [Sample(id=str(i), prompt=checkpoint.tokenizer.decode(p), tokens=p) for i, p in enumerate(prompts)]
-        return Chosen(samples, {})
+        return Chosen(samples, {"source": self.source or "held out"})

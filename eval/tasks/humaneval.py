@@ -31,7 +31,8 @@ class HumanEval(Task):
 
     def samples(self, checkpoint: Checkpoint) -> Chosen:
         """The problems."""
-        rows = list(read_rows(SourceConfig(path=self.source or _packaged(), split="test"), FIELDS))
+        source = self.source or _packaged()
+        rows = list(read_rows(SourceConfig(path=source, split="test"), FIELDS))
         samples = []
         for i in chosen_indices(len(rows), self):
             record = {key: rows[i].values[key] for key in FIELDS}
@@ -46,7 +47,7 @@ class HumanEval(Task):
                 )
             )
         check_lengths(samples, self, checkpoint.stored.size.max_seq_len, "take fewer")
-        return Chosen(samples, {"n_available": len(rows)})
+        return Chosen(samples, {"source": source, "n_available": len(rows)})
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
         """ROUGE in all variants."""

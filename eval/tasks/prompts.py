@@ -1,6 +1,7 @@
 """Prompts of your own, one JSON object a line: {"prompt": "...", "reference": "...", "id": "..."}."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from omegaconf import MISSING
 
@@ -14,6 +15,8 @@ from eval.tasks.task import Chosen, Sample, Task, check_lengths, chosen_indices
 @dataclass(kw_only=True)
 class Prompts(Task):
     """Greedy; `reference` and `id` may be left out. ROUGE where there is a reference."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("rouge2", "rouge2_stem", "rouge2_paper")
 
     name: str = "prompts"
     source: str = MISSING
@@ -38,7 +41,7 @@ class Prompts(Task):
             tokens = checkpoint.tokenizer.encode_prompt(row["prompt"])
             samples.append(Sample(id=id_, prompt=row["prompt"], tokens=tokens, reference=reference))
         check_lengths(samples, self, checkpoint.stored.size.max_seq_len, "take shorter prompts or fewer new tokens")
-        return Chosen(samples, {"n_available": len(rows)})
+        return Chosen(samples, {"source": self.source, "n_available": len(rows)})
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
         """ROUGE in all variants, against a reference."""

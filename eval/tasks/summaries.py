@@ -36,6 +36,7 @@ class Summaries(Task):
 
     ARTICLE: ClassVar[str]
     SUMMARY: ClassVar[str]
+    SHOWN: ClassVar[tuple[str, ...]] = ("rouge1", "rouge2", "rougeL", "rouge2_stem", "rouge2_paper")
 
     source: str = ""
     """Articles: a .jsonl (also .gz, .zst) or .parquet file, a folder or glob of them, or hf://org/name."""
@@ -79,7 +80,7 @@ class Summaries(Task):
             samples.append(sample)
         remedy = "task.truncate=true cuts articles from their end, or take fewer shots or new tokens"
         check_lengths(samples, self, checkpoint.stored.size.max_seq_len, remedy)
-        facts: dict[str, Any] = {"n_available": len(rows), "n_truncated": n_cut}
+        facts: dict[str, Any] = {"source": self.source, "n_available": len(rows), "n_truncated": n_cut}
         facts["shots"] = [{"id": _id(row), "at": row.where, "begins": self._pair(row)[0][:80]} for row in shots]
         return Chosen(samples, facts)
 

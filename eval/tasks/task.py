@@ -39,7 +39,7 @@ class Chosen(NamedTuple):
 
     samples: list[Sample]
     facts: dict[str, Any]
-    """`n_available`, shots, how many were truncated or left out; printed and written into results."""
+    """`source`, `n_available`, shots, how many were truncated or left out; printed and written into results."""
 
 
 @dataclass(kw_only=True)
@@ -50,6 +50,8 @@ class Task:
     """The exits that are measured by default, as shares of the layers."""
     DRAFTS: ClassVar[tuple[int, ...]] = (6,)
     """Tokens drafted per round by default."""
+    SHOWN: ClassVar[tuple[str, ...]] = ()
+    """The metrics that a table has room for."""
 
     name: str = ""
     """Of the task."""

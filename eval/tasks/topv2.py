@@ -25,6 +25,7 @@ class TopV2(Task):
 
     EXIT_SHARES: ClassVar[tuple[float, ...]] = (6 / 24, 12 / 24, 18 / 24)
     DRAFTS: ClassVar[tuple[int, ...]] = (8,)
+    SHOWN: ClassVar[tuple[str, ...]] = ("exact_match", "malformed")
 
     name: str = "topv2"
     source: str = MISSING
@@ -59,7 +60,7 @@ class TopV2(Task):
                 )
             )
         check_lengths(samples, self, checkpoint.stored.size.max_seq_len, "take fewer")
-        return Chosen(samples, {"n_available": len(rows)})
+        return Chosen(samples, {"source": self.source, "n_available": len(rows)})
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
         """Whether the parse is the annotated one (white space between tokens is free), and whether it is no parse."""
