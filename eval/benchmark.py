@@ -8,6 +8,7 @@ from data.config import DataError
 from eval.benchmark_config import BenchmarkConfig
 from eval.measurement import carry_out, plan_of
 from eval.rows import Row
+from eval.sandbox.limits import SandboxError
 from eval.table import best_line, details, save, table
 from models.hf_config import FormatError
 
@@ -33,6 +34,6 @@ if __name__ == "__main__":
         "benchmark",
         BenchmarkConfig,
         benchmark,
-        told={DataError: 2, FormatError: 2},
+        told={DataError: 2, FormatError: 2, SandboxError: 2},
         interrupted="interrupted; the same command goes on after the samples that have been measured",
     )

@@ -37,10 +37,7 @@ NESTED = ("by_group", "by_prompt_length", "by_position")
 
 def table(rows: list[Row], metrics: Sequence[str]) -> str:
     """The rows as text, with a legend; with metrics intervals stand beside what is estimated."""
-    columns = dict(SETTING)
-    if any(row["exit_states"] == "recompute" for row in rows):
-        columns |= ABLATION
-    columns |= {name: name for name in metrics} | SPEED
+    columns = _setting(rows) | {name: name for name in metrics} | SPEED
     columns |= MEANS if metrics else QUARTILES
     if "speedup_over_baseline" in rows[0]:
         columns |= BASELINE
@@ -48,6 +45,11 @@ def table(rows: list[Row], metrics: Sequence[str]) -> str:
     intervals = {*metrics, *WITH_INTERVAL} if metrics else set[str]()
     cells = [[_interval(key, row) if key in intervals else cell(key, row[key]) for key in columns] for row in rows]
     return "\n".join([aligned([list(columns.values()), *cells]), *_legend(rows[0], bool(metrics))])
+
+
+def _setting(rows: list[Row]) -> dict[str, str]:
+    """The columns that name a setting; those that never differ are left out."""
+    return SETTING | (ABLATION if any(row["exit_states"] == "recompute" for row in rows) else {})
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
@@ -59,13 +61,13 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def cell(key: str, value: object) -> str:
+def cell(key: str, value: object, digits: int = 2) -> str:
     """A value as text."""
     if value is None or (key == "num_speculations" and value == 0):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,.{DIGITS.get(key, 2)}f}" if isinstance(value, float) else str(value)
+    return f"{value:,.{DIGITS.get(key, digits)}f}" if isinstance(value, float) else str(value)
 
 
 def _interval(key: str, row: Row) -> str:
@@ -76,15 +78,12 @@ def _interval(key: str, row: Row) -> str:
 
 
 def _legend(plain: Row, intervals: bool) -> list[str]:
+    beside = "of means: the paper's, ratio of mean times per token" if intervals else "with quartiles"
     lines = [
-        "E: layers of draft or exit; d: tokens drafted per round; speed-up over autoregressive: median of pairs, with",
-        "quartiles; ideal: by blocks and head; meas. ideal: by the measured time of each pass, and the share of it",
-        "that was reached; 4-grams: share that are distinct.",
+        f"E: layers of draft or exit; d: tokens drafted per round; speed-up over autoregressive: median of pairs, {beside};",
+        "ideal: by blocks and head; meas. ideal: by the measured time of each pass, and the share of it that was reached;",
+        "4-grams: share that are distinct." + ("  [ ]: 95 % of 1,000 bootstrap samples." if intervals else ""),
     ]
-    if intervals:
-        lines[0] = lines[0].removesuffix(", with")
-        lines[1] = lines[1].replace("quartiles; ideal", "of means: the paper's, ratio of mean times per token; ideal")
-        lines.append("[ ]: 95 % of 1,000 bootstrap samples.")
     lines.append(
         f"{plain['task']}: {plain['n_samples']} samples, seed {plain['seed']}, {plain['repeats']} times each;"
         f" prompts of {plain['prompt_tokens']:,.0f} tokens and {plain['new_tokens']:,.0f} new ones on average;"
@@ -110,10 +109,13 @@ def _breakdown(rows: list[Row], key: str, metrics: Sequence[str]) -> str:
     if not parts:
         return ""
     columns = [name for name in parts[0] if name in metrics or not _is_metric(name, rows[0])]
-    lines = [[*SETTING.values(), *columns]]
+    lines = [[*_setting(rows).values(), *columns]]
     for row in rows:
-        setting = [cell(name, row[name]) for name in SETTING]
-        lines += [[*setting, *(cell(name, part.get(name)) for name in columns)] for part in row[key]]
+        setting = [cell(name, row[name]) for name in _setting(rows)]
+        lines += [
+            [*setting, *(cell(name, part.get(name), 3 if name in metrics else 2) for name in columns)]
+            for part in row[key]
+        ]
     return f"{key.replace('_', ' ')}\n{aligned(lines)}"
 
 
