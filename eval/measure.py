@@ -151,7 +151,10 @@ def _with_passes(contest: Contest, sample: Sample, records: list[Record]) -> lis
     end = len(sample.tokens) + len(records[0].tokens)
     middle = min(end - len(records[0].tokens) // 2, engine.cache.max_len - widest)
     n_layers = engine.model.size.n_layers
-    times = {setting_of(p, n_layers): t for p, t in pass_times(engine, sample.tokens, policies, middle).items()}
+    prefill_of = {record.setting: record.round_seconds[0] for record in records if record.round_seconds}
+    prefills = {p: prefill_of[setting_of(p, n_layers)] for p in policies}
+    found = pass_times(engine, sample.tokens[-1], policies, prefills, middle)
+    times = {setting_of(p, n_layers): t for p, t in found.items()}
     return [replace(r, passes=list(times[r.setting])) if r.setting in times else r for r in records]
 
 

@@ -1,7 +1,7 @@
 """One timed generation, and the time of each kind of pass it is made of."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
@@ -41,51 +41,51 @@ def timed(
     return Timed([t for r in rounds for t in r.tokens], rounds, ticks[-1] - ticks[0], cpu_seconds, steps)
 
 
-def pass_times(engine: Engine, prompt: list[int], policies: list[Policy], middle: int) -> dict[Policy, PassTimes]:
+def pass_times(
+    engine: Engine, token: int, policies: list[Policy], prefills: Mapping[Policy, float], middle: int
+) -> dict[Policy, PassTimes]:
     """The median time of each kind of pass of each policy, at position `middle`. Overwrites the cache from there on.
 
     Passes are timed in the order in which decoding makes them, after another token or round of the same kind, because
     what the pass before has left in the processor's cache counts. The policies take turns with plain decoding.
+
+    Args:
+        engine: which makes them.
+        token: to make them with.
+        policies: FullDepth() among them.
+        prefills: seconds that the prompt has taken each of them; a long one is too dear to be run again.
+        middle: at least as many positions must follow as the widest verification has.
     """
-    clock, n_layers = _Clock(engine, prompt, middle), engine.model.size.n_layers
+    clock, n_layers = _Clock(engine, token, middle), engine.model.size.n_layers
     samples: dict[Policy, list[PassTimes]] = {policy: [] for policy in policies}
     for _ in range(REPEATS):
         for policy in policies:
-            plain = clock.prefill(n_layers), [clock.token(n_layers) for _ in range(2)][-1]
+            plain = prefills[FullDepth()], [clock.token(n_layers) for _ in range(2)][-1]
             match policy:
                 case SelfSpeculative():
                     rounds = [clock.round(policy) for _ in range(2)]
-                    prefill, (drafts, *rest) = plain[0], rounds[-1]
+                    drafts, *rest = rounds[-1]
                 case EarlyExit(exit_layer):
-                    prefill, rest = clock.prefill(exit_layer), [0.0, 0.0]
+                    rest = [0.0, 0.0]
                     drafts = [clock.token(exit_layer) for _ in range(4)][1:]
                 case FullDepth():
-                    prefill, drafts, rest = plain[0], [plain[1]], [0.0, 0.0]
-            samples[policy].append(PassTimes(*plain, prefill, sum(drafts) / len(drafts), *rest))
+                    drafts, rest = [plain[1]], [0.0, 0.0]
+            samples[policy].append(PassTimes(*plain, prefills[policy], sum(drafts) / len(drafts), *rest))
     return {p: PassTimes(*(median(column) for column in zip(*rows, strict=True))) for p, rows in samples.items()}
 
 
 class _Clock:
     """The passes of the engine, one at a time, ended by what a round ends with: a token, if only on the device."""
 
-    def __init__(self, engine: Engine, prompt: list[int], middle: int) -> None:
+    def __init__(self, engine: Engine, token: int, middle: int) -> None:
         self.engine, self.model, self.middle = engine, engine.model, middle
-        self.tokens = torch.tensor([prompt], device=engine.model.device)
-
-    def prefill(self, n_layers: int) -> float:
-        """The prompt through some layers, and a head."""
-
-        def call() -> torch.Tensor:
-            x = self.engine.run(self.model.embed(self.tokens), 0, range(n_layers))
-            return best(self.model.logits(x[0, -1]), keepdim=True)
-
-        return self._seconds(call)
+        self.tokens = torch.tensor([[token]], device=engine.model.device)
 
     def token(self, n_layers: int) -> float:
         """A token through some layers and the head."""
 
         def call() -> torch.Tensor:
-            x = self.engine.run(self.model.embed(self.tokens[:, :1]), self.middle, range(n_layers))
+            x = self.engine.run(self.model.embed(self.tokens), self.middle, range(n_layers))
             return best(self.model.logits(x[0, 0]), keepdim=True)
 
         return self._seconds(call)
@@ -94,7 +94,7 @@ class _Clock:
         """A token through the first layers, its exit state kept, and the head unless it is the last one drafted."""
 
         def call() -> torch.Tensor:
-            x = self.engine.draft(self.tokens[0, :1], self.middle, range(exit_layer))
+            x = self.engine.draft(self.tokens[0], self.middle, range(exit_layer))
             return best(self.model.logits(x), keepdim=True) if head else x
 
         return self._seconds(call)
@@ -115,7 +115,7 @@ class _Clock:
         """So many tokens through all layers and the head."""
 
         def call() -> torch.Tensor:
-            x = self.model.embed(self.tokens[:, :1].expand(1, width))
+            x = self.model.embed(self.tokens.expand(1, width))
             x = self.engine.run(x, self.middle, range(self.model.size.n_layers))
             return best(self.model.logits(x[0]))
 

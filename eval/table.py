@@ -80,9 +80,9 @@ def _interval(key: str, row: Row) -> str:
 def _legend(plain: Row, intervals: bool) -> list[str]:
     beside = "of means: the paper's, ratio of mean times per token" if intervals else "with quartiles"
     lines = [
-        f"E: layers of draft or exit; d: tokens drafted per round; speed-up over autoregressive: median of pairs, {beside};",
-        "ideal: by blocks and head; meas. ideal: by the measured time of each pass, and the share of it that was reached;",
-        "4-grams: share that are distinct." + ("  [ ]: 95 % of 1,000 bootstrap samples." if intervals else ""),
+        "E: layers of draft or exit; d: tokens drafted per round; speed-up over autoregressive: median of pairs,",
+        f"{beside}; ideal: by blocks and head; meas. ideal: by the measured time of each pass, and the share",
+        "of it that was reached; 4-grams: share that are distinct." + (" [ ]: 95 % intervals." if intervals else ""),
     ]
     lines.append(
         f"{plain['task']}: {plain['n_samples']} samples, seed {plain['seed']}, {plain['repeats']} times each;"

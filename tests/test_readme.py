@@ -31,7 +31,7 @@ for _name, _schema in CONFIGS.values():
     register_schema(_name, _schema)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-DOCS = "".join((ROOT / "docs" / name).read_text() for name in ("data.md", "experiments.md"))
+DOCS = "".join((ROOT / "docs" / name).read_text() for name in ("data.md", "experiments.md", "evaluation.md"))
 COMMANDS = [
     line.partition("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README + DOCS, re.S)

@@ -184,8 +184,8 @@ def test_the_table_with_intervals() -> None:
     assert "1.000 [1.000, 1.000]" in text
     assert "2.00 [2.00, 2.00]" in text
     assert "recompute" in text
-    assert "bootstrap" in text
-    assert "bootstrap" not in table(found, [])
+    assert "[ ]: 95 %" in text
+    assert "[ ]" not in table(found, [])
 
 
 def test_a_record_survives_its_line() -> None:
