@@ -49,6 +49,9 @@ def _missing(raw: DictConfig, prefix: str) -> Iterator[str]:
 
 def _refuse_unknown(raw: DictConfig, schema: type, prefix: str) -> None:
     """Hydra's `+key=value` adds keys that a structured config does not have; they would be ignored in silence."""
+    chosen = OmegaConf.get_type(raw)
+    if is_dataclass(chosen):  # a group's choice may be a subclass of what the schema asks for
+        schema = cast(type, chosen)
     known = {f.name: f.type for f in fields(schema)}
     for key in raw:
         if key not in known:
@@ -102,8 +105,10 @@ def one_line(error: BaseException, schema: type) -> str:
         if "is not a subclass of" in message:  # Hydra cannot begin a new entry from one of its values
             told = message.split(". value:")[0]
             return f"{told}; begin a new entry with a group's choice: +dataset@data.sources.NAME=text"
-        if "not in" in message and key and (section := _section(schema, key)):
-            return _unknown(key, section)
+        if "not in" in message and key:
+            section = cause.object_type if is_dataclass(cause.object_type) else _section(schema, key)
+            if section:
+                return _unknown(key, section)
         return f"{key}: {message}" if key and key not in message else message
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     # Hydra suggests "+key=value" for unknown keys, which we refuse as well, and lists its search path.

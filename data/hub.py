@@ -1,6 +1,6 @@
 """Data sets of the Hugging Face hub, read as streams by `datasets`; hf:///folder reads local files the same way."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data.chunks import CHUNK_BYTES, Chunk, Records, Unreadable
@@ -10,8 +10,14 @@ from data.documents import fields
 from data.source_files import HUB
 
 
-def open_stream(source: SourceConfig, split: str | None = None) -> Any:
-    """A `datasets.IterableDataset` with the fields that are needed. Raises DataError when it cannot be opened."""
+def open_stream(source: SourceConfig, split: str | None = None, columns: Sequence[str] | None = None) -> Any:
+    """A `datasets.IterableDataset`. Raises DataError when it cannot be opened.
+
+    Args:
+        source: what to open.
+        split: which; None: that of the source.
+        columns: that it must have, and all columns are kept; None: those that its format needs, alone.
+    """
     import datasets
 
     datasets.disable_progress_bars()
@@ -28,9 +34,10 @@ def open_stream(source: SourceConfig, split: str | None = None) -> Any:
         raise DataError(f"{source.path}: split {split or source.split} is empty") from None
     except Exception as error:  # `datasets` and what it stands on raise many kinds
         raise DataError(f"{source.path}: cannot be opened ({reason(error)}); check name, subset, split") from None
-    if missing := [f for f in fields(source) if f not in names]:
-        raise DataError(f"{source.path}: no column {', '.join(missing)} (text_field); columns: {', '.join(names)}")
-    return stream.select_columns(fields(source))
+    setting = " (text_field)" if columns is None else ""
+    if missing := [f for f in columns or fields(source) if f not in names]:
+        raise DataError(f"{source.path}: no column {', '.join(missing)}{setting}; columns: {', '.join(names)}")
+    return stream.select_columns(fields(source)) if columns is None else stream
 
 
 def records(stream: Any) -> Iterator[dict[str, Any]]:

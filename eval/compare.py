@@ -11,7 +11,8 @@ from conf.strict import ConfigError, convert
 from data.config import DataError
 from eval.compare_config import CompareConfig
 from eval.compared import summed, table, unexplained
-from eval.engine.decoding import EarlyExit, Engine, Policy, SelfSpeculative, check
+from eval.config import Mode
+from eval.engine.decoding import Engine, Policy, SelfSpeculative, check
 from eval.engine.stopping import StopRule
 from eval.grid import policies
 from eval.load import Checkpoint, open_checkpoint
@@ -21,6 +22,7 @@ from eval.pages.page import write_page
 from eval.prompt_text import prompt_texts
 from eval.settings import fastest
 from eval.side_by_side import side_by_side
+from eval.tasks.held_out import HeldOut
 from models.hf_config import FormatError
 
 
@@ -65,7 +67,8 @@ def _policies(config: CompareConfig, checkpoint: Checkpoint) -> list[Policy]:
     best = fastest(checkpoint)
     exit_layer = best.exit_layer if config.exit_layer is None else config.exit_layer
     d = best.num_speculations if config.num_speculations is None else config.num_speculations
-    exits = [p for p in policies(checkpoint.stored.size.n_layers, config.exit_layers, []) if isinstance(p, EarlyExit)]
+    n_layers = checkpoint.stored.size.n_layers
+    exits = policies(n_layers, HeldOut(), exit_layers=config.exit_layers, modes=[Mode.early_exit])[1:]
     return [SelfSpeculative(exit_layer, d), *reversed(exits)]
 
 

@@ -19,6 +19,15 @@ class Mode(StrEnum):
     """The first exit_layer layers draft num_speculations tokens, the rest verify them: the output of all layers."""
 
 
+class ExitStates(StrEnum):
+    """What verification does with the first layers' work on drafted tokens."""
+
+    reuse = "reuse"
+    """Takes keys, values and exit states from the cache."""
+    recompute = "recompute"
+    """Runs the drafted tokens through all layers again."""
+
+
 class Dtype(StrEnum):
     """What to decode in."""
 
@@ -94,43 +103,3 @@ class GenerateConfig:
             raise ValueError(f"html={self.html}: must end in .html")
         if "" in self.stop:
             raise ValueError("stop: an empty string would stop at once; leave it out")
-
-
-@dataclass(kw_only=True)
-class BenchmarkConfig:
-    """Time the three modes against each other on the same prompts, greedily."""
-
-    checkpoint: str = MISSING
-    """A run folder, one of its checkpoints, or a Hugging Face folder."""
-    source: str | None = None
-    """Text for the prompts: a file, folder or glob of .txt, .md, .py or .jsonl; null: the run's own held-out text."""
-    n_prompts: int = 16
-    """Prompts, spread evenly over the text."""
-    prompt_tokens: int = 32
-    """Tokens of each."""
-    max_new_tokens: int = 96
-    """Tokens generated for each, by every mode; the end-of-text token does not end it."""
-    exit_layers: list[int] = field(default_factory=list)
-    """Layers of draft and early exit; empty: an eighth, three sixteenths, a quarter and a half of all."""
-    num_speculations: list[int] = field(default_factory=lambda: [2, 3, 4, 6])
-    """Tokens drafted per round."""
-    repeats: int = 1
-    """Times that every prompt is decoded by every setting."""
-    transformers: bool = True
-    """Time transformers' generate beside ours, on the same weights and prompts."""
-    output: str | None = None
-    """Results as .json, and as .csv beside it; null: benchmark.json in the checkpoint's run folder."""
-    machine: MachineConfig = MISSING
-
-    def __post_init__(self) -> None:
-        for key in ("n_prompts", "prompt_tokens", "repeats"):
-            _at_least(1, key, getattr(self, key))
-        _at_least(2, "max_new_tokens", self.max_new_tokens)
-        for d in self.num_speculations:
-            _at_least(1, "num_speculations", d)
-            if d >= self.max_new_tokens:
-                raise ValueError(f"num_speculations={d}: must be below max_new_tokens={self.max_new_tokens}")
-        if not self.num_speculations:
-            raise ValueError("num_speculations: give at least one number")
-        if self.output is not None and not self.output.endswith(".json"):
-            raise ValueError(f"output={self.output}: must end in .json")

@@ -31,7 +31,7 @@ def held_out_prompts(checkpoint: Checkpoint, source: str | None, n_prompts: int,
     room = len(tokens) // n_prompts
     if room < prompt_tokens:
         raise ConfigError(
-            f"n_prompts={n_prompts}: the text has {len(tokens):,} tokens, too few for so many of {prompt_tokens} tokens"
+            f"task.n_samples={n_prompts}: the text has {len(tokens):,} tokens, too few for so many of {prompt_tokens}"
         )
     return [tokens.read(i * room, i * room + prompt_tokens).tolist() for i in range(n_prompts)]
 
@@ -40,14 +40,14 @@ def run_tokens(checkpoint: Checkpoint) -> Tokens:
     """The text that was held out of a run. Raises ConfigError for what is no run, DataError for text that changed."""
     run, folder = checkpoint.stored.run or {}, checkpoint.stored.folder
     if "data" not in run:
-        raise ConfigError(f"source: missing; {folder} is no run folder, so no text was held out for it")
+        raise ConfigError(f"task.source: missing; {folder} is no run folder, so no text was held out for it")
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), run["data"]))
     assert isinstance(config, DataConfig)
     corpus = prepare(config)
     if corpus.tokenizer.files != checkpoint.tokenizer.files:
         raise DataError(
             f"{', '.join(s.path for s in config.sources.values())}: has changed since {folder} was trained on it, so"
-            " what is held out now may have been trained on; give other text with source=..."
+            " what is held out now may have been trained on; give other text with task.source=..."
         )
     return corpus.validation
 

@@ -3,23 +3,25 @@
 import csv
 import io
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.files import write_whole
 from eval.rows import Row
 from models.recommended import fastest
 
-COLUMNS = {
-    "mode": "mode",
-    "exit_layer": "E",
-    "num_speculations": "d",
+SETTING = {"mode": "mode", "exit_layer": "E", "num_speculations": "d"}
+ABLATION = {"exit_states": "exit states"}
+SPEED = {
     "tokens_per_second": "tokens/s",
     "ms_per_token": "ms/token",
     "acceptance_rate": "accepted",
     "tokens_per_round": "per round",
     "speedup": "speed-up",
-    "speedup_q25": "q25",
-    "speedup_q75": "q75",
+}
+QUARTILES = {"speedup_q25": "q25", "speedup_q75": "q75"}
+BASELINE = {"speedup_over_baseline": "over baseline"}
+IDEALS = {
     "ideal_speedup": "ideal",
     "measured_cost_ideal": "meas. ideal",
     "share_of_measured_cost_ideal": "share",
@@ -27,13 +29,27 @@ COLUMNS = {
     "near_ties": "ties",
     "distinct_4grams": "4-grams",
 }
+MEANS = {"speedup_of_means": "of means"}
+WITH_INTERVAL = {"speedup", "speedup_of_means", "speedup_over_baseline"}
 DIGITS = {"tokens_per_second": 0, "ms_per_token": 3}
+NESTED = ("by_group", "by_prompt_length", "by_position")
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as text, with a legend."""
-    cells = [list(COLUMNS.values()), *([_cell(key, row[key]) for key in COLUMNS] for row in rows)]
-    return "\n".join([*aligned(cells), *_legend(rows[0])])
+def table(rows: list[Row], metrics: Sequence[str]) -> str:
+    """The rows as text, with a legend; with metrics intervals stand beside what is estimated."""
+    columns = _setting(rows) | {name: name for name in metrics} | SPEED
+    columns |= MEANS if metrics else QUARTILES
+    if "speedup_over_baseline" in rows[0]:
+        columns |= BASELINE
+    columns |= IDEALS
+    intervals = {*metrics, *WITH_INTERVAL} if metrics else set[str]()
+    cells = [[_interval(key, row) if key in intervals else cell(key, row[key]) for key in columns] for row in rows]
+    return "\n".join([*aligned([list(columns.values()), *cells]), *_legend(rows[0], bool(metrics))])
+
+
+def _setting(rows: list[Row]) -> dict[str, str]:
+    """The columns that name a setting; those that never differ are left out."""
+    return SETTING | (ABLATION if any(row["exit_states"] == "recompute" for row in rows) else {})
 
 
 def aligned(cells: list[list[str]]) -> list[str]:
@@ -45,23 +61,35 @@ def aligned(cells: list[list[str]]) -> list[str]:
     ]
 
 
-def _cell(key: str, value: object) -> str:
+def cell(key: str, value: object, digits: int = 2) -> str:
+    """A value as text."""
     if value is None or (key == "num_speculations" and value == 0):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,.{DIGITS.get(key, 2)}f}" if isinstance(value, float) else str(value)
+    return f"{value:,.{DIGITS.get(key, digits)}f}" if isinstance(value, float) else str(value)
 
 
-def _legend(plain: Row) -> list[str]:
+def _interval(key: str, row: Row) -> str:
+    digits = 2 if key in WITH_INTERVAL else 3
+    if row.get(key) is None:
+        return "-"
+    return f"{row[key]:.{digits}f} [{row[f'{key}_low']:.{digits}f}, {row[f'{key}_high']:.{digits}f}]"
+
+
+def _legend(plain: Row, intervals: bool) -> list[str]:
+    beside = "of means: the paper's, ratio of mean times per token" if intervals else "with quartiles"
     lines = [
-        "E: layers of draft or exit; d: tokens drafted per round; speed-up over autoregressive: median of pairs, with",
-        "quartiles; ideal: by blocks and head; meas. ideal: by the measured time of each pass, and the share of it",
-        "that was reached; 4-grams: share that are distinct.",
-        f"{plain['n_prompts']} prompts of {plain['prompt_tokens']} tokens, {plain['new_tokens']} new tokens,"
-        f" {plain['repeats']} times each; {plain['hardware']}, {plain['threads']} threads, {plain['dtype']},"
-        f" torch {plain['torch']}, commit {plain['commit'][:12]}",
+        "E: layers of draft or exit; d: tokens drafted per round; speed-up over autoregressive: median of pairs,",
+        f"{beside}; ideal: by blocks and head; meas. ideal: by the measured time of each pass, and the share",
+        "of it that was reached; 4-grams: share that are distinct." + (" [ ]: 95 % intervals." if intervals else ""),
     ]
+    lines.append(
+        f"{plain['task']}: {plain['n_samples']} samples, seed {plain['seed']}, {plain['repeats']} times each;"
+        f" prompts of {plain['prompt_tokens']:,.0f} tokens and {plain['new_tokens']:,.0f} new ones on average;"
+        f" {plain['hardware']}, {plain['threads']} threads, {plain['dtype']}, torch {plain['torch']},"
+        f" commit {plain['commit'][:12]}"
+    )
     if plain.get("transformers"):
         lines.append(
             f"autoregressive is {plain['speedup_over_transformers']:.2f} times as fast as generate of transformers"
@@ -71,26 +99,54 @@ def _legend(plain: Row) -> list[str]:
     return lines
 
 
-def best_line(rows: list[Row]) -> str:
-    """The fastest self-speculative row in a sentence."""
-    row = fastest(rows)
-    assert row is not None, "every benchmark has such rows"
-    output = "identical output" if row["identical_output"] else "OUTPUT THAT DIFFERS"
-    ties = f" but for {row['near_ties']} near-ties" if row["near_ties"] else ""
+def details(rows: list[Row], metrics: Sequence[str]) -> str:
+    """A table for each breakdown: a line per setting and part."""
+    return "\n\n".join(text for key in NESTED if (text := _breakdown(rows, key, metrics)))
+
+
+def _breakdown(rows: list[Row], key: str, metrics: Sequence[str]) -> str:
+    parts = [part for row in rows for part in row[key]]
+    if not parts:
+        return ""
+    columns = [name for name in parts[0] if name in metrics or not _is_metric(name, rows[0])]
+    lines = [[*_setting(rows).values(), *columns]]
+    for row in rows:
+        setting = [cell(name, row[name]) for name in _setting(rows)]
+        lines += [
+            [*setting, *(cell(name, part.get(name), 3 if name in metrics else 2) for name in columns)]
+            for part in row[key]
+        ]
+    return "\n".join([key.replace("_", " "), *aligned(lines)])
+
+
+def _is_metric(name: str, row: Row) -> bool:
+    return f"{name}_low" in row and name not in WITH_INTERVAL
+
+
+def best_line(rows: list[Row]) -> str | None:
+    """The fastest self-speculative row in a sentence; None if there is none."""
+    if (row := fastest(rows)) is None:
+        return None
+    output = ""
+    if row["identical_output"] is not None:
+        ties = f" but for {row['near_ties']} near-ties" if row["near_ties"] else ""
+        output = f", {'identical output' if row['identical_output'] else 'OUTPUT THAT DIFFERS'}{ties}"
+    accepted = "" if row["acceptance_rate"] is None else f", {row['acceptance_rate']:.0%} of the drafts accepted"
     return (
         f"best: exit_layer={row['exit_layer']} num_speculations={row['num_speculations']}:"
-        f" {row['speedup']:.2f} times the speed of plain decoding ({row['tokens_per_second']:,.0f} tokens/s),"
-        f" {row['acceptance_rate']:.0%} of the drafts accepted, {output}{ties}"
+        f" {row['speedup']:.2f} times the speed of plain decoding ({row['tokens_per_second']:,.0f} tokens/s)"
+        f"{accepted}{output}"
     )
 
 
 def save(rows: list[Row], path: Path) -> Path:
-    """Write the rows as JSON and, beside it, as CSV, whose path is returned. A kill leaves no half file."""
+    """Write the rows as JSON and, without lists, as CSV beside it; its path. A kill leaves no half file."""
     write_whole(path, (json.dumps(rows, indent=1) + "\n").encode())
+    flat: list[Mapping[str, object]] = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in rows]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in flat for key in row)))
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(flat)
     out = path.with_suffix(".csv")
     write_whole(out, text.getvalue().encode())
     return out

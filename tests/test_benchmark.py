@@ -1,31 +1,33 @@
-"""The benchmark's arithmetic against hand-made cases, and the command from a run folder to its files."""
+"""The command from a checkpoint to its files: settings, resuming, stop rules, baseline and ablation."""
 
 import csv
+import fcntl
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from conftest import tiny_model
+from evaluation import write_jsonl
 from hydra import compose, initialize_config_module
-from test_parity_hf import our_model
 
 from conf.strict import ConfigError, register_schema
-from eval.agreement import distinct_4grams, first_difference, is_near_tie
+from data.config import DataError
+from eval import measure
 from eval.benchmark import benchmark
-from eval.config import BenchmarkConfig
-from eval.engine.decoding import EarlyExit, FullDepth, Round, SelfSpeculative
+from eval.benchmark_config import BenchmarkConfig
+from eval.config import ExitStates, Mode
+from eval.engine.decoding import EarlyExit, FullDepth, SelfSpeculative
+from eval.engine.stopping import StopRule
 from eval.grid import policies
-from eval.ideal import PassTimes, early_exit_ideal, ideal_speedup, measured_cost_ideal
-from eval.measure import Measured
-from eval.rows import rows_of
-from eval.speed import Timed
-from models.inference import InferenceLlama
+from eval.speed import Timed, timed
+from eval.tasks.cnn_dm import CnnDm
+from eval.tasks.held_out import HeldOut
+from eval.tasks.task import Task
 
 register_schema("benchmark", BenchmarkConfig)
-CPU = torch.device("cpu")
-SMALL = ["n_prompts=2", "prompt_tokens=8", "max_new_tokens=12", "num_speculations=[1,3]", "exit_layers=[1,2]"]
+SETTINGS = ["num_speculations=[1,3]", "exit_layers=[1,2]"]
+SMALL = ["task.n_samples=2", "task.prompt_tokens=8", "task.max_new_tokens=12", *SETTINGS]
 KEYS = {
     "mode",
     "exit_layer",
@@ -43,6 +45,9 @@ KEYS = {
     "threads",
     "dtype",
     "commit",
+    "task",
+    "n_samples",
+    "seed",
 }
 
 
@@ -52,161 +57,232 @@ def call(*overrides: str) -> list[dict[str, Any]]:
     return benchmark(raw)
 
 
-def test_ideal_speedup() -> None:
-    # All 4 drafts accepted, a free draft model: 5 tokens for the price of one.
-    assert ideal_speedup(n_layers=10, exit_layer=0, d=4, n=4, head=0) == 5
-    # 3 tokens for (2 * (2 + 1) + 9) / 9 of the price.
-    assert ideal_speedup(n_layers=8, exit_layer=2, d=2, n=2, head=1) == pytest.approx(3 * 9 / 15)
-
-
-def test_measured_cost_ideal() -> None:
-    times = PassTimes(plain_prefill=2, plain_token=10, prefill=2, draft=3, last_draft=2, verify=9)
-    # 6 tokens: a prefill and five passes; against two rounds of two drafts, and a plain token at the end.
-    assert measured_cost_ideal(times, 6, [2, 2, 0]) == pytest.approx((2 + 50) / (2 + 2 * (6 + 2 + 9) + 10))
-    assert early_exit_ideal(times, 6) == pytest.approx((2 + 50) / (2 + 15))
-
-
-def test_distinct_4grams() -> None:
-    assert distinct_4grams([[1, 2, 3, 4, 5, 6]]) == 1
-    assert distinct_4grams([[7] * 8]) == pytest.approx(1 / 5)
-    assert distinct_4grams([[1, 2, 3], [7] * 8]) == pytest.approx((1 + 1 / 5) / 2)
-
-
-def test_first_difference() -> None:
-    assert first_difference([1, 2], [1, 2]) is None
-    assert first_difference([1, 2], [1, 3]) == 1
-    assert first_difference([1, 2], [1, 2, 3]) == 2
-
-
-def test_near_ties_are_told_from_real_differences() -> None:
-    size = tiny_model()
-    model = InferenceLlama(size, our_model(size).state_dict(), dtype=torch.float32, device=CPU)
-    model.head *= 100  # its initial weights are small, and so are its logits
-    context = [1, 2, 3]
-    cache = model.new_cache(3)
-    x = model.run(model.embed(torch.tensor([context])), cache, torch.arange(3), 3, range(size.n_layers))
-    best, second = model.logits(x[0, -1]).topk(2).indices.tolist()
-    assert not is_near_tie(model, context, best, second)
-    model.head[second] = model.head[best]
-    assert is_near_tie(model, context, best, second)
-    worst = model.logits(x[0, -1]).argmin().item()
-    assert not is_near_tie(model, context, best, int(worst)), "one of the two best must not hide a bad choice"
-
-
 def test_policies() -> None:
-    assert policies(32, [], [2]) == [
+    task = HeldOut()
+    assert policies(32, task, num_speculations=[2]) == [
         FullDepth(),
         *map(EarlyExit, (4, 6, 8, 16)),
         *(SelfSpeculative(e, 2) for e in (4, 6, 8, 16)),
     ]
-    assert policies(2, [], [2]) == [FullDepth(), EarlyExit(1), SelfSpeculative(1, 2)]
-    assert policies(4, [2], [3, 1])[2:] == [SelfSpeculative(2, 1), SelfSpeculative(2, 3)]
+    assert policies(2, task, num_speculations=[2]) == [FullDepth(), EarlyExit(1), SelfSpeculative(1, 2)]
+    assert policies(4, task, exit_layers=[2], num_speculations=[3, 1])[2:] == [
+        SelfSpeculative(2, 1),
+        SelfSpeculative(2, 3),
+    ]
+    assert policies(32, CnnDm()) == [FullDepth(), EarlyExit(8), SelfSpeculative(8, 12)]
+    assert policies(32, CnnDm(max_new_tokens=5))[2] == SelfSpeculative(8, 4), "a draft is shorter than the text"
+    assert policies(32, CnnDm(), modes=[Mode.self_speculative], exit_states=list(ExitStates)) == [
+        FullDepth(),
+        SelfSpeculative(8, 12),
+        SelfSpeculative(8, 12, reuse_exit_states=False),
+    ]
     for bad in (0, 4):
         with pytest.raises(ConfigError, match=rf"exit_layers={bad}: must lie in 1\.\.3"):
-            policies(4, [bad], [1])
+            policies(4, task, exit_layers=[bad])
 
 
-def fake(plain: list[int], text: list[int], prompt: int = 0) -> tuple[InferenceLlama, Measured, SelfSpeculative]:
-    """One prompt, plain decoding in 8 s, self-speculation in 4 s with known rounds."""
-    size = tiny_model()
-    model = InferenceLlama(size, our_model(size).state_dict(), dtype=torch.float32, device=CPU)
-    policy = SelfSpeculative(2, 3)
-    times = PassTimes(1, 1, 1, 0.2, 0.1, 1)
-    return (
-        model,
-        Measured(
-            prompt=[prompt],
-            runs={
-                FullDepth(): [Timed(plain, [Round([t], 0, 0) for t in plain], 8.0, 16.0)],
-                policy: [Timed(text, [Round(text[:1], 0, 0), Round(text[1:4], 3, 2), Round(text[4:], 3, 3)], 4.0, 8.0)],
-            },
-            passes={FullDepth(): [times], policy: [times]},
-        ),
-        policy,
-    )
+@pytest.fixture
+def outputs(trained: Path) -> Iterator[Path]:
+    """The run folder, whose benchmarks are removed again."""
+    yield trained
+    for file in trained.glob("benchmark*"):
+        file.unlink()
 
 
-def test_rows_of_known_rounds() -> None:
-    text = [1, 2, 3, 4, 5, 6, 7, 8]
-    model, measured, _ = fake(text, text)
-    plain, fast = rows_of(model, measured, [[9, 9]], {"commit": "abc"})
-    assert plain["mode"] == "autoregressive"
-    assert plain["speedup"] == 1
-    assert plain["ms_per_token"] == 1000
-    assert plain["cpu_ms_per_token"] == 2000
-    assert fast["speedup"] == 2
-    assert fast["tokens_per_second"] == 2
-    assert fast["acceptance_rate"] == pytest.approx(5 / 6)
-    assert fast["tokens_per_round"] == 3.5
-    assert fast["measured_cost_ideal"] == pytest.approx(8 / (1 + 2 * (0.6 + 0.1 + 1)))
-    assert fast["share_of_measured_cost_ideal"] == pytest.approx(2 / fast["measured_cost_ideal"])
-    assert fast["identical_output"] is True
-    assert fast["near_ties"] == 0
-    assert fast["commit"] == "abc"
+def test_from_a_run_folder_to_its_files(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = call(f"checkpoint={outputs}", *SMALL, "machine.dtype=float64")
+    out = capsys.readouterr().out
+    assert [(r["mode"], r["exit_layer"], r["num_speculations"]) for r in rows] == [
+        ("autoregressive", 4, 0),
+        ("early_exit", 1, 0),
+        ("early_exit", 2, 0),
+        *(("self_speculative", e, d) for e in (1, 2) for d in (1, 3)),
+    ]
+    assert json.loads((outputs / "benchmark.json").read_text()) == rows
+    with (outputs / "benchmark.csv").open() as stream:
+        assert [float(r["speedup"]) for r in csv.DictReader(stream)] == [r["speedup"] for r in rows]
+    for row in rows:
+        assert row.keys() >= KEYS
+        assert (row["prompt_tokens"], row["new_tokens"]) == (8, 12)
+        if row["mode"] != "early_exit":
+            assert row["identical_share"] == 1
+        if row["mode"] == "self_speculative":
+            assert 0 <= row["acceptance_rate"] <= 1
+            assert row["tokens_per_round"] <= row["num_speculations"] + 1
+    assert rows[0]["same_as_transformers"] == 1
+    assert "best: exit_layer=" in out
+    assert "transformers" in out
+    assert str(outputs / "benchmark.json") in out
 
 
-def test_a_difference_that_is_no_near_tie_is_not_called_identical() -> None:
-    text = [1, 2, 3, 4, 5, 6, 7, 8]
-    model, measured, _ = fake(text, [1, 2, 3, 4, 5, 6, 7, 9])
-    _, fast = rows_of(model, measured, [[9, 9]], {})
-    assert fast["identical_output"] is False
-    assert fast["near_ties"] == 0
-    model, measured, _ = fake(text, text[:7])
-    assert rows_of(model, measured, [[9, 9]], {})[1]["identical_output"] is False, "a text that ends early differs"
+@pytest.fixture(scope="session")
+def own_prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    texts = ["import os\n", "def main(", "class A:\n    def ", "# ", "return self."]
+    rows = [{"prompt": t, "reference": "import os and sys", "id": str(i)} for i, t in enumerate(texts)]
+    return write_jsonl(tmp_path_factory.mktemp("prompts") / "p.jsonl", rows)
 
 
-def test_a_difference_on_a_near_tie_is_counted() -> None:
-    text = [1, 2, 3, 4, 5, 6, 7, 8]
-    model, measured, _ = fake(text, [1, 2, 3, 4, 5, 6, 7, 9])
-    model.head = torch.zeros_like(model.head)
-    _, fast = rows_of(model, measured, [[9, 9]], {})
-    assert fast["near_ties"] == 1
-    assert fast["identical_output"] is True
-    assert fast["identical_share"] == 0
+def arguments(trained: Path, prompts: Path, output: Path) -> list[str]:
+    task = ["task=prompts", f"task.source={prompts}", "task.max_new_tokens=10"]
+    return [f"checkpoint={trained}", *task, *SETTINGS, "machine.dtype=float64", f"output={output}"]
 
 
-def test_from_a_run_folder_to_its_files(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    try:
-        rows = call(f"checkpoint={trained}", *SMALL, "machine.dtype=float64", "repeats=1")
-        out = capsys.readouterr().out
-        assert [(r["mode"], r["exit_layer"], r["num_speculations"]) for r in rows] == [
-            ("autoregressive", 4, 0),
-            ("early_exit", 1, 0),
-            ("early_exit", 2, 0),
-            *(("self_speculative", e, d) for e in (1, 2) for d in (1, 3)),
-        ]
-        assert json.loads((trained / "benchmark.json").read_text()) == rows
-        with (trained / "benchmark.csv").open() as stream:
-            assert [float(r["speedup"]) for r in csv.DictReader(stream)] == [r["speedup"] for r in rows]
-        for row in rows:
-            assert row.keys() >= KEYS
-            if row["mode"] != "early_exit":
-                assert row["identical_share"] == 1
-            if row["mode"] == "self_speculative":
-                assert 0 <= row["acceptance_rate"] <= 1
-                assert row["tokens_per_round"] <= row["num_speculations"] + 1
-        assert rows[0]["same_as_transformers"] == 1
-        assert "best: exit_layer=" in out
-        assert "transformers" in out
-        assert str(trained / "benchmark.json") in out
-    finally:
-        (trained / "benchmark.json").unlink(missing_ok=True)
-        (trained / "benchmark.csv").unlink(missing_ok=True)
+def texts(ledger: Path) -> list[dict[str, Any]]:
+    """The records of a ledger, without what differs from time to time."""
+    lines = [json.loads(line) for line in ledger.read_text().split("\n")[1:-1]]
+    times = {"seconds", "cpu_seconds", "round_seconds", "passes"}
+    return [{key: value for key, value in line.items() if key not in times} for line in lines]
+
+
+def ledger(folder: Path) -> Path:
+    (found,) = folder.glob("out.samples-*.jsonl")
+    return found
+
+
+class Counting:
+    """Stands for eval.speed.timed: counts, and is interrupted at one call."""
+
+    def __init__(self, interrupted_at: int = 1 << 30) -> None:
+        self.n, self.interrupted_at = 0, interrupted_at
+
+    def __call__(self, *arguments: Any) -> Timed:
+        self.n += 1
+        if self.n == self.interrupted_at:
+            raise KeyboardInterrupt
+        return timed(*arguments)
+
+
+def test_a_killed_benchmark_goes_on(
+    trained: Path,
+    own_prompts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    rows = call(*arguments(trained, own_prompts, whole / "out.json"))
+    again = arguments(trained, own_prompts, killed / "out.json")
+    # 7 settings run once before, and then for each of 5 samples: killed in the third.
+    monkeypatch.setattr(measure, "timed", Counting(interrupted_at=7 + 2 * 7 + 4))
+    with pytest.raises(KeyboardInterrupt):
+        call(*again)
+    assert texts(ledger(killed)) == texts(ledger(whole))[: 2 * 7]
+    # A kill while the third is written leaves some of its lines, and half of one.
+    with ledger(killed).open("ab") as stream:
+        lines = ledger(whole).read_bytes().splitlines(keepends=True)
+        stream.write(lines[15] + lines[16] + lines[17][:50])
+    monkeypatch.setattr(measure, "timed", counting := Counting())
+    resumed = call(*again)
+    assert counting.n == 7 + 3 * 7
+    assert texts(ledger(killed)) == texts(ledger(whole))
+    for one, other in zip(resumed, rows, strict=True):
+        for key in ("rouge2", "rouge2_low", "rougeL_paper", "acceptance_rate", "identical_share", "new_tokens"):
+            assert one[key] == other[key]
+    capsys.readouterr()
+    assert call(*again) == resumed
+    assert counting.n == 7 + 3 * 7, "nothing is measured twice"
+    assert "has all samples from an earlier start; fresh=true" in capsys.readouterr().out
+    call(*again, "fresh=true")
+    assert counting.n == 7 + 3 * 7 + 7 + 5 * 7
+    assert texts(ledger(killed)) == texts(ledger(whole))
+
+
+def test_other_settings_do_not_mix(trained: Path, own_prompts: Path, tmp_path: Path) -> None:
+    first = arguments(trained, own_prompts, tmp_path / "out.json")
+    call(*first, "task.n_samples=1")
+    before = {f: f.read_bytes() for f in tmp_path.glob("*.jsonl")}
+    for change in ("task.max_new_tokens=9", "num_speculations=[3]", "task.ignore_eos=true", "machine.dtype=float32"):
+        call(*first, "task.n_samples=1", change)
+    assert len(list(tmp_path.glob("*.jsonl"))) == 5
+    assert all(f.read_bytes() == content for f, content in before.items())
+
+
+def test_a_damaged_ledger_is_refused(trained: Path, own_prompts: Path, tmp_path: Path) -> None:
+    again = arguments(trained, own_prompts, tmp_path / "out.json")
+    call(*again)
+    file = ledger(tmp_path)
+    lines = file.read_bytes().splitlines(keepends=True)
+    for damaged, message in (
+        ([*lines[:9], b"{}\n", *lines[10:]], r":10: not a record; fresh=true"),
+        ([*lines[:9], *lines[10:]], r":15: a sample before is not whole; fresh=true"),
+        ([b"{}\n", *lines[1:]], r":1: not the settings of this measurement"),
+    ):
+        file.write_bytes(b"".join(damaged))
+        with pytest.raises(DataError, match=message):
+            call(*again)
+        assert file.read_bytes() == b"".join(damaged), "left as it was"
+    with file.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="is being written by another process"):
+            call(*again, "fresh=true")
+
+
+def test_baseline_and_ablation(trained: Path, own_prompts: Path, tmp_path: Path) -> None:
+    more = ["exit_layers=[2]", "num_speculations=[3]", "exit_states=[reuse,recompute]", f"baseline={trained}"]
+    rows = call(*arguments(trained, own_prompts, tmp_path / "out.json"), *more)
+    assert [(r["mode"], r["exit_states"]) for r in rows] == [
+        ("autoregressive", None),
+        ("early_exit", None),
+        ("self_speculative", "reuse"),
+        ("self_speculative", "recompute"),
+        ("baseline", None),
+    ]
+    plain, _, reuse, recompute, baseline = rows
+    assert baseline["rouge2"] == plain["rouge2"]
+    assert baseline["speedup_over_baseline"] == baseline["speedup_of_means_over_baseline"] == 1
+    assert plain["speedup_over_baseline"] == pytest.approx(1 / baseline["speedup"], rel=0.5)
+    assert reuse["acceptance_rate"] == recompute["acceptance_rate"]
+    assert reuse["identical_share"] == recompute["identical_share"] == 1
+    assert "transformers" not in plain
+
+
+def test_the_end_of_text_ends_each_text_on_its_own(trained: Path, own_prompts: Path, tmp_path: Path) -> None:
+    again = arguments(trained, own_prompts, tmp_path / "out.json")
+    n_tokens = {r["id"]: len(r["tokens"]) for r in texts_of(again, tmp_path)}
+    assert set(n_tokens.values()) == {10}
+    # Let what the model writes third in its first text be the end of a text.
+    third = texts_of(again, tmp_path)[0]["tokens"][2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Task, "stop", lambda self, _: StopRule(max_new_tokens=10, eos_ids=frozenset({third})))
+        records = texts_of([*again, "fresh=true", "transformers=true"], tmp_path)
+    plain = {r["id"]: r for r in records if r["mode"] == "autoregressive"}
+    assert len(plain["0"]["tokens"]) <= 3
+    assert len({len(r["tokens"]) for r in plain.values()}) > 1
+    for record in records:
+        assert third not in record["tokens"][:-1]
+        if record["mode"] in ("self_speculative", "transformers"):
+            assert record["tokens"] == plain[record["id"]]["tokens"]
+            assert record["identical"] is True
+
+
+def texts_of(overrides: list[str], folder: Path) -> list[dict[str, Any]]:
+    for file in folder.glob("*.jsonl"):
+        file.unlink()
+    call(*overrides)
+    return texts(ledger(folder))
 
 
 BAD = {
     ("exit_layers=[4]",): r"exit_layers=4: must lie in 1\.\.3",
     ("num_speculations=[0]",): r"num_speculations=0: must be at least 1",
-    ("num_speculations=[]",): r"num_speculations: give at least one",
-    ("max_new_tokens=2",): r"num_speculations=3: must be below max_new_tokens=2",
-    ("prompt_tokens=2000",): r"prompt_tokens \+ max_new_tokens=2012: must be at most the context's",
-    ("n_prompts=100000",): r"n_prompts=100000: the text has [\d,]+ tokens, too few",
+    ("task.max_new_tokens=2",): r"num_speculations=3: must be below task.max_new_tokens=2",
+    ("task.prompt_tokens=2000",): r"task.prompt_tokens \+ task.max_new_tokens=2012: must be at most the context's",
+    ("task.n_samples=100000",): r"task.n_samples=100000: the text has [\d,]+ tokens, too few",
     ("output=x.txt",): r"output=x\.txt: must end in \.json",
     ("output=/proc/x.json",): r"output=/proc/x\.json: ",
+    ("exit_states=[]",): r"exit_states: give reuse, recompute or both",
+    ("pass_samples=0",): r"pass_samples=0: must be at least 1",
+    (
+        "task=humaneval",
+        "task.temperature=0.5",
+        "task.max_new_tokens=4",
+        "transformers=true",
+    ): r"transformers=true: decodes",
 }
 
 
-@pytest.mark.parametrize(("arguments", "message"), BAD.items(), ids=[" ".join(a) for a in BAD])
-def test_mistakes_are_told_before_anything_is_measured(trained: Path, arguments: tuple[str, ...], message: str) -> None:
+@pytest.mark.parametrize(("overrides", "message"), BAD.items(), ids=[" ".join(a) for a in BAD])
+def test_mistakes_are_told_before_anything_is_measured(trained: Path, overrides: tuple[str, ...], message: str) -> None:
+    small = SETTINGS if overrides[0].startswith("task=") else SMALL
     with pytest.raises(ConfigError, match=message):
-        call(f"checkpoint={trained}", *SMALL, *arguments)
+        call(f"checkpoint={trained}", *small, *overrides)

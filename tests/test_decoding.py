@@ -150,6 +150,23 @@ def test_token_for_token_over_many_settings() -> None:
     assert 0.1 < accepted / drafted < 0.95, "both outcomes must have been tried"
 
 
+def test_recomputed_exit_states_give_the_same_rounds() -> None:
+    model, rng = tiny(), random.Random(1)
+    for _ in range(40):
+        prompt, n = [rng.randrange(24) for _ in range(rng.randrange(1, 30))], rng.randrange(2, 34)
+        e, d = rng.randrange(1, 5), rng.randrange(1, 9)
+        reused = decode(model, SelfSpeculative(e, d), prompt, n)
+        assert decode(model, SelfSpeculative(e, d, reuse_exit_states=False), prompt, n) == reused
+
+
+def test_recomputing_runs_the_first_layers_again_and_the_last_draft_not() -> None:
+    stub = Stub(NEXT, NEXT)
+    assert tokens(decode(stub, SelfSpeculative(2, 3, reuse_exit_states=False), [0], 5)) == count(1, 5)
+    # Positions 1 to 3 are run as drafts and again for the verification, 4 for the verification alone.
+    runs = {p: [stub.blocks_run[p, layer] for layer in range(4)] for p in range(5)}
+    assert runs == {0: [1, 1, 1, 1], 1: [2, 2, 1, 1], 2: [2, 2, 1, 1], 3: [2, 2, 1, 1], 4: [1, 1, 1, 1]}
+
+
 def test_the_cache_after_rejections_is_that_of_plain_decoding() -> None:
     model = tiny()
     plain, fast = Engine(model), Engine(model)

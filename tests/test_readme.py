@@ -12,8 +12,9 @@ from conf.command import _quoted
 from conf.strict import convert, register_schema
 from data.benchmark_config import DataBenchmarkConfig
 from data.prepare_config import PrepareConfig
+from eval.benchmark_config import BenchmarkConfig
 from eval.compare_config import CompareConfig
-from eval.config import BenchmarkConfig, GenerateConfig
+from eval.config import GenerateConfig
 from eval.lens_config import LensConfig
 from eval.perplexity_config import PerplexityConfig
 from eval.tasks_config import ExitsConfig, HarnessConfig
@@ -40,7 +41,8 @@ for _name, _schema in CONFIGS.values():
     register_schema(_name, _schema)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-DOCS = "".join((ROOT / "docs" / name).read_text() for name in ("data.md", "experiments.md", "harness.md", "pages.md"))
+MANUALS = ["data.md", "evaluation.md", "experiments.md", "harness.md", "humaneval.md", "pages.md"]
+DOCS = "".join((ROOT / "docs" / name).read_text() for name in MANUALS)
 COMMANDS = [
     line.partition("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README + DOCS, re.S)

@@ -39,6 +39,8 @@ class SelfSpeculative:
 
     exit_layer: int
     num_speculations: int
+    reuse_exit_states: bool = True
+    """False: verification runs drafted tokens through all layers again, the paper's ablation (Table 7)."""
 
 
 Policy = FullDepth | EarlyExit | SelfSpeculative
@@ -101,7 +103,7 @@ class Engine:
                     # The last token stands at position `length`, so drafts have room for this many less one.
                     room = min(self.cache.max_len - self.cache.length, stop.max_new_tokens - len(emitted))
                     if isinstance(policy, SelfSpeculative) and (d := min(policy.num_speculations, room - 1)) > 0:
-                        round_, last = self._speculate(last, policy.exit_layer, d, sampler)
+                        round_, last = self._speculate(last, policy, d, sampler)
                     else:
                         round_, last = self._one_token(last, n_layers, sampler)
             tokens, ended = stop.cut(emitted, round_.tokens)
@@ -127,10 +129,12 @@ class Engine:
         last, _ = sampler.pick(model.logits(x[0, 0]))
         return Round(last.tolist(), 0, 0), last
 
-    def _speculate(self, last: torch.Tensor, exit_layer: int, d: int, sampler: Sampler) -> tuple[Round, torch.Tensor]:
+    def _speculate(
+        self, last: torch.Tensor, policy: SelfSpeculative, d: int, sampler: Sampler
+    ) -> tuple[Round, torch.Tensor]:
         """Draft d tokens, verify them, accept."""
         model, cache, start = self.model, self.cache, self.cache.length
-        low, high = range(exit_layer), range(exit_layer, model.size.n_layers)
+        low = range(policy.exit_layer)
         drafted, q = [last], []
         for i in range(d):
             x = self.draft(drafted[-1], start + i, low)
@@ -138,15 +142,23 @@ class Engine:
             drafted.append(token)
             if distribution is not None:
                 q.append(distribution)
-        # Of the last drafted token, too, the verification needs the exit state and the keys below it.
-        self.draft(drafted[-1], start + d, low)
-        x = self.run(cache.exit_states[:, start : start + d + 1], start, high)
+        if policy.reuse_exit_states:
+            # Of the last drafted token, too, the verification needs the exit state and the keys below it.
+            self.draft(drafted[-1], start + d, low)
+            x = self.verify(start, d + 1, policy.exit_layer)
+        else:
+            x = self.run(model.embed(torch.cat(drafted)[None]), start, range(model.size.n_layers))
         tokens = torch.cat(drafted[1:])
         # The one wait of the round.
         ids, rejected, last = sampler.accept(tokens, torch.stack(q) if q else None, model.logits(x[0]))
         n_accepted = d - len(rejected)
         cache.length = start + n_accepted + 1
         return Round(ids, d, n_accepted, tuple(rejected)), last
+
+    def verify(self, start: int, width: int, exit_layer: int) -> torch.Tensor:
+        """The exit states of `width` positions from `start` through the layers above the exit; [1, width, D]."""
+        states = self.cache.exit_states[:, start : start + width]
+        return self.run(states, start, range(exit_layer, self.model.size.n_layers))
 
     def draft(self, token: torch.Tensor, position: int, layers: range) -> torch.Tensor:
         """A token [1] through the first layers; its exit state [D], which the cache keeps for the layers above."""

@@ -1,0 +1,33 @@
+"""What a measurement's numbers depend on, as digests: which weights, which samples."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import torch
+
+from conf.strict import ConfigError
+from data.tokenizer import Tokenizer
+from eval.tasks.task import Sample
+from models.stored import Stored
+
+
+def weights_digest(stored: Stored) -> str:
+    """Of the final norm and a matrix of the last block, which training always changes; cheap to read."""
+    names = ("norm.weight", f"layers.{stored.size.n_layers - 1}.attention.wo.weight")
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(stored.weights[name].detach().to(torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def samples_digest(samples: Sequence[Sample]) -> str:
+    """Of ids, prompts as the model reads them, and references."""
+    content = [[s.id, s.tokens, s.reference] for s in samples]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def check_same_reading(ours: Tokenizer, theirs: Tokenizer, samples: Sequence[Sample], key: str) -> None:
+    """Raise ConfigError when another model's tokenizer reads the samples' prompts otherwise."""
+    if ours.eos_id != theirs.eos_id or any(ours.encode(s.prompt) != theirs.encode(s.prompt) for s in samples):
+        raise ConfigError(f"{key}: has another tokenizer, so that its times per token cannot be compared")

@@ -1,0 +1,142 @@
+"""A whole measurement: from its configuration by way of the ledger to rows."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from conf.output import writable
+from conf.strict import ConfigError
+from eval.benchmark_config import BenchmarkConfig
+from eval.engine.decoding import Engine, FullDepth, Policy
+from eval.grid import policies
+from eval.identity import check_same_reading, samples_digest, weights_digest
+from eval.ledger import Ledger, ledger_path
+from eval.load import Checkpoint, open_checkpoint
+from eval.machine import facts, settle
+from eval.measure import Contest, engine_run, measure, transformers_run, turns
+from eval.records import BASELINE, TRANSFORMERS, Setting, setting_of
+from eval.reference import Transformers, version
+from eval.rows import Row, rows_of
+from eval.tasks.held_out import HeldOut
+from eval.tasks.task import Chosen, Sample
+
+
+class Plan(NamedTuple):
+    """What is measured on what; nothing has been decoded yet."""
+
+    config: BenchmarkConfig
+    checkpoint: Checkpoint
+    baseline: Checkpoint | None
+    policies: list[Policy]
+    samples: list[Sample]
+    device: torch.device
+    dtype: torch.dtype
+    transformers: bool
+    output: Path
+    stated: Row
+    """What every row repeats: source, checkpoint, machine, versions, commit."""
+
+    @property
+    def expected(self) -> list[Setting]:
+        """All that decodes each sample."""
+        n_layers = self.checkpoint.stored.size.n_layers
+        expected = [setting_of(policy, n_layers) for policy in self.policies]
+        expected += [Setting(BASELINE, self.baseline.stored.size.n_layers)] if self.baseline else []
+        return expected + ([Setting(TRANSFORMERS, n_layers)] if self.transformers else [])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the numbers depend on."""
+        return self.stated | {
+            "task": asdict(self.config.task),
+            "samples": samples_digest(self.samples),
+            "settings": self.expected,
+            "weights": [weights_digest(c.stored) for c in (self.checkpoint, self.baseline) if c],
+            "repeats": self.config.repeats,
+            "pass_samples": self.config.pass_samples,
+        }
+
+
+def plan_of(config: BenchmarkConfig) -> Plan:
+    """Read what is to be measured, and refuse what cannot be. Raises ConfigError, DataError or FormatError."""
+    task, (device, dtype) = config.task, settle(config.machine)
+    checkpoint = open_checkpoint(config.checkpoint)
+    compared = policies(
+        checkpoint.stored.size.n_layers,
+        task,
+        exit_layers=config.exit_layers,
+        num_speculations=config.num_speculations,
+        modes=config.modes,
+        exit_states=config.exit_states,
+    )
+    held_out = isinstance(task, HeldOut)
+    transformers = held_out if config.transformers is None else config.transformers
+    if transformers and task.sampling(0).temperature:
+        raise ConfigError("transformers=true: decodes greedily, but this task draws its tokens; leave it out")
+    name = "benchmark.json" if held_out else f"benchmark_{task.name}.json"
+    output = writable(config.output or checkpoint.stored.folder / name)
+    chosen = task.samples(checkpoint)
+    print(_choice(chosen, config))
+    baseline = _baseline(config, checkpoint, chosen.samples)
+    stated = {"checkpoint": config.checkpoint} | ({"baseline": config.baseline} if baseline else {})
+    stated |= chosen.facts | facts(device, dtype) | ({"transformers": version()} if transformers else {})
+    return Plan(config, checkpoint, baseline, compared, chosen.samples, device, dtype, transformers, output, stated)
+
+
+def carry_out(plan: Plan) -> list[Row]:
+    """Decode what an earlier start of the same settings has not, and sum up."""
+    config, ledger_file = plan.config, ledger_path(plan.output, plan.settings)
+    with Ledger(ledger_file, plan.settings, plan.expected, fresh=config.fresh) as ledger:
+        missing = turns(plan.samples, ledger, repeats=config.repeats, pass_samples=config.pass_samples)
+        if missing:
+            measure(_contest(plan), plan.samples, missing, ledger)
+        else:
+            print(f"{ledger_file}: has all samples from an earlier start; fresh=true measures them anew")
+    samples = {sample.id: sample for sample in plan.samples}
+    stated = plan.stated | {"samples_file": ledger_file.name}
+    return rows_of(ledger.records, config.task, samples, plan.checkpoint.stored.size, stated)
+
+
+def _contest(plan: Plan) -> Contest:
+    max_len = max(len(s.tokens) for s in plan.samples) + plan.config.task.max_new_tokens
+    contest = Contest(
+        task=plan.config.task,
+        tokenizer=plan.checkpoint.tokenizer,
+        engine=Engine(plan.checkpoint.model(plan.dtype, plan.device), max_len),
+        policies=plan.policies,
+    )
+    if plan.baseline:
+        engine = Engine(plan.baseline.model(plan.dtype, plan.device), max_len)
+        contest.others[Setting(BASELINE, engine.model.size.n_layers)] = engine_run(engine, FullDepth())
+    if plan.transformers:
+        reference = Transformers(plan.checkpoint, plan.dtype, plan.device)
+        contest.others[Setting(TRANSFORMERS, contest.engine.model.size.n_layers)] = transformers_run(reference)
+    return contest
+
+
+def _baseline(config: BenchmarkConfig, checkpoint: Checkpoint, samples: list[Sample]) -> Checkpoint | None:
+    if config.baseline is None:
+        return None
+    baseline = open_checkpoint(config.baseline)
+    check_same_reading(checkpoint.tokenizer, baseline.tokenizer, samples, f"baseline={config.baseline}")
+    context = baseline.stored.size.max_seq_len
+    n_tokens = max(len(s.tokens) for s in samples) + config.task.max_new_tokens
+    if n_tokens > context:
+        raise ConfigError(f"baseline={config.baseline}: its context has {context:,} tokens, {n_tokens:,} are needed")
+    return baseline
+
+
+def _choice(chosen: Chosen, config: BenchmarkConfig) -> str:
+    """What was chosen, and how, for people."""
+    task, n = config.task, len(chosen.samples)
+    available = chosen.facts.get("n_available", n)
+    how = f" of {available:,}, {f'drawn with seed {task.seed}' if task.draw else 'the first'}" if n < available else ""
+    lines = [f"{task.name}: {n:,} samples{how} ({chosen.facts['source']})"]
+    lines += [f"shot {shot['id']} ({shot['at']}): {shot['begins']!r}..." for shot in chosen.facts.get("shots", [])]
+    if n_truncated := chosen.facts.get("n_truncated"):
+        lines.append(f"{n_truncated:,} articles were cut to fit into the context")
+    if n_too_short := chosen.facts.get("n_too_short"):
+        lines.append(f"{n_too_short:,} articles of at most 100 words were left out")
+    return "\n".join(lines)

@@ -1,0 +1,45 @@
+"""Pieces of held-out text, spread evenly over it: how fast a model continues what it was trained for."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from conf.strict import ConfigError
+from eval.load import Checkpoint
+from eval.prompts import held_out_prompts
+from eval.tasks.task import Chosen, Sample, Task, at_least
+
+
+@dataclass(kw_only=True)
+class HeldOut(Task):
+    """Speed alone: there is no reference, and the end-of-text token does not end a text."""
+
+    EXIT_SHARES: ClassVar[tuple[float, ...]] = (2 / 16, 3 / 16, 4 / 16, 8 / 16)
+    DRAFTS: ClassVar[tuple[int, ...]] = (2, 3, 4, 6)
+
+    name: str = "held_out"
+    source: str | None = None
+    """A file, folder or glob of .txt, .md, .py or .jsonl, or `stdlib`; null: the run's own held-out text."""
+    n_samples: int | None = 16
+    prompt_tokens: int = 32
+    """Tokens of each prompt."""
+    max_new_tokens: int = 96
+    ignore_eos: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, "prompt_tokens", self.prompt_tokens)
+        at_least(2, "max_new_tokens", self.max_new_tokens)
+        if self.n_samples is None:
+            raise ValueError("task.n_samples=null: the text is not made of samples; give a number")
+
+    def samples(self, checkpoint: Checkpoint) -> Chosen:
+        """Prompts of `prompt_tokens` tokens."""
+        assert self.n_samples is not None
+        n_tokens, context = self.prompt_tokens + self.max_new_tokens, checkpoint.stored.size.max_seq_len
+        if n_tokens > context:
+            raise ConfigError(
+                f"task.prompt_tokens + task.max_new_tokens={n_tokens}: must be at most the context's {context}"
+            )
+        prompts = held_out_prompts(checkpoint, self.source, self.n_samples, self.prompt_tokens)
+        samples = [Sample(id=str(i), prompt=checkpoint.tokenizer.decode(p), tokens=p) for i, p in enumerate(prompts)]
+        return Chosen(samples, {"source": self.source or "held out"})

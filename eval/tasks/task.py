@@ -1,0 +1,138 @@
+"""What every task is: samples for a model to continue, when a text ends, and scores of it.
+
+A task is its own configuration: `task=cnn_dm task.n_samples=100` makes a `CnnDm(n_samples=100)`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from conf.strict import ConfigError
+from data.tokenizer import Tokenizer
+from eval.engine.sampling import SamplingOptions
+from eval.engine.stopping import StopRule
+from eval.load import Checkpoint
+from eval.stream import TextStream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A prompt, and what is known of its continuation."""
+
+    id: str
+    """Different for each sample of a task, and the same wherever the data lies."""
+    prompt: str
+    tokens: list[int]
+    """The prompt as the model reads it."""
+    reference: str | None = None
+    """What a good continuation would be."""
+    group: str = ""
+    """Scores are also given for each group: TOPv2's domain."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """More of the data set's record, where the score needs it."""
+
+
+class Chosen(NamedTuple):
+    """The samples of a measurement, and what has to be stated about the choice."""
+
+    samples: list[Sample]
+    facts: dict[str, Any]
+    """`source`, `n_available`, shots, how many were truncated or left out; printed and written into results."""
+
+
+@dataclass(kw_only=True)
+class Task:
+    """What all tasks have. Raises ValueError for impossible values."""
+
+    EXIT_SHARES: ClassVar[tuple[float, ...]] = (0.25,)
+    """The exits that are measured by default, as shares of the layers."""
+    DRAFTS: ClassVar[tuple[int, ...]] = (6,)
+    """Tokens drafted per round by default."""
+    SHOWN: ClassVar[tuple[str, ...]] = ()
+    """The metrics that a table has room for."""
+
+    name: str = ""
+    """Of the task."""
+    n_samples: int | None = None
+    """How many samples; null: all."""
+    draw: bool = True
+    """Draw the samples by the seed; false: the first ones."""
+    seed: int = 42
+    """Of the choice of samples and shots."""
+    max_new_tokens: int = 512
+    """At most so many tokens are generated."""
+    ignore_eos: bool = False
+    """Go on after the end-of-text token."""
+
+    def __post_init__(self) -> None:
+        for key in ("n_samples", "max_new_tokens"):
+            at_least(1, key, getattr(self, key))
+
+    def samples(self, checkpoint: Checkpoint) -> Chosen:
+        """What to decode, each prompt encoded as this model reads it and short enough for its context.
+
+        Raises ConfigError or DataError.
+        """
+        raise NotImplementedError
+
+    def score(self, sample: Sample, text: str) -> dict[str, float]:
+        """Scores of a continuation, by name; larger or smaller is better as the task says."""
+        del sample, text
+        return {}
+
+    def units(self, scored: Sequence[tuple[Sample, Mapping[str, float]]]) -> dict[str, list[float]]:
+        """Metric -> a value for each independent unit, whose mean is the metric and which a bootstrap draws from.
+
+        A unit is a sample, unless a task says otherwise.
+        """
+        names = dict.fromkeys(name for _, scores in scored for name in scores)
+        return {name: [scores[name] for _, scores in scored if name in scores] for name in names}
+
+    def stop(self, tokenizer: Tokenizer) -> StopRule:
+        """When a text ends."""
+        eos = frozenset() if self.ignore_eos else frozenset({tokenizer.eos_id})
+        return StopRule(max_new_tokens=self.max_new_tokens, eos_ids=eos)
+
+    def sampling(self, index: int) -> SamplingOptions:
+        """How the tokens of the sample with this index are chosen: greedily, unless a task says otherwise."""
+        del index
+        return SamplingOptions()
+
+    def exit_layers(self, n_layers: int) -> list[int]:
+        """The exits that are measured by default: E in 1..L-1."""
+        return sorted({min(max(1, round(share * n_layers)), max(1, n_layers - 1)) for share in self.EXIT_SHARES})
+
+
+def at_least(minimum: int, key: str, value: int | None) -> None:
+    """Raise ValueError for a key of the task that is too small."""
+    if value is not None and value < minimum:
+        raise ValueError(f"task.{key}={value}: must be at least {minimum}")
+
+
+def chosen_indices(n_available: int, task: Task) -> list[int]:
+    """Which samples, in the order of the data: all, the first, or drawn by the seed without repetition."""
+    n = n_available if task.n_samples is None else task.n_samples
+    if n > n_available:
+        raise ConfigError(f"task.n_samples={n}: there are {n_available:,} samples only")
+    if not task.draw or n == n_available:
+        return list(range(n))
+    return sorted(np.random.default_rng(task.seed).choice(n_available, n, replace=False).tolist())
+
+
+def check_lengths(samples: Iterable[Sample], task: Task, context: int, remedy: str) -> None:
+    """Raise ConfigError when a prompt and its new tokens do not fit into the context."""
+    lengths = [len(s.tokens) for s in samples]
+    room = context - task.max_new_tokens
+    if too_long := [n for n in lengths if n > room]:
+        raise ConfigError(
+            f"task.max_new_tokens={task.max_new_tokens}: with so many new tokens {len(too_long)} of {len(lengths)}"
+            f" prompts do not fit into the context's {context:,} (the longest has {max(too_long):,} tokens); {remedy}"
+        )
+
+
+def continuation(tokenizer: Tokenizer, prompt: Sequence[int], new: Sequence[int]) -> str:
+    """The text that new tokens add to a prompt's; the end-of-text token says nothing."""
+    stream = TextStream(tokenizer.decode, prompt)
+    return stream.push(new) + stream.rest()
