@@ -1,6 +1,7 @@
 """Hugging Face's tokenizer.json behind our interface."""
 
 import json
+import re
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +14,7 @@ CONFIG_FILE = "tokenizer_config.json"
 # Names of what ends a document, where tokenizer_config.json does not say.
 END = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 SPACE_MARK = "\u2581"
+_BYTE_NAME = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
 class JsonTokenizer:
@@ -30,7 +32,10 @@ class JsonTokenizer:
             raise DataError(f"{name}: not a Hugging Face tokenizer ({reason})") from None
         self._unprefixed = {k: _without_prefix(self._layout.get(k)) for k in ("normalizer", "pre_tokenizer")}
         self._prefixes = self._unprefixed != {k: self._layout.get(k) for k in self._unprefixed}
-        self._special = {t["id"] for t in self._layout.get("added_tokens", []) if t.get("special")}
+        added = self._layout.get("added_tokens", [])
+        self._added = {t["id"] for t in added}
+        self._special = {t["id"] for t in added if t.get("special")}
+        self._byte_level = '"ByteLevel"' in json.dumps(self._layout.get("decoder"))
         self.vocab_size: int = self._fast.get_vocab_size(with_added_tokens=True)
         self.bos_id = self._id(settings.get("bos_token"))
         ends = [self._id(token) for token in (settings.get("eos_token"), *END)]
@@ -85,18 +90,35 @@ class JsonTokenizer:
 
     def token_bytes(self) -> list[int]:
         """For each id, how many bytes of text it stands for; special tokens stand for none."""
-        byte_level = '"ByteLevel"' in json.dumps(self._layout.get("decoder"))
-        return [self._bytes_of(i, byte_level) for i in range(self.vocab_size)]
+        return [len(self.piece(i)) for i in range(self.vocab_size)]
 
-    def _bytes_of(self, i: int, byte_level: bool) -> int:
-        piece: str | None = self._fast.id_to_token(i)
-        if piece is None or i in self._special:
-            return 0
-        if byte_level:  # a character for each byte
-            return len(piece)
-        if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-            return 1
-        return len(piece.replace(SPACE_MARK, " ").encode("utf-8"))
+    def piece(self, i: int) -> bytes:
+        """The bytes of text that an id stands for, which need not be whole characters; none of a special token."""
+        name = self.name(i)
+        if i in self._special:
+            return b""
+        if i in self._added:  # written as it is
+            return name.encode("utf-8")
+        if self._byte_level:
+            return bytes(_BYTES[c] for c in name) if all(c in _BYTES for c in name) else name.encode("utf-8")
+        if byte := _BYTE_NAME.fullmatch(name):
+            return bytes.fromhex(byte[1])
+        return name.replace(SPACE_MARK, " ").encode("utf-8")
+
+    def name(self, i: int) -> str:
+        """What the vocabulary calls an id; nothing for one it leaves out."""
+        name: str | None = self._fast.id_to_token(i)
+        return name or ""
+
+
+def _byte_spelling() -> dict[str, int]:
+    """Character -> byte of byte-level BPE: a byte that can be seen is itself, the others follow 255, in order."""
+    seen = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = [b for b in range(256) if b not in seen]
+    return {chr(b): b for b in seen} | {chr(256 + i): b for i, b in enumerate(hidden)}
+
+
+_BYTES = _byte_spelling()
 
 
 def _without_prefix(part: Any) -> Any:

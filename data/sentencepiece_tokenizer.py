@@ -76,14 +76,21 @@ class SentencePieceTokenizer:
 
     def token_bytes(self) -> list[int]:
         """For each id, how many bytes of text it stands for; control pieces stand for none."""
-        return [self._bytes_of(i) for i in range(self.vocab_size)]
+        return [len(self.piece(i)) for i in range(self.vocab_size)]
 
-    def _bytes_of(self, i: int) -> int:
+    def piece(self, i: int) -> bytes:
+        """The bytes of text that an id stands for, which need not be whole characters; none of a control piece."""
+        name = self.name(i)
         if self._sp.IsByte(i):
-            return 1
+            return bytes([int(name[3:5], 16)])
         if self._sp.IsControl(i) or self._sp.IsUnknown(i) or self._sp.IsUnused(i):
-            return 0
-        return len(self._sp.IdToPiece(i).replace(SPACE_MARK, " ").encode("utf-8"))
+            return b""
+        return name.replace(SPACE_MARK, " ").encode("utf-8")
+
+    def name(self, i: int) -> str:
+        """What the vocabulary calls an id."""
+        name: str = self._sp.IdToPiece(i)
+        return name
 
 
 def _processor(model: bytes) -> spm.SentencePieceProcessor:

@@ -73,6 +73,17 @@ class TiktokenTokenizer:
         """For each id, how many bytes of text it stands for; special tokens stand for none."""
         return [len(token) for token in self._tokens] + [0] * N_SPECIAL
 
+    def piece(self, i: int) -> bytes:
+        """The bytes of text that an id stands for, which need not be whole characters; none of a special token."""
+        return self._tokens[i] if i < self._n_ranks else b""
+
+    def name(self, i: int) -> str:
+        """What the vocabulary calls an id; special tokens but the two that begin and end a text go by their number."""
+        if i < self._n_ranks:
+            return self._tokens[i].decode("utf-8", errors="replace")
+        names = {self.bos_id: "<|begin_of_text|>", self.eos_id: "<|end_of_text|>"}
+        return names.get(i, f"<|special_{i - self._n_ranks}|>")
+
 
 def _ranks(content: bytes, name: str) -> dict[bytes, int]:
     """Token -> rank of every line; the ranks are 0 to n - 1 and have all bytes, or a DataError says what is amiss."""

@@ -56,6 +56,14 @@ class Tokenizer(Protocol):
         """For each id, how many bytes of text it stands for; control pieces stand for none."""
         ...
 
+    def piece(self, i: int) -> bytes:
+        """The bytes of text that an id stands for, which need not be whole characters; none of a control piece."""
+        ...
+
+    def name(self, i: int) -> str:
+        """What the vocabulary calls an id."""
+        ...
+
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """A SentencePiece .model file, Llama 3's tiktoken file, a tokenizer.json, or a folder that has one of them.

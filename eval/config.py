@@ -92,10 +92,14 @@ class GenerateConfig:
     """Go on after the end-of-text token."""
     color: Color = Color.auto
     """Show which tokens were drafted and accepted, and which the full model supplied."""
+    html: str | None = None
+    """The same as a page, rejected drafts included; null: not."""
     sampling: SamplingOptions = MISSING
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:
         _at_least(1, "max_new_tokens", self.max_new_tokens)
+        if self.html is not None and not self.html.endswith(".html"):
+            raise ValueError(f"html={self.html}: must end in .html")
         if "" in self.stop:
             raise ValueError("stop: an empty string would stop at once; leave it out")

@@ -2,18 +2,21 @@
 
 import sys
 import time
-from pathlib import Path
 
 from omegaconf import DictConfig
 
 from conf.command import command
+from conf.output import writable
 from conf.strict import ConfigError, convert
 from data.config import DataError
 from eval.config import GenerateConfig
 from eval.engine.decoding import Engine, check
 from eval.engine.stopping import StopRule
 from eval.load import open_checkpoint
-from eval.machine import settle
+from eval.machine import facts, settle
+from eval.pages.drafts_page import drafts_page
+from eval.pages.page import write_page
+from eval.prompt_text import prompt_text
 from eval.settings import policy_of
 from eval.stream import Painter, TextStream, summary
 from models.hf_config import FormatError
@@ -25,7 +28,8 @@ def generate(raw: DictConfig) -> None:
     device, dtype = settle(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
     policy, tokenizer, context = policy_of(config, checkpoint), checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
-    text = prompt_text(config)
+    html = writable(config.html, "html") if config.html else None
+    text = prompt_text(config.prompt, config.prompt_file)
     prompt = tokenizer.encode_prompt(text)
     model = checkpoint.model(dtype, device)
     try:
@@ -46,30 +50,14 @@ def generate(raw: DictConfig) -> None:
         painter.drafted(stream.push(round_.tokens[: round_.n_accepted]))
         painter.full(stream.push(round_.tokens[round_.n_accepted :]))
     painter.end(stream.rest())
-    print(summary(rounds, policy, model.size.n_layers, time.perf_counter() - start, painter), file=sys.stderr)
+    seconds = time.perf_counter() - start
+    print(summary(rounds, policy, model.size.n_layers, seconds, painter), file=sys.stderr)
     if len(prompt) + sum(len(r.tokens) for r in rounds) > context:
         print(f"ended with the context of {context} tokens", file=sys.stderr)
-
-
-def prompt_text(config: GenerateConfig) -> str:
-    """The text to continue; of a file or of standard input without the newline that an editor or echo ends it with.
-
-    Raises ConfigError.
-    """
-    if (text := config.prompt) is None:
-        name = "standard input" if config.prompt_file == "-" else config.prompt_file
-        if config.prompt_file == "-" and sys.stdin.isatty():
-            print("the text to continue, then Ctrl-D:", file=sys.stderr)
-        try:
-            raw = sys.stdin.buffer.read() if config.prompt_file == "-" else Path(name).expanduser().read_bytes()
-            text = raw.decode("utf-8").removesuffix("\n")
-        except OSError as error:
-            raise ConfigError(f"prompt_file={name}: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"prompt_file={name}: not UTF-8 (byte {error.start}); convert it") from None
-    if not text:
-        raise ConfigError("prompt: is empty; give some text to continue, with prompt=, prompt_file= or standard input")
-    return text
+    if html:
+        stated = {"checkpoint": config.checkpoint, "mode": config.mode.value, **facts(device, dtype)}
+        write_page(html, drafts_page(tokenizer, prompt, rounds, policy, model.size.n_layers, seconds, stated))
+        print(html, file=sys.stderr)
 
 
 if __name__ == "__main__":

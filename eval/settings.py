@@ -16,16 +16,16 @@ def policy_of(config: GenerateConfig, checkpoint: Checkpoint) -> Policy:
         raise ConfigError(f"num_speculations={d}: has no effect with mode={config.mode}, which drafts nothing")
     if config.mode is Mode.autoregressive:
         return FullDepth()
-    fastest = _fastest(checkpoint)
+    best = fastest(checkpoint)
     if config.mode is Mode.early_exit:
-        return EarlyExit(fastest.exit_layer if exit_layer is None else exit_layer)
+        return EarlyExit(best.exit_layer if exit_layer is None else exit_layer)
     return SelfSpeculative(
-        exit_layer=fastest.exit_layer if exit_layer is None else exit_layer,
-        num_speculations=fastest.num_speculations if d is None else d,
+        exit_layer=best.exit_layer if exit_layer is None else exit_layer,
+        num_speculations=best.num_speculations if d is None else d,
     )
 
 
-def _fastest(checkpoint: Checkpoint) -> SelfSpeculative:
+def fastest(checkpoint: Checkpoint) -> SelfSpeculative:
     """The fastest row of the checkpoint's own benchmark, else a third of the layers and 3 drafts."""
     row = recommended(checkpoint.stored.folder)
     if row is None:

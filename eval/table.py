@@ -44,7 +44,7 @@ def table(rows: list[Row], metrics: Sequence[str]) -> str:
     columns |= IDEALS
     intervals = {*metrics, *WITH_INTERVAL} if metrics else set[str]()
     cells = [[_interval(key, row) if key in intervals else cell(key, row[key]) for key in columns] for row in rows]
-    return "\n".join([aligned([list(columns.values()), *cells]), *_legend(rows[0], bool(metrics))])
+    return "\n".join([*aligned([list(columns.values()), *cells]), *_legend(rows[0], bool(metrics))])
 
 
 def _setting(rows: list[Row]) -> dict[str, str]:
@@ -52,13 +52,13 @@ def _setting(rows: list[Row]) -> dict[str, str]:
     return SETTING | (ABLATION if any(row["exit_states"] == "recompute" for row in rows) else {})
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Columns of text, the first to the left."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
+def aligned(cells: list[list[str]]) -> list[str]:
+    """Lines of columns, the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
         "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        for line in lines
-    )
+        for line in cells
+    ]
 
 
 def cell(key: str, value: object, digits: int = 2) -> str:
@@ -116,7 +116,7 @@ def _breakdown(rows: list[Row], key: str, metrics: Sequence[str]) -> str:
             [*setting, *(cell(name, part.get(name), 3 if name in metrics else 2) for name in columns)]
             for part in row[key]
         ]
-    return f"{key.replace('_', ' ')}\n{aligned(lines)}"
+    return "\n".join([key.replace("_", " "), *aligned(lines)])
 
 
 def _is_metric(name: str, row: Row) -> bool:

@@ -8,6 +8,7 @@ same number of rows, and all skip a whole layer together (paper, section 4.1).
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,13 +55,46 @@ def kept_rows(
     return None if len(rows) == batch_size else torch.from_numpy(rows)
 
 
-def _by_row(function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+class _Take(torch.autograd.Function):
+    """The kept rows of x, and x for `_Put`, whose backward this one completes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.save_for_backward(kept)
+        return x.index_select(0, kept), x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad_kept: torch.Tensor, grad_x: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (kept,) = ctx.saved_tensors
+        return grad_x.index_copy(0, kept, grad_kept), None
+
+
+class _Put(torch.autograd.Function):
+    """x with its kept rows replaced.
+
+    The gradient of x is passed on with the replaced rows still in it, because `_Take` overwrites those. Told apart, as
+    index_copy and index_select do it, they cost two passes over x and a sum more.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, out: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(kept)
+        return x.index_copy(0, kept, out)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        (kept,) = ctx.saved_tensors
+        return grad, grad.index_select(0, kept), None
+
+
+def _by_row(function: Callable[..., Any], *tensors: torch.Tensor) -> Any:
     """A function that treats rows apart; of rows that tensor parallelism shards, applied to this rank's part."""
     like = tensors[0]
     if not isinstance(like, DTensor):
         return function(*tensors)
     parts = [t.redistribute(placements=like.placements).to_local() for t in tensors if isinstance(t, DTensor)]
-    return spread(function(*parts), like)
+    out = function(*parts)
+    return tuple(spread(part, like) for part in out) if isinstance(out, tuple) else spread(out, like)
 
 
 def run_on_kept_rows(
@@ -87,8 +121,8 @@ def run_on_kept_rows(
         return out if branch_scale == 1.0 else _by_row(lambda a, b: torch.lerp(a, b, branch_scale), x, out)
     if kept.numel() == 0:
         return x
-    x_kept = _by_row(lambda a: a.index_select(0, kept), x)
+    x_kept, x = _by_row(lambda a: _Take.apply(a, kept), x)  # type: ignore[no-untyped-call]
     out = block(x_kept, None, None if positions is None else positions.index_select(0, kept))
     if branch_scale != 1.0:
         out = _by_row(lambda a, b: torch.lerp(a, b, branch_scale), x_kept, out)
-    return _by_row(lambda a, b: a.index_copy(0, kept, b), x, out)
+    return _by_row(lambda a, b: _Put.apply(a, b, kept), x, out)  # type: ignore[no-untyped-call]

@@ -45,6 +45,8 @@ def test_round_trip_and_bytes(folder: Path, text: str) -> None:
     assert tokenizer.eos_id not in ids, "the name of a special token is text like any other"
     table = tokenizer.token_bytes()
     assert sum(table[i] for i in ids) == len(text.encode("utf-8"))
+    assert b"".join(map(tokenizer.piece, ids)) == text.encode("utf-8")
+    assert (tokenizer.piece(tokenizer.eos_id), tokenizer.name(tokenizer.eos_id)) == (b"", "<|endoftext|>")
     assert table[tokenizer.eos_id] == 0
     assert tokenizer.encode_document(text) == [*ids, tokenizer.eos_id], "nothing begins a text here"
     assert len(table) == tokenizer.vocab_size

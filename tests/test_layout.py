@@ -20,6 +20,8 @@ ENTRIES = {
     "train.describe",
     "eval.generate",
     "eval.benchmark",
+    "eval.compare",
+    "eval.lens",
     "models.convert",
     "data.prepare",
     "data.benchmark",

@@ -12,7 +12,9 @@ from conf.strict import convert, register_schema
 from data.benchmark_config import DataBenchmarkConfig
 from data.prepare_config import PrepareConfig
 from eval.benchmark_config import BenchmarkConfig
+from eval.compare_config import CompareConfig
 from eval.config import GenerateConfig
+from eval.lens_config import LensConfig
 from models.convert_config import ConvertConfig
 from train.benchmark_config import TrainBenchmarkConfig
 from train.describe_config import DescribeConfig
@@ -23,7 +25,9 @@ CONFIGS: dict[str, tuple[str, type]] = {
     "data.prepare": ("prepare", PrepareConfig),
     "train.benchmark": ("train_benchmark", TrainBenchmarkConfig),
     "eval.benchmark": ("benchmark", BenchmarkConfig),
+    "eval.compare": ("compare", CompareConfig),
     "eval.generate": ("generate", GenerateConfig),
+    "eval.lens": ("lens", LensConfig),
     "models.convert": ("convert", ConvertConfig),
     "train.describe": ("describe", DescribeConfig),
 }
@@ -31,7 +35,9 @@ for _name, _schema in CONFIGS.values():
     register_schema(_name, _schema)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-DOCS = "".join((ROOT / "docs" / name).read_text() for name in ("data.md", "experiments.md", "evaluation.md"))
+DOCS = "".join(
+    (ROOT / "docs" / name).read_text() for name in ("data.md", "experiments.md", "evaluation.md", "pages.md")
+)
 COMMANDS = [
     line.partition("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README + DOCS, re.S)

@@ -93,8 +93,9 @@ def test_equal_distributions_accept_everything() -> None:
     p = probabilities(logits, sampler.options)
     for _ in range(500):
         drafted = p[0].multinomial(1, generator=sampler.generator)
-        _, n, _ = sampler.accept(drafted, p, torch.cat([logits, logits]))
-        assert n == 1
+        ids, rejected, _ = sampler.accept(drafted, p, torch.cat([logits, logits]))
+        assert ids[:1] == drafted.tolist()
+        assert not rejected
 
 
 def test_filters_by_hand() -> None:

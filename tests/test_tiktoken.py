@@ -90,6 +90,7 @@ def test_round_trip_and_bytes(tokenizer: TiktokenTokenizer) -> None:
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text
         assert sum(table[i] for i in ids) == len(text.encode("utf-8"))
+        assert b"".join(map(tokenizer.piece, ids)) == text.encode("utf-8")
         assert max(ids, default=0) < tokenizer.bos_id, "the name of a special token is text like any other"
 
 

@@ -46,6 +46,7 @@ def test_round_trip(tokenizer: SentencePieceTokenizer, text: str) -> None:
     assert tokenizer.decode(ids) == text
     table = tokenizer.token_bytes()
     assert sum(table[i] for i in ids) == len(text.encode())
+    assert b"".join(map(tokenizer.piece, ids)) == text.encode()
 
 
 def random_texts(n: int) -> list[str]:

@@ -1,14 +1,13 @@
 """What layer dropout and early exits cost in training: `python -m train.benchmark output=FILE`.
 
-Forward and backward of plain torchtitan with its chunked loss, and of our arms, each in a process of its own. A step of
-an arm follows one of plain; ratios are those of such pairs.
+Forward and backward of plain torchtitan with its chunked loss, and of our arms, each in a process of its own. Steps of
+an arm and of plain take turns; ratios are those of such pairs.
 """
 
 import json
 import multiprocessing
 import os
 from contextlib import ExitStack
-from itertools import product
 from statistics import median
 from typing import Any
 
@@ -22,7 +21,7 @@ from conf.provenance import code_revision, processor
 from conf.strict import ConfigError, convert
 from data.files import write_whole
 from train.benchmark_arms import Arm, Step, arms, exit_layers, serve
-from train.benchmark_config import TrainBenchmarkConfig
+from train.benchmark_config import Device, TrainBenchmarkConfig
 from train.config import Recompute
 from train.precision import Precision, best_precision
 
@@ -35,9 +34,7 @@ def benchmark(raw: DictConfig) -> None:
     output = writable(config.output)
     if config.precision is Precision.auto:
         config.precision = best_precision()
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _usable(config.device)
     os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler, which counts memory, would tell when it starts and stops
     rows = [row for recompute in config.checkpointing for row in _measure(config, recompute, device)]
     write_whole(output, json.dumps(rows, indent=1).encode())
@@ -45,34 +42,45 @@ def benchmark(raw: DictConfig) -> None:
     print(output)
 
 
+def _usable(device: Device) -> str:
+    """The device, `auto` resolved. Raises ConfigError for a GPU that is not here."""
+    if device is Device.auto:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise ConfigError("device=cuda: no GPU can be used here; cpu or auto")
+    return device.value
+
+
 def _measure(config: TrainBenchmarkConfig, recompute: Recompute, device: str) -> list[dict[str, Any]]:
-    """The rows of one kind of activation checkpointing."""
-    chosen = arms(config)
-    with ExitStack() as stack:
-        # A process of plain for the pairs, and one for its own row: a control that must come out as 1.
-        baseline, *ask = [_process(stack, config, arm, recompute, device) for arm in (chosen[0], *chosen)]
-        peaks = [process("memory", 0) for process in ask]
-        for process, t in product((baseline, *ask), range(config.warmup)):
-            process("step", t)
-        pairs: list[Pairs] = [[] for _ in chosen]
-        bar = tqdm(
-            total=config.rounds * len(chosen), desc=f"checkpointing={recompute.value}", unit="pair", disable=None
-        )
-        with bar:
-            for t in range(config.rounds):
-                order = list(range(len(chosen)))
-                for i in order if t % 2 == 0 else reversed(order):
+    """The rows of one kind of activation checkpointing.
+
+    Each arm, plain as a control among them, has a new process of plain to compare with. No more than those two live at
+    a time, because more would not fit on a GPU with a model worth measuring.
+    """
+    chosen, rows, plain_peak = arms(config), [], 0
+    with tqdm(
+        total=config.rounds * len(chosen), desc=f"checkpointing={recompute.value}", unit="pair", disable=None
+    ) as bar:
+        for arm in chosen:
+            with ExitStack() as stack:
+                baseline, ask = (_process(stack, config, a, recompute, device) for a in (chosen[0], arm))
+                baseline("memory", 0)
+                peak = ask("memory", 0)
+                plain_peak = plain_peak or peak
+                for t in range(config.warmup):
+                    baseline("step", t)
+                    ask("step", t)
+                pairs = []
+                for t in range(config.rounds):
                     # Which of the two is first changes, in case the second profits.
-                    if (t + i) % 2 == 0:
-                        plain, ours = baseline("step", t), ask[i]("step", t)
+                    if t % 2 == 0:
+                        plain, ours = baseline("step", t), ask("step", t)
                     else:
-                        ours, plain = ask[i]("step", t), baseline("step", t)
-                    pairs[i].append((plain, ours))
+                        ours, plain = ask("step", t), baseline("step", t)
+                    pairs.append((plain, ours))
                     bar.update()
-    return [
-        _row(config, arm, recompute, device, of, peak, peaks[0])
-        for arm, of, peak in zip(chosen, pairs, peaks, strict=True)
-    ]
+            rows.append(_row(config, arm, recompute, device, pairs, peak, plain_peak))
+    return rows
 
 
 def _process(stack: ExitStack, config: TrainBenchmarkConfig, arm: Arm, recompute: Recompute, device: str) -> Any:

@@ -1,6 +1,7 @@
 """What `python -m train.benchmark` is asked to do."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from omegaconf import MISSING
 
@@ -8,6 +9,15 @@ from models.config import ModelConfig
 from models.layer_dropout import Sampling
 from train.config import Recompute
 from train.precision import Precision
+
+
+class Device(StrEnum):
+    """Where to measure."""
+
+    auto = "auto"
+    """On a GPU if there is one."""
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 @dataclass(kw_only=True)
@@ -18,9 +28,9 @@ class TrainBenchmarkConfig:
     """A .json file."""
     model: ModelConfig = MISSING
     """Sizes; at least a few layers of some width, or what is not a matrix product decides."""
-    seq_len: int = 128
+    seq_len: int = 256
     """Tokens of a row."""
-    batch_size: int = 4
+    batch_size: int = 8
     """Rows of a micro-batch."""
     n_exits: list[int] = field(default_factory=list)
     """Numbers of exits to train at once; empty: 1, 2, L/4 and L."""
@@ -30,14 +40,14 @@ class TrainBenchmarkConfig:
     """How rows are dropped."""
     checkpointing: list[Recompute] = field(default_factory=lambda: [Recompute.none, Recompute.full])
     """Activation checkpointing to measure."""
-    loss_chunk_tokens: int = 128
+    loss_chunk_tokens: int = 256
     """Tokens that go through the LM head at a time, in all arms."""
     precision: Precision = Precision.fp32
     """fp32, or bf16 for autocast; auto: what training would take."""
     compile: bool = False
     """torch.compile every block and the loss, as train.compile does."""
-    device: str = "auto"
-    """cpu, cuda, or auto."""
+    device: Device = Device.auto
+    """Where to measure."""
     threads: int | None = None
     """CPU threads of each arm; null: torch's default."""
     rounds: int = 5

@@ -52,6 +52,8 @@ class Round(NamedTuple):
     tokens: list[int]
     n_drafted: int
     n_accepted: int
+    rejected: tuple[int, ...] = ()
+    """The drafted tokens that were not accepted, in order; the first of them was rejected, the others fell with it."""
 
 
 def check(model: InferenceLlama, policy: Policy, prompt: list[int], max_len: int) -> None:
@@ -108,7 +110,7 @@ class Engine:
             emitted += tokens
             # The next token's position is `length`; without room for it the context is full.
             ended = ended or self.cache.length >= self.cache.max_len
-            yield Round(tokens, round_.n_drafted, min(round_.n_accepted, len(tokens)))
+            yield round_._replace(tokens=tokens, n_accepted=min(round_.n_accepted, len(tokens)))
 
     def _prefill(self, prompt: list[int], n_layers: int, sampler: Sampler) -> tuple[Round, torch.Tensor]:
         """All of the prompt in one pass; the head on its last position alone."""
@@ -148,9 +150,10 @@ class Engine:
             x = self.run(model.embed(torch.cat(drafted)[None]), start, range(model.size.n_layers))
         tokens = torch.cat(drafted[1:])
         # The one wait of the round.
-        ids, n_accepted, last = sampler.accept(tokens, torch.stack(q) if q else None, model.logits(x[0]))
+        ids, rejected, last = sampler.accept(tokens, torch.stack(q) if q else None, model.logits(x[0]))
+        n_accepted = d - len(rejected)
         cache.length = start + n_accepted + 1
-        return Round(ids, d, n_accepted), last
+        return Round(ids, d, n_accepted, tuple(rejected)), last
 
     def verify(self, start: int, width: int, exit_layer: int) -> torch.Tensor:
         """The exit states of `width` positions from `start` through the layers above the exit; [1, width, D]."""

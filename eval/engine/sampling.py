@@ -72,7 +72,7 @@ class Sampler:
 
     def accept(
         self, drafted: torch.Tensor, draft_probabilities: torch.Tensor | None, logits: torch.Tensor
-    ) -> tuple[list[int], int, torch.Tensor]:
+    ) -> tuple[list[int], list[int], torch.Tensor]:
         """Which drafted tokens are accepted, and the token that the full model adds. Waits for the device once.
 
         Args:
@@ -81,18 +81,19 @@ class Sampler:
             logits: [d+1, V] of the full model, before each drafted token and after the last.
 
         Returns:
-            (the ids of the round, how many of them were drafted, the last of them as a tensor [1]).
+            (the ids of the round, all but the last of which were drafted; the drafted ids that are not accepted; the
+            last id of the round as a tensor [1]).
         """
         d = len(drafted)
         if self.greedy:
             choice = best(logits)
             ids = torch.cat([drafted, choice]).tolist()
             n = next((i for i in range(d) if ids[i] != ids[d + i]), d)
-            return [*ids[:n], ids[d + n]], n, choice[n : n + 1]
+            return [*ids[:n], ids[d + n]], ids[n:d], choice[n : n + 1]
         assert draft_probabilities is not None
         length, last = self._reject(drafted, draft_probabilities, probabilities(logits, self.options))
         *ids, next_id, n = torch.cat([drafted, last, length.view(1)]).tolist()
-        return [*ids[:n], next_id], n, last
+        return [*ids[:n], next_id], ids[n:], last
 
     def _reject(self, drafted: torch.Tensor, q: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Rejection sampling: how many of [d] tokens drawn from q [d, V] stand for draws from p [d+1, V], and the next.

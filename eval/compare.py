@@ -1,0 +1,73 @@
+"""Full depth, self-speculation and early exit side by side: `python -m eval.compare checkpoint=... prompt=...`."""
+
+import sys
+
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from conf.command import command
+from conf.output import writable
+from conf.strict import ConfigError, convert
+from data.config import DataError
+from eval.compare_config import CompareConfig
+from eval.compared import summed, table, unexplained
+from eval.engine.decoding import EarlyExit, Engine, Policy, SelfSpeculative, check
+from eval.engine.stopping import StopRule
+from eval.grid import policies
+from eval.load import Checkpoint, open_checkpoint
+from eval.machine import facts, settle
+from eval.pages.compare_page import compare_page
+from eval.pages.page import write_page
+from eval.prompt_text import prompt_texts
+from eval.settings import fastest
+from eval.side_by_side import side_by_side
+from models.hf_config import FormatError
+
+
+def compare(raw: DictConfig) -> None:
+    """Decode every prompt in every mode, write the page, print a table."""
+    config = convert(raw, CompareConfig)
+    device, dtype = settle(config.machine)
+    checkpoint = open_checkpoint(config.checkpoint)
+    tokenizer, context = checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
+    chosen = _policies(config, checkpoint)
+    output = writable(config.output)
+    texts = prompt_texts(config.prompt, config.prompt_file)
+    if len(texts) > config.max_prompts:
+        print(f"the first {config.max_prompts} of {len(texts):,} prompts (max_prompts)", file=sys.stderr)
+    prompts = [tokenizer.encode_prompt(text) for text in texts[: config.max_prompts]]
+    model = checkpoint.model(dtype, device)
+    for prompt in prompts:
+        for policy in chosen:
+            try:
+                check(model, policy, prompt, context)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+    stop = StopRule(
+        max_new_tokens=config.max_new_tokens,
+        eos_ids=frozenset() if config.ignore_eos else frozenset({tokenizer.eos_id}),
+    )
+    engine = Engine(model, min(context, max(map(len, prompts)) + config.max_new_tokens))
+    side_by_side(engine, prompts[0], chosen, StopRule(max_new_tokens=8))  # what runs first is slow
+    bar = tqdm(prompts, desc="compare", unit="prompt", leave=False, disable=None)
+    results = [side_by_side(engine, prompt, chosen, stop) for prompt in bar]
+    stated = {"checkpoint": config.checkpoint, **facts(device, dtype)}
+    rows = summed(results, model.size.n_layers)
+    write_page(output, compare_page(tokenizer, prompts, results, rows, stated))
+    print(table(rows))
+    for line in unexplained(results):
+        print(line, file=sys.stderr)
+    print(output)
+
+
+def _policies(config: CompareConfig, checkpoint: Checkpoint) -> list[Policy]:
+    """Self-speculation, then early exit from the last exit to the first."""
+    best = fastest(checkpoint)
+    exit_layer = best.exit_layer if config.exit_layer is None else config.exit_layer
+    d = best.num_speculations if config.num_speculations is None else config.num_speculations
+    exits = [p for p in policies(checkpoint.stored.size.n_layers, config.exit_layers, []) if isinstance(p, EarlyExit)]
+    return [SelfSpeculative(exit_layer, d), *reversed(exits)]
+
+
+if __name__ == "__main__":
+    command("compare", CompareConfig, compare, told={DataError: 2, FormatError: 2}, verbatim=["prompt"])

@@ -1,0 +1,41 @@
+"""The configuration of eval.compare."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from eval.config import MachineConfig
+
+
+@dataclass(kw_only=True)
+class CompareConfig:
+    """Set the texts of full depth, self-speculation and early exit side by side, greedily."""
+
+    checkpoint: str = MISSING
+    """A run folder, one of its checkpoints, a Hugging Face folder or a .gguf file."""
+    prompt: str | None = None
+    """The text to continue, taken as it is; null: from prompt_file."""
+    prompt_file: str = "-"
+    """A UTF-8 text file that is one prompt; a .jsonl with a "prompt" in each line; `-` is standard input."""
+    max_prompts: int = 8
+    """Of a .jsonl with more only the first so many."""
+    exit_layers: list[int] = field(default_factory=list)
+    """Layers of the early exits; empty: an eighth, three sixteenths, a quarter and a half of all."""
+    exit_layer: int | None = None
+    """Layers that draft in self-speculation; null: the fastest in the checkpoint's benchmark.json, else a third."""
+    num_speculations: int | None = None
+    """Tokens drafted per round; null: the fastest in the checkpoint's benchmark.json, else 3."""
+    max_new_tokens: int = 96
+    """At most so many tokens for each text."""
+    ignore_eos: bool = False
+    """Go on after the end-of-text token."""
+    output: str = "compare.html"
+    """The page."""
+    machine: MachineConfig = MISSING
+
+    def __post_init__(self) -> None:
+        for key in ("max_prompts", "max_new_tokens"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}={getattr(self, key)}: must be at least 1")
+        if not self.output.endswith(".html"):
+            raise ValueError(f"output={self.output}: must end in .html")

@@ -1,0 +1,74 @@
+"""What every layer predicts at every position, as a page: `python -m eval.lens checkpoint=... prompt=...`."""
+
+import json
+import sys
+
+from omegaconf import DictConfig
+
+from conf.command import command
+from conf.output import writable
+from conf.strict import ConfigError, convert
+from data.config import DataError
+from data.files import write_whole
+from eval.engine.decoding import Engine, FullDepth, check
+from eval.engine.stopping import StopRule
+from eval.every_exit import predictions
+from eval.lens_config import LensConfig
+from eval.lens_record import Looked, record, spoken
+from eval.load import open_checkpoint
+from eval.machine import facts, settle
+from eval.pages.page import page, write_page
+from eval.pages.shown import shown_by_id
+from eval.prompt_text import prompt_text
+from models.hf_config import FormatError
+from models.inference import InferenceLlama
+
+
+def lens(raw: DictConfig) -> None:
+    """Read the text once, write the page, and print how many layers its tokens need."""
+    config = convert(raw, LensConfig)
+    device, dtype = settle(config.machine)
+    checkpoint = open_checkpoint(config.checkpoint)
+    tokenizer, size = checkpoint.tokenizer, checkpoint.stored.size
+    if config.top_k > size.vocab_size:
+        raise ConfigError(f"top_k={config.top_k}: must be at most the vocabulary's {size.vocab_size}")
+    output = writable(config.output)
+    numbers = writable(config.json, "json") if config.json else None
+    prompt = tokenizer.encode_prompt(prompt_text(config.prompt, config.prompt_file))
+    model = checkpoint.model(dtype, device)
+    try:
+        check(model, FullDepth(), prompt, size.max_seq_len)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    generated = _generated(model, prompt, config.max_new_tokens, tokenizer.eos_id) if config.max_new_tokens else []
+    tokens = prompt + generated[:-1]  # the last one is what the last position predicts
+    first = max(0, len(tokens) - config.max_positions)
+    try:
+        found = predictions(model, tokens, first, config.top_k)
+    except FloatingPointError as error:
+        raise ConfigError(
+            f"machine.dtype={config.machine.dtype}: {error}; take a wider one, or see whether the weights are whole"
+        ) from None
+    stated = {"checkpoint": config.checkpoint, **facts(device, dtype)}
+    rows = record(tokenizer, Looked(tokens, len(generated), first, found), stated)
+    shown = shown_by_id(tokenizer, map(int, rows["text"]))
+    write_page(
+        output, page(view="lens", title="Predictions of every layer", facts=stated, data=rows | {"shown": shown})
+    )
+    if numbers:
+        write_whole(numbers, json.dumps(rows).encode())
+    if first:
+        print(f"{len(tokens):,} positions: the last {len(tokens) - first:,} are shown (max_positions)", file=sys.stderr)
+    print(spoken(rows))
+    print(output, *[numbers] if numbers else [], sep=", ")
+
+
+def _generated(model: InferenceLlama, prompt: list[int], max_new_tokens: int, eos_id: int) -> list[int]:
+    """What all layers go on with, greedily."""
+    stop = StopRule(max_new_tokens=max_new_tokens, eos_ids=frozenset({eos_id}))
+    engine = Engine(model, min(model.size.max_seq_len, len(prompt) + max_new_tokens))
+    return [token for round_ in engine.generate(prompt, FullDepth(), stop) for token in round_.tokens]
+
+
+if __name__ == "__main__":
+    command("lens", LensConfig, lens, told={DataError: 2, FormatError: 2}, verbatim=["prompt"])

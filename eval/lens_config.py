@@ -1,0 +1,41 @@
+"""The configuration of eval.lens."""
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from eval.config import MachineConfig
+
+
+@dataclass(kw_only=True)
+class LensConfig:
+    """See what every layer predicts at every position of a text."""
+
+    checkpoint: str = MISSING
+    """A run folder, one of its checkpoints, a Hugging Face folder or a .gguf file."""
+    prompt: str | None = None
+    """The text to look at, taken as it is; null: from prompt_file."""
+    prompt_file: str = "-"
+    """A UTF-8 text file; `-` is standard input."""
+    max_new_tokens: int = 0
+    """Continue the text greedily, with all layers, by at most so many tokens, and look at them as well."""
+    top_k: int = 5
+    """Tokens shown for each prediction."""
+    max_positions: int = 256
+    """Of a longer text only so many of its last positions are shown and counted; all of it is read."""
+    output: str = "lens.html"
+    """The page."""
+    json: str | None = None
+    """The numbers as well, for programs; null: not."""
+    machine: MachineConfig = MISSING
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens={self.max_new_tokens}: must be at least 0")
+        for key in ("top_k", "max_positions"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}={getattr(self, key)}: must be at least 1")
+        if not self.output.endswith(".html"):
+            raise ValueError(f"output={self.output}: must end in .html")
+        if self.json is not None and not self.json.endswith(".json"):
+            raise ValueError(f"json={self.json}: must end in .json")

@@ -1,0 +1,1 @@
+"""Results as HTML pages of one file each, which need no network."""

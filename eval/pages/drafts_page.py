@@ -1,0 +1,43 @@
+"""One generation as a page: which tokens were drafted, accepted, rejected, or supplied by the full model."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data.tokenizer import Tokenizer
+from eval.engine.decoding import EarlyExit, FullDepth, Policy, Round
+from eval.pages.page import page
+from eval.pages.shown import shown_alone, shown_in_text
+
+
+def drafts_page(
+    tokenizer: Tokenizer,
+    prompt: Sequence[int],
+    rounds: Sequence[Round],
+    policy: Policy,
+    n_layers: int,
+    seconds: float,
+    stated: Mapping[str, Any],
+) -> str:
+    """The HTML; `seconds` is what the whole generation took, `stated` what a result must state."""
+    generated = [token for round_ in rounds for token in round_.tokens]
+    shown = shown_in_text(tokenizer, [*prompt, *generated])
+    data = {
+        "n_layers": n_layers,
+        "exit_layer": None if isinstance(policy, FullDepth) else policy.exit_layer,
+        "num_speculations": None if isinstance(policy, FullDepth | EarlyExit) else policy.num_speculations,
+        "seconds": seconds,
+        "prompt": shown[: len(prompt)],
+        "ids": generated,
+        "shown": shown[len(prompt) :],
+        "rounds": [
+            {
+                "n_tokens": len(r.tokens),
+                "n_drafted": r.n_drafted,
+                "n_accepted": r.n_accepted,
+                "rejected": [shown_alone(tokenizer, i) for i in r.rejected],
+                "rejected_ids": list(r.rejected),
+            }
+            for r in rounds
+        ],
+    }
+    return page(view="drafts", title="Drafted and accepted", facts=stated, data=data)
