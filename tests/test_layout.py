@@ -20,6 +20,7 @@ ENTRIES = {
     "train.describe",
     "eval.generate",
     "eval.benchmark",
+    "eval.execute",
     "models.convert",
     "data.prepare",
     "data.benchmark",

@@ -12,6 +12,7 @@ from conf.strict import convert, register_schema
 from data.benchmark_config import DataBenchmarkConfig
 from data.prepare_config import PrepareConfig
 from eval.config import BenchmarkConfig, GenerateConfig
+from eval.execute_config import ExecuteConfig
 from models.convert_config import ConvertConfig
 from train.benchmark_config import TrainBenchmarkConfig
 from train.describe_config import DescribeConfig
@@ -22,6 +23,7 @@ CONFIGS: dict[str, tuple[str, type]] = {
     "data.prepare": ("prepare", PrepareConfig),
     "train.benchmark": ("train_benchmark", TrainBenchmarkConfig),
     "eval.benchmark": ("benchmark", BenchmarkConfig),
+    "eval.execute": ("execute", ExecuteConfig),
     "eval.generate": ("generate", GenerateConfig),
     "models.convert": ("convert", ConvertConfig),
     "train.describe": ("describe", DescribeConfig),
@@ -30,7 +32,7 @@ for _name, _schema in CONFIGS.values():
     register_schema(_name, _schema)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-DOCS = "".join((ROOT / "docs" / name).read_text() for name in ("data.md", "experiments.md"))
+DOCS = "".join((ROOT / "docs" / name).read_text() for name in ("data.md", "experiments.md", "humaneval.md"))
 COMMANDS = [
     line.partition("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README + DOCS, re.S)
