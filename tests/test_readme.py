@@ -14,6 +14,7 @@ from data.prepare_config import PrepareConfig
 from eval.benchmark_config import BenchmarkConfig
 from eval.compare_config import CompareConfig
 from eval.config import GenerateConfig
+from eval.execute_config import ExecuteConfig
 from eval.lens_config import LensConfig
 from models.convert_config import ConvertConfig
 from train.benchmark_config import TrainBenchmarkConfig
@@ -26,6 +27,7 @@ CONFIGS: dict[str, tuple[str, type]] = {
     "train.benchmark": ("train_benchmark", TrainBenchmarkConfig),
     "eval.benchmark": ("benchmark", BenchmarkConfig),
     "eval.compare": ("compare", CompareConfig),
+    "eval.execute": ("execute", ExecuteConfig),
     "eval.generate": ("generate", GenerateConfig),
     "eval.lens": ("lens", LensConfig),
     "models.convert": ("convert", ConvertConfig),
@@ -35,9 +37,8 @@ for _name, _schema in CONFIGS.values():
     register_schema(_name, _schema)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-DOCS = "".join(
-    (ROOT / "docs" / name).read_text() for name in ("data.md", "experiments.md", "evaluation.md", "pages.md")
-)
+NAMES = ("data.md", "experiments.md", "evaluation.md", "humaneval.md", "pages.md")
+DOCS = "".join((ROOT / "docs" / name).read_text() for name in NAMES)
 COMMANDS = [
     line.partition("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README + DOCS, re.S)
