@@ -21,6 +21,7 @@ from eval.pages.page import write_page
 from eval.prompt_text import prompt_texts
 from eval.settings import fastest
 from eval.side_by_side import side_by_side
+from eval.tasks.held_out import HeldOut
 from models.hf_config import FormatError
 
 
@@ -65,8 +66,9 @@ def _policies(config: CompareConfig, checkpoint: Checkpoint) -> list[Policy]:
     best = fastest(checkpoint)
     exit_layer = best.exit_layer if config.exit_layer is None else config.exit_layer
     d = best.num_speculations if config.num_speculations is None else config.num_speculations
-    exits = [p for p in policies(checkpoint.stored.size.n_layers, config.exit_layers, []) if isinstance(p, EarlyExit)]
-    return [SelfSpeculative(exit_layer, d), *reversed(exits)]
+    n_layers = checkpoint.stored.size.n_layers
+    exits = policies(n_layers, config.exit_layers or HeldOut().exit_layers(n_layers), [])
+    return [SelfSpeculative(exit_layer, d), *(p for p in reversed(exits) if isinstance(p, EarlyExit))]
 
 
 if __name__ == "__main__":
