@@ -104,6 +104,10 @@ class Task:
         """The exits that are measured by default: E in 1..L-1."""
         return sorted({min(max(1, round(share * n_layers)), max(1, n_layers - 1)) for share in self.EXIT_SHARES})
 
+    def num_speculations(self) -> list[int]:
+        """The numbers of drafts that are measured by default, each shorter than a text."""
+        return sorted({min(d, max(1, self.max_new_tokens - 1)) for d in self.DRAFTS})
+
 
 def at_least(minimum: int, key: str, value: int | None) -> None:
     """Raise ValueError for a key of the task that is too small."""
