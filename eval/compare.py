@@ -11,7 +11,7 @@ from conf.strict import ConfigError, convert
 from data.config import DataError
 from eval.compare_config import CompareConfig
 from eval.compared import summed, table, unexplained
-from eval.engine.decoding import Engine, Policy, SelfSpeculative, check
+from eval.engine.decoding import EarlyExit, Engine, Policy, SelfSpeculative, check
 from eval.engine.stopping import StopRule
 from eval.grid import policies
 from eval.load import Checkpoint, open_checkpoint
