@@ -9,6 +9,9 @@ from models.inference import InferenceLlama
 # A pass of another width rounds differently. Two texts may part where the two best logits are closer than that.
 NEAR_TIE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
 
+# Positions that go through the head at once: V numbers for each.
+CHUNK = 64
+
 
 def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
     """Where two token sequences part (a missing token differs from any); None if they are equal."""
@@ -23,13 +26,35 @@ def is_near_tie(model: InferenceLlama, context: list[int], one: int, other: int)
 
     Hardly: by less than NEAR_TIE of the model's dtype, in units of a logit.
     """
-    with torch.inference_mode():
-        cache, n = model.new_cache(len(context)), len(context)
-        tokens = torch.tensor([context], device=model.device)
-        layers = range(model.size.n_layers)
-        x = model.run(model.embed(tokens), cache, torch.arange(n, device=model.device), n, layers)
-        logits = model.logits(x[0, -1]).double()
-        return bool(logits.max() - torch.minimum(logits[one], logits[other]) < NEAR_TIE[model.dtype])
+    logits = logits_after(model, context)
+    return bool(logits.max() - torch.minimum(logits[one], logits[other]) < NEAR_TIE[model.dtype])
+
+
+def logits_after(model: InferenceLlama, context: list[int]) -> torch.Tensor:
+    """[V] float64, of the full model, by one pass over the context with an empty cache."""
+    return model.logits(_states(model, context)[-1]).double()
+
+
+def preferences(model: InferenceLlama, prompt: list[int], text: list[int]) -> torch.Tensor:
+    """By how much the full model prefers its best token to each one of a text; [T] float64, 0 where it is the best.
+
+    By one pass over all of it, with an empty cache: what any greedy decoder's text can be held against.
+    """
+    states, tokens = _states(model, [*prompt, *text[:-1]])[len(prompt) - 1 :], torch.tensor(text, device=model.device)
+    lost = []
+    for start in range(0, len(text), CHUNK):
+        logits = model.logits(states[start : start + CHUNK]).double()
+        own = logits.gather(-1, tokens[start : start + CHUNK, None]).squeeze(-1)
+        lost.append(logits.max(-1).values - own)
+    return torch.cat(lost).cpu()
+
+
+@torch.inference_mode()
+def _states(model: InferenceLlama, tokens: list[int]) -> torch.Tensor:
+    """[T, D], what the last layer puts out."""
+    cache, n = model.new_cache(len(tokens)), len(tokens)
+    x = model.embed(torch.tensor([tokens], device=model.device))
+    return model.run(x, cache, torch.arange(n, device=model.device), n, range(model.size.n_layers))[0]
 
 
 def distinct_4grams(texts: Sequence[Sequence[int]]) -> float:

@@ -15,9 +15,11 @@ PACKAGES = {
     "conf": set(),
 }
 ENTRIES = {
+    "eval.correctness",
     "eval.exits",
     "eval.harness",
     "eval.perplexity",
+    "eval.sweep",
     "train.pretrain",
     "train.benchmark",
     "train.describe",

@@ -15,9 +15,11 @@ from data.prepare_config import PrepareConfig
 from eval.benchmark_config import BenchmarkConfig
 from eval.compare_config import CompareConfig
 from eval.config import GenerateConfig
+from eval.correctness_config import CorrectnessConfig
 from eval.execute_config import ExecuteConfig
 from eval.lens_config import LensConfig
 from eval.perplexity_config import PerplexityConfig
+from eval.sweep_config import SweepConfig
 from eval.tasks_config import ExitsConfig, HarnessConfig
 from models.convert_config import ConvertConfig
 from train.benchmark_config import TrainBenchmarkConfig
@@ -30,12 +32,14 @@ CONFIGS: dict[str, tuple[str, type]] = {
     "train.benchmark": ("train_benchmark", TrainBenchmarkConfig),
     "eval.benchmark": ("benchmark", BenchmarkConfig),
     "eval.compare": ("compare", CompareConfig),
+    "eval.correctness": ("correctness", CorrectnessConfig),
     "eval.execute": ("execute", ExecuteConfig),
     "eval.exits": ("exits", ExitsConfig),
     "eval.generate": ("generate", GenerateConfig),
     "eval.harness": ("harness", HarnessConfig),
     "eval.lens": ("lens", LensConfig),
     "eval.perplexity": ("perplexity", PerplexityConfig),
+    "eval.sweep": ("sweep", SweepConfig),
     "models.convert": ("convert", ConvertConfig),
     "train.describe": ("describe", DescribeConfig),
 }
@@ -43,7 +47,7 @@ for _name, _schema in CONFIGS.values():
     register_schema(_name, _schema)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-MANUALS = ["data.md", "evaluation.md", "experiments.md", "harness.md", "humaneval.md", "pages.md"]
+MANUALS = ["data.md", "evaluation.md", "experiments.md", "harness.md", "humaneval.md", "pages.md", "sweep.md"]
 DOCS = "".join((ROOT / "docs" / name).read_text() for name in MANUALS)
 COMMANDS = [
     line.partition("#")[0].strip()

@@ -1,0 +1,59 @@
+"""Do all decoders write the same? `python -m eval.correctness checkpoint=... task=...`.
+
+Exit status: 0 they do, up to near-ties; 1 they do not; 2 bad input.
+"""
+
+import json
+
+from omegaconf import DictConfig
+
+from conf.command import command
+from conf.output import writable
+from conf.strict import convert
+from data.config import DataError
+from data.files import write_whole
+from eval.correctness_check import greedy, prepare, sampled
+from eval.correctness_config import CorrectnessConfig
+from eval.correctness_report import as_json, legend, summed, table, test_line, told
+from eval.divergence import UnexplainedError, unexplained
+from eval.tasks.held_out import HeldOut
+from models.hf_config import FormatError
+from models.stored import read
+
+
+def correctness(raw: DictConfig) -> None:
+    """Decode every sample with every decoder, print and write what differs. Raises UnexplainedError."""
+    config = convert(raw, CorrectnessConfig)
+    name = "correctness.json" if isinstance(config.task, HeldOut) else f"correctness_{config.task.name}.json"
+    output = writable(config.output or read(config.checkpoint).folder / name)
+    check = prepare(config)
+    print(f"{config.task.name}: {len(check.samples):,} samples, seed {config.task.seed} ({check.stated['source']})")
+    compared = greedy(check)
+    tests = sampled(check) if config.sampled else []
+    rows, differing = summed(compared), [d for c in compared for d in c.divergences]
+    n_wrong = len(unexplained(differing)) + sum(not test.same for test in tests)
+    content = as_json(check.stated | {"passed": not n_wrong}, rows, differing, tests)
+    write_whole(output, (json.dumps(content, indent=1) + "\n").encode())
+    # What is unexplained comes first.
+    for divergence in sorted(differing, key=lambda d: d.near_tie)[: config.show]:
+        print(told(divergence))
+    if len(differing) > config.show:
+        print(f"{len(differing) - config.show:,} more differences are in {output}")
+    for test in tests:
+        print(test_line(test))
+    print(table(rows))
+    print(legend(check.stated, check.engine.model.dtype))
+    print(output)
+    if n_wrong:
+        raise UnexplainedError(
+            f"{n_wrong:,} {'differences' if n_wrong > 1 else 'difference'} not explained by rounding"
+        )
+
+
+if __name__ == "__main__":
+    command(
+        "correctness",
+        CorrectnessConfig,
+        correctness,
+        told={DataError: 2, FormatError: 2, UnexplainedError: 1},
+    )

@@ -1,0 +1,63 @@
+"""Speed, acceptance and quality over exits and drafts: `python -m eval.sweep checkpoint=... task=...`."""
+
+from omegaconf import DictConfig
+
+from conf.command import command
+from conf.output import writable
+from conf.strict import ConfigError, convert
+from data.config import DataError
+from eval.ledger import Ledger, ledger_path
+from eval.measurement import carry_out, plan_of
+from eval.rows import Row
+from eval.sandbox.limits import SandboxError
+from eval.sweep_config import SweepConfig, default_drafts, default_exits
+from eval.sweep_plots import front, heat_maps, save_png
+from eval.sweep_results import with_findings
+from eval.sweep_table import table
+from eval.table import best_line, save
+from eval.tasks.held_out import HeldOut
+from models.hf_config import FormatError
+from models.recommended import FILE, fastest
+from models.stored import read
+
+
+def sweep(raw: DictConfig) -> list[Row]:
+    """Measure the grid, write rows and figures, print the best d of each E and the best of all."""
+    config = convert(raw, SweepConfig)
+    stored = read(config.checkpoint)
+    exits = config.exit_layers or default_exits(stored.size.n_layers)
+    drafts = config.num_speculations or list(default_drafts(config.task.max_new_tokens))
+    held_out = isinstance(config.task, HeldOut)
+    output = config.output or str(stored.folder / ("sweep.json" if held_out else f"sweep_{config.task.name}.json"))
+    recommended = writable(stored.folder / FILE, "recommend=true: checkpoint") if config.recommend else None
+    plan = plan_of(config.benchmark(exits, drafts, output))
+    print(f"E {', '.join(map(str, sorted(set(exits))))}; d {', '.join(map(str, sorted(set(drafts))))}")
+    measured = carry_out(plan)
+    with Ledger(ledger_path(plan.output, plan.settings), plan.settings, plan.expected, fresh=False) as ledger:
+        try:
+            rows, quality = with_findings(measured, ledger.records, config.quality)
+        except KeyError:
+            raise ConfigError(f"quality={config.quality}: this measurement has none; leave it out") from None
+    csv = save(rows, plan.output)
+    maps = save_png(heat_maps(rows), plan.output.with_name(f"{plan.output.stem}_heat_maps.png"))
+    picture = save_png(front(rows, quality), plan.output.with_name(f"{plan.output.stem}_front.png"))
+    print(table(rows, quality))
+    print(best_line(rows))
+    print(f"{plan.output}, {csv}, {maps}, {picture}")
+    if recommended:
+        best = fastest(rows)
+        if best is None or best["identical_output"] is False:
+            raise ConfigError("recommend=true: the fastest setting's output differs; run eval.correctness")
+        save(rows, recommended)
+        print(f"{recommended}: what eval.generate decodes with from now on")
+    return rows
+
+
+if __name__ == "__main__":
+    command(
+        "sweep",
+        SweepConfig,
+        sweep,
+        told={DataError: 2, FormatError: 2, SandboxError: 2},
+        interrupted="interrupted; the same command goes on after the samples that have been measured",
+    )
