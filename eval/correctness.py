@@ -14,7 +14,7 @@ from data.config import DataError
 from data.files import write_whole
 from eval.correctness_check import greedy, prepare, sampled
 from eval.correctness_config import CorrectnessConfig
-from eval.correctness_report import as_json, legend, summed, table, test_line, told
+from eval.correctness_report import as_json, legend, summed, table, told, verdict_line
 from eval.divergence import UnexplainedError, unexplained
 from eval.tasks.held_out import HeldOut
 from models.hf_config import FormatError
@@ -40,7 +40,7 @@ def correctness(raw: DictConfig) -> None:
     if len(differing) > config.show:
         print(f"{len(differing) - config.show:,} more differences are in {output}")
     for test in tests:
-        print(test_line(test))
+        print(verdict_line(test))
     print(table(rows))
     print(legend(check.stated, check.engine.model.dtype))
     print(output)

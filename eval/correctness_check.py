@@ -15,7 +15,7 @@ from eval.machine import facts, settle
 from eval.measure import Run, engine_run, transformers_run
 from eval.records import TRANSFORMERS, Setting, setting_of
 from eval.reference import Transformers, version
-from eval.same_distribution import Tested, compare_distributions
+from eval.same_distribution import Verdict, compare_distributions
 from eval.tasks.task import Sample
 
 
@@ -65,12 +65,12 @@ def greedy(check: Check) -> list[Compared]:
     return found
 
 
-def sampled(check: Check) -> list[Tested]:
+def sampled(check: Check) -> list[Verdict]:
     """The first tokens that every way to draft draws for the first of the samples.
 
     Raises ConfigError when they always draw the same.
     """
-    config, samples, found = check.config, check.samples[: check.config.sampled_prompts], list[Tested]()
+    config, samples, found = check.config, check.samples[: check.config.sampled_prompts], list[Verdict]()
     stop, n_drawn = config.task.stop(check.checkpoint.tokenizer), len(samples) * (len(check.speculative) + 1)
     with tqdm(total=n_drawn, desc="sampled", unit="distribution", leave=False, disable=None) as bar:
         for sample in samples:

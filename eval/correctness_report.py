@@ -10,7 +10,7 @@ import torch
 from eval.agreement import NEAR_TIE
 from eval.divergence import Choice, Compared, Divergence
 from eval.records import Setting
-from eval.same_distribution import SMALLEST_P, Tested
+from eval.same_distribution import SMALLEST_P, Verdict
 from eval.table import aligned
 
 
@@ -73,7 +73,7 @@ def _choice(choice: Choice | None) -> str:
     return "nothing more" if choice is None else f"{choice.id} {choice.text!r} (logit {choice.logit:.6g})"
 
 
-def test_line(test: Tested) -> str:
+def verdict_line(test: Verdict) -> str:
     """A comparison of distributions in a line."""
     verdict = "the same distribution" if test.same else "ANOTHER DISTRIBUTION"
     return (
@@ -97,7 +97,7 @@ def legend(stated: Mapping[str, Any], dtype: torch.dtype) -> str:
 
 
 def as_json(
-    stated: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], found: Sequence[Divergence], tests: Sequence[Tested]
+    stated: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], found: Sequence[Divergence], tests: Sequence[Verdict]
 ) -> dict[str, Any]:
     """All of it; what is no number is null."""
     return {

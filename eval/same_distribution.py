@@ -21,7 +21,7 @@ Texts = Counter[tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tested:
+class Verdict:
     """Of one prompt and one way to draft."""
 
     sample: str
@@ -93,7 +93,7 @@ def compare_distributions(
     n: int,
     first_tokens: int,
     done: Callable[[], object],
-) -> list[Tested]:
+) -> list[Verdict]:
     """Each policy against plain sampling of the same sample's prompt, with other seeds; `done` is called after each."""
     plain = drawn(engine, FullDepth(), sample.tokens, stop, options, n, first_tokens)
     done()
@@ -101,6 +101,6 @@ def compare_distributions(
     for i, (setting, policy) in enumerate(policies.items(), 1):
         own = drawn(engine, policy, sample.tokens, stop, replace(options, seed=options.seed + i * n), n, first_tokens)
         statistic, cells, p = chi_square(plain, own)
-        found.append(Tested(sample=sample.id, decoder=setting, draws=n, cells=cells, statistic=statistic, p=p))
+        found.append(Verdict(sample=sample.id, decoder=setting, draws=n, cells=cells, statistic=statistic, p=p))
         done()
     return found
