@@ -45,9 +45,7 @@ def correctness(raw: DictConfig) -> None:
     print(legend(check.stated, check.engine.model.dtype))
     print(output)
     if n_wrong:
-        raise UnexplainedError(
-            f"{n_wrong:,} {'differences' if n_wrong > 1 else 'difference'} not explained by rounding"
-        )
+        raise UnexplainedError(f"decoders differ: {n_wrong:,} times, and not by rounding")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def sweep(raw: DictConfig) -> list[Row]:
     config = convert(raw, SweepConfig)
     stored = read(config.checkpoint)
     exits = config.exit_layers or default_exits(stored.size.n_layers)
-    drafts = config.num_speculations or list(default_drafts(config.task.max_new_tokens))
+    drafts = config.num_speculations or default_drafts(config.task.max_new_tokens)
     held_out = isinstance(config.task, HeldOut)
     output = config.output or str(stored.folder / ("sweep.json" if held_out else f"sweep_{config.task.name}.json"))
     recommended = writable(stored.folder / FILE, "recommend=true: checkpoint") if config.recommend else None

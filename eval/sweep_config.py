@@ -1,6 +1,5 @@
 """The configuration of `eval.sweep`, and the grid that it takes by itself."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
@@ -42,7 +41,8 @@ class SweepConfig:
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:
-        self.benchmark(self.exit_layers, self.num_speculations, self.output)  # has its own conditions
+        # It has its own conditions.
+        self.benchmark(self.exit_layers, self.num_speculations or default_drafts(self.task.max_new_tokens), self.output)
         allowed = [name for name in (*self.task.SHOWN, AGREEMENT) if name not in LESS_IS_BETTER]
         if self.quality is not None and self.quality not in allowed:
             raise ValueError(f"quality={self.quality}: must be {' or '.join(allowed)}")
@@ -70,6 +70,6 @@ def default_exits(n_layers: int) -> list[int]:
     return [-(-half * i // n) for i in range(1, n + 1)]
 
 
-def default_drafts(max_new_tokens: int) -> Sequence[int]:
+def default_drafts(max_new_tokens: int) -> list[int]:
     """Those of DRAFTS that are shorter than the text."""
     return [d for d in DRAFTS if d < max_new_tokens] or [1]

@@ -39,8 +39,8 @@ def test_the_grid_by_itself() -> None:
     assert default_exits(32) == [2, 4, 6, 8, 10, 12, 14, 16]
     assert default_exits(24) == [2, 3, 5, 6, 8, 9, 11, 12]
     assert [default_exits(n) for n in (2, 3, 5)] == [[1], [1], [1, 2]]
-    assert list(default_drafts(96)) == [1, 2, 3, 4, 6, 8, 12]
-    assert [list(default_drafts(n)) for n in (5, 2, 1)] == [[1, 2, 3, 4], [1], [1]]
+    assert default_drafts(96) == [1, 2, 3, 4, 6, 8, 12]
+    assert [default_drafts(n) for n in (5, 2, 1)] == [[1, 2, 3, 4], [1], [1]]
 
 
 def test_the_best_d_of_each_exit() -> None:
@@ -179,6 +179,11 @@ def test_the_best_becomes_the_recommended_setting(trained: Path, tmp_path: Path)
 BAD = {
     ("exit_layers=[4]",): r"exit_layers=4: must lie in 1\.\.3",
     ("num_speculations=[12]",): r"num_speculations=12: must be below task.max_new_tokens=12",
+    (
+        "task=prompts",
+        "task.source=x",
+        "task.max_new_tokens=1",
+    ): r"num_speculations=1: must be below task.max_new_tokens=1",
     ("quality=rouge2",): r"quality=rouge2: must be equal_prefix$",
     ("task=topv2", "task.source=x", "quality=malformed"): r"quality=malformed: must be exact_match or equal_prefix$",
     ("repeats=0",): r"repeats=0: must be at least 1",
