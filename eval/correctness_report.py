@@ -53,18 +53,17 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def told(found: Divergence) -> str:
     """A divergence in four lines."""
     other = "plain decoding" if found.against == "plain" else "the full model in one pass"
-    verdict = "near-tie" if found.near_tie else "UNEXPLAINED"
-    relation = "<" if found.gap < found.bound else ">="
-    if found.got is None or found.expected is None:
-        verdict += " (the end of a text is no matter of rounding)"
+    at, gap = f"token {found.position + 1} of {found.n_tokens}", f"; gap {found.gap:.3g}"
+    gap += f" {'<' if found.gap < found.bound else '>='} {found.bound:g}"
+    if found.got is None or found.expected is None:  # the end of a text is no matter of rounding
+        at, gap = f"after {found.position} tokens, where one of them ends", ""
     return "\n".join(
         [
-            f"{verdict}: {name(found.decoder)} differs from {other}: sample {found.sample},"
-            f" token {found.position + 1} of {found.n_tokens}",
+            f"{'near-tie' if found.near_tie else 'UNEXPLAINED'}: {name(found.decoder)} differs from {other}:"
+            f" sample {found.sample}, {at}",
             f"  after      ...{found.context!r}",
             f"  it writes  {_choice(found.got)}; {other} {_choice(found.expected)}",
-            f"  two best   {_choice(found.top[0])}; {_choice(found.top[1])}; gap {found.gap:.3g} {relation}"
-            f" {found.bound:g}",
+            f"  two best   {_choice(found.top[0])}; {_choice(found.top[1])}{gap}",
         ]
     )
 

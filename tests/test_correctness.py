@@ -177,7 +177,8 @@ def test_a_text_that_ends_too_soon_is_no_near_tie() -> None:
     _, found = compared(model, writes(plain_text(model)[:9]))
     (divergence,) = found.divergences
     assert (divergence.position, divergence.got, divergence.near_tie) == (9, None, False)
-    assert "nothing more" in told(divergence)
+    assert "sample s, after 9 tokens, where one of them ends" in told(divergence)
+    assert "it writes  nothing more; plain decoding" in told(divergence)
 
 
 def with_a_twin(model: InferenceLlama, token: int, twin: int) -> InferenceLlama:
