@@ -108,7 +108,8 @@ def _breakdown(rows: list[Row], key: str, metrics: Sequence[str]) -> str:
     parts = [part for row in rows for part in row[key]]
     if not parts:
         return ""
-    columns = [name for name in parts[0] if name in metrics or not _is_metric(name, rows[0])]
+    names = dict.fromkeys(name for part in parts for name in part)
+    columns = [name for name in names if name in metrics or not _is_metric(name, rows[0])]
     lines = [[*_setting(rows).values(), *columns]]
     for row in rows:
         setting = [cell(name, row[name]) for name in _setting(rows)]
