@@ -11,7 +11,6 @@ import sys
 from typing import Any
 
 from eval.sandbox import linux
-from eval.sandbox.program import become
 from eval.sandbox.root import make_root
 from eval.sandbox.supervisor import supervise
 from eval.sandbox.way import Way

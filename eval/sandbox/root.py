@@ -55,9 +55,8 @@ def make_root(shown: Visible, disk_bytes: int) -> int:
     linux.mount("proc", _STAGE + "/proc", "proc", plain | linux.MS_NOEXEC)
     proc = os.open(_STAGE + "/proc", os.O_RDONLY)
     linux.detach(_STAGE + "/proc")
-    for path in (*shown["binds"], *DEVICES):
-        if os.path.exists(path):
-            _bind(path, _STAGE + path)
+    for path in (*shown["binds"], *filter(os.path.exists, DEVICES)):
+        _bind(path, _STAGE + path)
     for target, path in shown["links"]:
         os.symlink(target, _STAGE + path)
     linux.restrict_mount(_STAGE, linux.MOUNT_ATTR_RDONLY, recursive=False)

@@ -109,7 +109,9 @@ def available() -> Way:
         SandboxError: there is none; says why, and the remedy.
     """
     if sys.platform != "linux" or os.uname().machine not in MACHINES:
-        raise SandboxError(f"programs are run on Linux ({' or '.join(MACHINES)}) alone; use a virtual machine or container")
+        raise SandboxError(
+            f"programs are run on Linux ({' or '.join(MACHINES)}) alone; use a virtual machine or container"
+        )
     ways = [Way.root, Way.user] if os.geteuid() == 0 else [Way.user, Way.bubblewrap]
     why = []
     for way in ways:
@@ -121,9 +123,7 @@ def available() -> Way:
         if outcome.status is Status.passed:
             return way
         why.append(f"{way}: {outcome.reason}")
-    raise SandboxError(
-        f"no program can be isolated here ({'; '.join(why)}); {_REMEDY}, or execute on another machine"
-    )
+    raise SandboxError(f"no program can be isolated here ({'; '.join(why)}); {_REMEDY}, or execute on another machine")
 
 
 _REMEDY = (
@@ -134,7 +134,9 @@ _REMEDY = (
 
 
 def _interpreter(way: Way, limits: Limits) -> list[str]:
-    code = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from eval.sandbox.jail import main; del sys.path[0]; main()"
+    code = (
+        f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from eval.sandbox.jail import main; del sys.path[0]; main()"
+    )
     command = [os.path.realpath(sys.executable), "-I", "-S", "-c", code]
     if way is not Way.bubblewrap:
         return command

