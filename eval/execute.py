@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from tqdm import tqdm
@@ -27,7 +28,7 @@ def execute(raw: DictConfig) -> None:
     problems = read_problems(config.problems)
     source = Path(config.samples).expanduser()
     samples = read_samples(source, problems, cut=config.truncate)
-    _all_attempted(samples, problems, config.partial)
+    _all_attempted(source, samples, problems, config.partial)
     output = writable(config.output or source.with_name(source.name.partition(".jsonl")[0] + "_results.jsonl"))
     allow(allow_execution=config.execute)
     results = Results(output, config.limits())
@@ -49,11 +50,11 @@ def execute(raw: DictConfig) -> None:
     _report(summary, output)
 
 
-def _all_attempted(samples: list[Sample], problems: dict[str, Problem], partial: bool) -> None:
+def _all_attempted(source: Path, samples: list[Sample], problems: dict[str, Problem], partial: bool) -> None:
     left_out = sorted(problems.keys() - {sample.problem.task_id for sample in samples})
     if left_out and not partial:
         raise ConfigError(
-            f"samples: none for {len(left_out)} of {len(problems)} problems ({left_out[0]}, ...);"
+            f"samples={source}: none for {len(left_out)} of {len(problems)} problems ({left_out[0]}, ...);"
             " partial=true scores those that have some"
         )
 
@@ -69,7 +70,7 @@ def _run(samples: list[Sample], results: Results, config: ExecuteConfig) -> None
             bar.update()
 
 
-def _report(summary: dict[str, object], output: Path) -> None:
+def _report(summary: dict[str, Any], output: Path) -> None:
     print(f"{summary['samples']:,} samples of {summary['problems']} problems")
     for status, n in summary["results"].items():
         print(f"{status:<10}{n:>8,}")

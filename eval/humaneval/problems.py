@@ -64,7 +64,5 @@ def records(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, dict[str, 
             raise DataError(record.message)
         for field in fields:
             if not isinstance(record, dict) or not isinstance(record.get(field), str):
-                raise DataError(
-                    f"{path}:{line}: needs {field!r}, a text; each line is an object with {', '.join(fields)}"
-                )
+                raise DataError(f"{path}:{line}: needs {field!r}, a text; a line is an object with {', '.join(fields)}")
         yield line, record

@@ -4,8 +4,8 @@ import math
 
 from eval.humaneval.problems import Problem
 
-# A model that has written the function goes on with the next thing. The first five are the paper's (section 2.3). Without
-# the sixth, a next function that is decorated would be cut between its decorator and its def, and a right answer not parse.
+# A model that has written the function goes on with the next thing. The first five are the paper's (section 2.3).
+# Without the sixth, a next function that is decorated would be cut behind its decorator, and a right answer not parse.
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n@")
 
 

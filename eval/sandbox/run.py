@@ -134,9 +134,8 @@ _REMEDY = (
 
 
 def _interpreter(way: Way, limits: Limits) -> list[str]:
-    code = (
-        f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from eval.sandbox.jail import main; del sys.path[0]; main()"
-    )
+    paths = f"import sys; sys.path.insert(0, {str(_ROOT)!r})"
+    code = f"{paths}; from eval.sandbox.jail import main; del sys.path[0]; main()"
     command = [os.path.realpath(sys.executable), "-I", "-S", "-c", code]
     if way is not Way.bubblewrap:
         return command

@@ -143,6 +143,6 @@ def instructions(machine: str) -> list[_Line]:
 def install() -> None:
     """Filter this process and all it will start, for good. Needs no_new_privileges."""
     lines = instructions(os.uname().machine)
-    array = (_Instruction * len(lines))(*lines)
+    array = (_Instruction * len(lines))(*(_Instruction(*line) for line in lines))
     program = _Program(len(lines), array)
     linux.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program))

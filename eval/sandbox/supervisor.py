@@ -1,5 +1,6 @@
 """Process 1 of the sandbox: starts the program, holds it to its limits, and says what became of it."""
 
+import contextlib
 import os
 import select
 import signal
@@ -41,7 +42,7 @@ def supervise(order: dict[str, Any], proc: int, drop: Callable[[], None]) -> dic
     if said.startswith(b"!" + word):
         return {"error": said.removeprefix(b"!" + word).decode()}
     return {
-        "status": stopped or _status(code, cpu, order["limits"]["cpu_seconds"], said == word),
+        "status": stopped or _status(code, cpu, order["limits"]["cpu_seconds"], said.startswith(word)),
         "exit_code": code,
         "seconds": seconds,
         "stdout": stdout.decode(errors="replace"),
@@ -92,10 +93,8 @@ class _Watch:
 
     def kill_all(self) -> tuple[int, float]:
         """Exit status and CPU seconds of the first process, when nothing else is left either."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         while not self.ended:
             self._reap(block=True)
         return self.ended
