@@ -60,11 +60,14 @@ def attempt(what, function, *arguments):
 def call(numbers, *arguments):
     return libc.syscall(ctypes.c_long(numbers[machine]), *(ctypes.c_long(a) for a in arguments))
 
-def connect(family, kind, address):
-    with socket.socket(family, kind) as s:
-        s.settimeout(5)
-        s.connect(address)
-        s.send(b"harm")
+def send(family, kind, address):
+    try:
+        with socket.socket(family, kind) as s:
+            s.settimeout(5)
+            s.connect(address)
+            s.send(b"harm")
+    except OSError:
+        pass
 """
 
 HOSTILE = {
@@ -94,30 +97,36 @@ os.remove(link)
 for path in (VICTIM, "/etc/passwd", REPOSITORY + "/pyproject.toml"):
     attempt("read " + path, open, path)
 """),
-    "tcp": Hostile('attempt("connect", connect, socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", TCP))'),
-    "udp_as_dns": Hostile('attempt("send", connect, socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", UDP))'),
-    "unix_socket": Hostile('attempt("connect", connect, socket.AF_UNIX, socket.SOCK_STREAM, UNIX)'),
-    "abstract_socket": Hostile('attempt("connect", connect, socket.AF_UNIX, socket.SOCK_STREAM, ABSTRACT)'),
+    "tcp": Hostile('send(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", TCP))'),
+    "udp_as_dns": Hostile('send(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", UDP))'),
+    "unix_socket": Hostile("send(socket.AF_UNIX, socket.SOCK_STREAM, UNIX)"),
+    "abstract_socket": Hostile("send(socket.AF_UNIX, socket.SOCK_STREAM, ABSTRACT)"),
     "netlink": Hostile('attempt("socket", socket.socket, socket.AF_NETLINK, socket.SOCK_RAW)'),
     "packets": Hostile('attempt("socket", socket.socket, socket.AF_PACKET, socket.SOCK_RAW)', Control.root),
     "vsock": Hostile('attempt("socket", socket.socket, socket.AF_VSOCK, socket.SOCK_STREAM)', Control.nobody),
-    "names": Hostile("""
+    "names": Hostile(
+        """
 try:
     socket.getaddrinfo("example.com", 80)
     print("HARM resolved")
 except socket.gaierror:
     pass
-""", Control.nobody),
+""",
+        Control.nobody,
+    ),
     "kills": Hostile('attempt("kill", os.kill, PROCESS, 9)'),
     "kills_by_descriptor": Hostile('attempt("kill", lambda: signal.pidfd_send_signal(os.pidfd_open(PROCESS), 9))'),
-    "kills_all": Hostile("""
+    "kills_all": Hostile(
+        """
 for target in (-1, 1, os.getppid(), PARENT):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         try:
             os.kill(target, number)
         except OSError:
             pass
-""", Control.nobody),
+""",
+        Control.nobody,
+    ),
     "environment": Hostile("""
 if SECRET in os.environ.values():
     print("HARM os.environ")
@@ -128,14 +137,20 @@ for pid in ("self", os.getppid(), PARENT, 1):
     except OSError:
         pass
 """),
-    "reads_memory": Hostile("""
+    "reads_memory": Hostile(
+        """
 attempt("mem", open, f"/proc/{PROCESS}/mem", "rb")
 attempt("mem of 1", open, "/proc/1/mem", "rb")
-""", Control.root),
-    "traces": Hostile("""
+""",
+        Control.root,
+    ),
+    "traces": Hostile(
+        """
 for pid in (PROCESS, os.getppid()):
     attempt("seize", call, (101, 117), 0x4206, pid, 0, 0)  # unlike attach it does not stop who is traced
-""", Control.root),
+""",
+        Control.root,
+    ),
     "daemon": Hostile("""
 ready, tell = os.pipe()
 if os.fork() == 0:
@@ -159,41 +174,61 @@ for kind in (resource.RLIMIT_AS, resource.RLIMIT_NPROC, resource.RLIMIT_CPU, res
     "limits_of_others": Hostile(
         'attempt("prlimit", resource.prlimit, os.getppid(), resource.RLIMIT_CPU, (1, 1))', Control.nobody
     ),
-    "becomes_root": Hostile("""
+    "becomes_root": Hostile(
+        """
 attempt("setuid", os.setuid, 0)
 attempt("setgid", os.setgid, 0)
 attempt("setgroups", os.setgroups, [0])
 if os.geteuid() == 0:
     print("HARM root")
-""", Control.root),
-    "set_user_id": Hostile("""
+""",
+        Control.root,
+    ),
+    "set_user_id": Hostile(
+        """
 if subprocess.run(["su", "-c", "true"], stdin=subprocess.DEVNULL, capture_output=True).returncode == 0:
     print("HARM su")
-""", Control.root),
-    "devices": Hostile('attempt("mknod", os.mknod, "/tmp/node-%d" % os.getpid(), 0o60666, os.makedev(254, 0))', Control.root),
-    "system_folders": Hostile("""
+""",
+        Control.root,
+    ),
+    "devices": Hostile(
+        'attempt("mknod", os.mknod, "/tmp/node-%d" % os.getpid(), 0o60666, os.makedev(254, 0))', Control.root
+    ),
+    "system_folders": Hostile(
+        """
 for path in ("/", "/usr", "/usr/bin", "/dev"):
     if os.access(path, os.W_OK):
         print("HARM can write", path)
-""", Control.root),
+""",
+        Control.root,
+    ),
     "kernel_settings": Hostile('attempt("open", os.open, "/proc/sys/kernel/core_pattern", os.O_WRONLY)', Control.root),
-    "namespaces": Hostile("""
+    "namespaces": Hostile(
+        """
 for flag in (0x20000, 0x10000000, 0x40000000, 0x20000000, 0x10020000):
     attempt(f"unshare {flag:x}", libc.unshare, flag)
-""", Control.root),
-    "namespaces_by_clone": Hostile("""
+""",
+        Control.root,
+    ),
+    "namespaces_by_clone": Hostile(
+        """
 pid = call((56, 220), 0x10000000 | signal.SIGCHLD, 0, 0, 0, 0)
 if pid == 0:
     os._exit(0)
 if pid > 0:
     print("HARM clone")
-""", Control.root),
-    "mounts": Hostile("""
+""",
+        Control.root,
+    ),
+    "mounts": Hostile(
+        """
 attempt("mount", libc.mount, b"tmpfs", b"/tmp", b"tmpfs", 0, b"")
 attempt("umount", libc.umount2, b"/tmp", 2)
 attempt("chroot", os.chroot, "/tmp")
 attempt("open_tree", call, (428, 428), -100, 0, 1)
-""", Control.nobody),
+""",
+        Control.nobody,
+    ),
     "uncounted_memory": Hostile("""
 attempt("memfd", os.memfd_create, "x")
 attempt("shmget", libc.shmget, 0, 1 << 20, 0o1600)
@@ -214,6 +249,7 @@ class Victims:
         places = (self.folder, Path("/tmp"), Path("/dev/shm"), Path.home(), REPOSITORY, Path("/var/tmp"))
         self.targets = [place / f"hostile-{name}" for place in places]
         self.sockets = contextlib.ExitStack()
+        self.listeners: list[socket.socket] = []
         self.tcp, self.udp = self._bound(socket.AF_INET, True), self._bound(socket.AF_INET, False)
         self.beside = Path(tempfile.mkdtemp())  # the folder itself is deleted
         self.unix, self.abstract = str(self.beside / "socket"), f"\0hostile-{name}"
@@ -226,6 +262,8 @@ class Victims:
     def _bound(self, family: int, stream: bool, address: str | tuple[str, int] = ("127.0.0.1", 0)) -> int:
         s = self.sockets.enter_context(socket.socket(family, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM))
         s.bind(address)
+        s.setblocking(False)
+        self.listeners.append(s)
         if stream:
             s.listen(50)
         return s.getsockname()[1] if family == socket.AF_INET else 0
@@ -277,9 +315,22 @@ class Victims:
         found += [f"wrote {target}" for target in self.targets if target.exists()]
         if self.process.poll() is not None:
             found.append("killed")
+        found += [f"sent to {listener.getsockname()}" for listener in self.listeners if heard(listener)]
         found += [f"left process {pid}" for pid in daemons()]
         self.heal()
         return found
+
+
+def heard(listener: socket.socket) -> bool:
+    """Whether anything has come since the last time."""
+    try:
+        if listener.type == socket.SOCK_STREAM:
+            listener.accept()[0].close()
+        else:
+            listener.recv(100)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def daemons() -> list[int]:

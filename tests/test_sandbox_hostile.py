@@ -37,8 +37,10 @@ def for_nobody() -> str | None:
     """An interpreter that an ordinary user can run."""
     for python in (sys.executable, "/usr/bin/python3"):
         check = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", python, "-c"]
-        new_enough = "import sys; sys.exit(sys.version_info < (3, 11))"
-        if shutil.which("setpriv") and subprocess.run([*check, new_enough], capture_output=True).returncode == 0:
+        usable = (
+            "import os, sys; sys.exit(sys.version_info < (3, 11) or not os.access(os.path.realpath(sys.executable), 1))"
+        )
+        if shutil.which("setpriv") and subprocess.run([*check, usable], capture_output=True).returncode == 0:
             return python
     return None
 
