@@ -1,4 +1,4 @@
-"""Programs that mean harm, what they would do it to, and how to see that they have: also `python tests/hostile.py [WAY]`.
+"""Programs that mean harm, what they would harm, and how to see that they did: also `python tests/hostile.py [WAY]`.
 
 The standard library and eval.sandbox alone, so that any interpreter runs it, as any user.
 """
