@@ -13,6 +13,7 @@ from data.benchmark_config import DataBenchmarkConfig
 from data.prepare_config import PrepareConfig
 from eval.compare_config import CompareConfig
 from eval.config import BenchmarkConfig, GenerateConfig
+from eval.execute_config import ExecuteConfig
 from eval.lens_config import LensConfig
 from models.convert_config import ConvertConfig
 from train.benchmark_config import TrainBenchmarkConfig
@@ -25,6 +26,7 @@ CONFIGS: dict[str, tuple[str, type]] = {
     "train.benchmark": ("train_benchmark", TrainBenchmarkConfig),
     "eval.benchmark": ("benchmark", BenchmarkConfig),
     "eval.compare": ("compare", CompareConfig),
+    "eval.execute": ("execute", ExecuteConfig),
     "eval.generate": ("generate", GenerateConfig),
     "eval.lens": ("lens", LensConfig),
     "models.convert": ("convert", ConvertConfig),
@@ -34,7 +36,9 @@ for _name, _schema in CONFIGS.values():
     register_schema(_name, _schema)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-DOCS = "".join((ROOT / "docs" / name).read_text() for name in ("data.md", "experiments.md", "pages.md"))
+DOCS = "".join(
+    (ROOT / "docs" / name).read_text() for name in ("data.md", "experiments.md", "humaneval.md", "pages.md")
+)
 COMMANDS = [
     line.partition("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README + DOCS, re.S)
