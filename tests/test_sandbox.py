@@ -31,6 +31,8 @@ PASSES = {
     "not the main module": "if __name__ == '__main__':\n    raise ValueError",
     "nothing to read": "import sys; assert sys.stdin.read() == ''",
     "patched builtins": "import os; os._exit = os.write = os.kill = print = None",
+    "only its own descriptors": "import os\nfor fd in range(4, 64):\n    try:\n        os.fstat(fd)\n"
+    "    except OSError:\n        continue\n    raise ValueError(fd)",
     "a trap at its end": "import atexit; atexit.register(lambda: 1 / 0)",
 }
 FAILS = {
@@ -43,8 +45,7 @@ FAILS = {
     "os._exit(0)": "import os; os._exit(0)",
     "says that it passed": "import os, sys; print('passed', flush=True); os._exit(0)",
     "patches and leaves": "import builtins, os; builtins.exec = builtins.compile = print; os._exit(0)",
-    "writes everywhere": "import os\nfor fd in range(64):\n    try:\n        os.write(fd, b'passed' * 9)\n    except OSError:\n"
-    "        pass\nos._exit(0)",
+    "writes everywhere": "import os\nfor fd in range(1, 4):\n    os.write(fd, b'passed' * 9)\nos._exit(0)",
     "closes everything": "import os; os.closerange(0, 100)",
     "swaps descriptors": "import os; os.dup2(os.open('/dev/null', os.O_WRONLY), 3)",
     "a child that leaves": "import os\nif os.fork():\n    os.wait()\n    os._exit(1)",
@@ -99,7 +100,7 @@ import os, time
 for _ in range(6):
     if os.fork() == 0:
         x = bytearray(60 << 20)
-        time.sleep(2)
+        time.sleep(1)
         os._exit(0)
 for _ in range(6):
     os.wait()
@@ -145,12 +146,10 @@ def test_several_at_a_time_in_order() -> None:
     assert [outcome.stdout for outcome in outcomes] == [f"{i}\n" for i in range(8)]
 
 
-def test_a_sandbox_ends_with_its_parent(tmp_path: Path) -> None:
-    parent = (
-        "from eval.sandbox.run import run; from eval.sandbox.limits import Limits\n"
-        "run('import ctypes, time; ctypes.CDLL(None).prctl(15, b\"orphan-%d\"); time.sleep(60)', Limits(wall_seconds=60))"
-        % os.getpid()
-    )
+def test_a_sandbox_ends_with_its_parent() -> None:
+    child = f"import ctypes, time; ctypes.CDLL(None).prctl(15, b'orphan-{os.getpid()}'); time.sleep(60)"
+    parent = "from eval.sandbox.run import run; from eval.sandbox.limits import Limits\n"
+    parent += f"run({child!r}, Limits(wall_seconds=60))"
     process = subprocess.Popen([sys.executable, "-c", parent], cwd=REPOSITORY)
 
     def alive() -> list[str]:
@@ -174,7 +173,7 @@ def test_refused_where_nothing_isolates(monkeypatch: pytest.MonkeyPatch) -> None
         raise SandboxError(f"the sandbox ({way}) failed: unshare: Operation not permitted")
 
     monkeypatch.setattr(sandbox, "run", cannot)
-    with pytest.raises(SandboxError, match="unshare: Operation not permitted.*; install bubblewrap") as error:
+    with pytest.raises(SandboxError, match=r"unshare: Operation not permitted.*; install bubblewrap") as error:
         available.__wrapped__()
     assert "\n" not in str(error.value)
 
