@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hostile import REPOSITORY
+from victims import REPOSITORY
 
 from eval.sandbox import run as sandbox
 from eval.sandbox.limits import Limits, MiB, SandboxError, Status

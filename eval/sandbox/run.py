@@ -33,7 +33,7 @@ _ENVIRONMENT = {
 _PROBE = f"""
 import errno, os, socket
 assert os.getpid() < 10 and os.geteuid() != 0
-assert not os.path.exists({str(_ROOT / "conf")!r}) and os.listdir("/tmp") is not None
+assert not os.access({str(_ROOT)!r}, os.W_OK)
 for family, expected in ((socket.AF_INET, errno.ENETUNREACH), (socket.AF_NETLINK, errno.EAFNOSUPPORT)):
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as s:
