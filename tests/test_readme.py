@@ -36,9 +36,7 @@ for _name, _schema in CONFIGS.values():
     register_schema(_name, _schema)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-DOCS = "".join(
-    (ROOT / "docs" / name).read_text() for name in ("data.md", "experiments.md", "humaneval.md", "pages.md")
-)
+DOCS = "".join((ROOT / "docs" / name).read_text() for name in ("data.md", "experiments.md", "humaneval.md", "pages.md"))
 COMMANDS = [
     line.partition("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README + DOCS, re.S)
