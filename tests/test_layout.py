@@ -25,6 +25,7 @@ ENTRIES = {
     "eval.benchmark",
     "eval.compare",
     "eval.lens",
+    "eval.execute",
     "models.convert",
     "data.prepare",
     "data.benchmark",

@@ -15,6 +15,7 @@ from data.prepare_config import PrepareConfig
 from eval.benchmark_config import BenchmarkConfig
 from eval.compare_config import CompareConfig
 from eval.config import GenerateConfig
+from eval.execute_config import ExecuteConfig
 from eval.lens_config import LensConfig
 from eval.perplexity_config import PerplexityConfig
 from eval.tasks_config import ExitsConfig, HarnessConfig
@@ -29,6 +30,7 @@ CONFIGS: dict[str, tuple[str, type]] = {
     "train.benchmark": ("train_benchmark", TrainBenchmarkConfig),
     "eval.benchmark": ("benchmark", BenchmarkConfig),
     "eval.compare": ("compare", CompareConfig),
+    "eval.execute": ("execute", ExecuteConfig),
     "eval.exits": ("exits", ExitsConfig),
     "eval.generate": ("generate", GenerateConfig),
     "eval.harness": ("harness", HarnessConfig),
