@@ -138,7 +138,7 @@ def test_a_near_tie_is_told_from_a_difference() -> None:
 
 def side(policy: Policy, tokens: list[int], seconds: float, layers: float, at: int | None, tie: bool = False) -> Side:
     rounds = [Round(tokens, 4, 2)] if isinstance(policy, SelfSpeculative) else [Round(tokens, 0, 0)]
-    run = Timed(tokens, rounds, seconds, seconds)
+    run = Timed(tokens, rounds, seconds, seconds, [])
     return Side(policy=policy, run=run, layers_per_token=layers, differs_at=at, near_tie=tie)
 
 

@@ -15,6 +15,9 @@ PACKAGES = {
     "conf": set(),
 }
 ENTRIES = {
+    "eval.exits",
+    "eval.harness",
+    "eval.perplexity",
     "train.pretrain",
     "train.benchmark",
     "train.describe",

@@ -12,7 +12,6 @@ from conftest import tiny_model
 
 from train.benchmark_arms import PLAIN, Arm, Runner, arms, exit_layers
 from train.benchmark_config import TrainBenchmarkConfig
-from train.config import Recompute
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
