@@ -72,7 +72,7 @@ def test_goes_on_where_it_was_killed(samples: Path, tmp_path: Path) -> None:
         ("", ["execute=false", "partial=true"], "error: execute=false: programs that a model has written"),
         ("", ["execute=true"], "samples.jsonl: none for 161 of 164 problems (HumanEval/10, ...); partial=true"),
         ("{", ["execute=true"], "samples.jsonl:7: broken JSON"),
-        ('{"task_id": "HumanEval/0"}', ["execute=true"], "samples.jsonl:7: needs 'completion'"),
+        ('{"task_id": "HumanEval/0"}', ["execute=true"], "samples.jsonl:7: no field 'completion'"),
         ('{"task_id": "X/0", "completion": ""}', ["execute=true"], "samples.jsonl:7: no problem has the task_id 'X/0'"),
         ("", ["execute=true", "output=x.txt"], "output=x.txt: must end in .jsonl"),
         ("", ["execute=true", "partial=true", "output=/dev/null/x.jsonl"], "output=/dev/null/x.jsonl: "),

@@ -36,11 +36,11 @@ def test_problems_from_a_file(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no problems in it"),
-        ("{}", ":1: needs 'task_id'"),
-        ("\n[1]", ":2: needs 'task_id'"),
+        ("", "the file is empty"),
+        ("{}", ":1: no field 'task_id'"),
+        ("\n[1]", ":2: not an object with the fields task_id"),
         ("{", ":1: broken JSON"),
-        (json.dumps(vars(PROBLEMS["HumanEval/3"]) | {"test": 1}), ":1: needs 'test'"),
+        (json.dumps(vars(PROBLEMS["HumanEval/3"]) | {"test": 1}), ":1: no text in field 'test'"),
         ("\n".join([json.dumps(vars(PROBLEMS["HumanEval/3"]))] * 2), ":2: a second problem HumanEval/3"),
     ],
 )
