@@ -236,6 +236,7 @@ def test_humaneval_pass_at_k_by_problem() -> None:
     assert units == {"pass@1": [0.5, 0.0], "pass@2": [pytest.approx(5 / 6), 0.0], "rouge2": [0.25, 0.0]}
 
 
+@pytest.mark.sandbox
 def test_humaneval_runs_what_it_is_asked_to() -> None:
     task = HumanEval(execute=True, n_samples=1, draw=False)
     (sample,) = task.samples(checkpoint()).samples
