@@ -11,7 +11,8 @@ from conf.strict import ConfigError, convert
 from data.config import DataError
 from eval.compare_config import CompareConfig
 from eval.compared import summed, table, unexplained
-from eval.engine.decoding import EarlyExit, Engine, Policy, SelfSpeculative, check
+from eval.config import Mode
+from eval.engine.decoding import Engine, Policy, SelfSpeculative, check
 from eval.engine.stopping import StopRule
 from eval.grid import policies
 from eval.load import Checkpoint, open_checkpoint
@@ -67,8 +68,8 @@ def _policies(config: CompareConfig, checkpoint: Checkpoint) -> list[Policy]:
     exit_layer = best.exit_layer if config.exit_layer is None else config.exit_layer
     d = best.num_speculations if config.num_speculations is None else config.num_speculations
     n_layers = checkpoint.stored.size.n_layers
-    exits = policies(n_layers, config.exit_layers or HeldOut().exit_layers(n_layers), [])
-    return [SelfSpeculative(exit_layer, d), *(p for p in reversed(exits) if isinstance(p, EarlyExit))]
+    exits = policies(n_layers, config.exit_layers or HeldOut().exit_layers(n_layers), [], modes=[Mode.early_exit])
+    return [SelfSpeculative(exit_layer, d), *reversed(exits[1:])]
 
 
 if __name__ == "__main__":

@@ -40,14 +40,14 @@ def run_tokens(checkpoint: Checkpoint) -> Tokens:
     """The text that was held out of a run. Raises ConfigError for what is no run, DataError for text that changed."""
     run, folder = checkpoint.stored.run or {}, checkpoint.stored.folder
     if "data" not in run:
-        raise ConfigError(f"task.source: missing; {folder} is no run folder, so no text was held out for it")
+        raise ConfigError(f"source: missing; {folder} is no run folder, so no text was held out for it")
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), run["data"]))
     assert isinstance(config, DataConfig)
     corpus = prepare(config)
     if corpus.tokenizer.files != checkpoint.tokenizer.files:
         raise DataError(
             f"{', '.join(s.path for s in config.sources.values())}: has changed since {folder} was trained on it, so"
-            " what is held out now may have been trained on; give other text with task.source=..."
+            " what is held out now may have been trained on; give other text with source=..."
         )
     return corpus.validation
 

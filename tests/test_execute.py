@@ -37,6 +37,7 @@ def execute(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.sandbox
 def test_scores_and_results(samples: Path, tmp_path: Path) -> None:
     unfinished = tmp_path / "out.jsonl.unfinished"
     done = execute(f"samples={samples}", f"output={tmp_path}/out.jsonl", "execute=true", "partial=true", "k=[1,2,3]")
@@ -52,6 +53,7 @@ def test_scores_and_results(samples: Path, tmp_path: Path) -> None:
     assert not unfinished.exists()
 
 
+@pytest.mark.sandbox
 def test_goes_on_where_it_was_killed(samples: Path, tmp_path: Path) -> None:
     """What is known is not run again, shown by a lie; half a line at the end is no result."""
     from eval.humaneval.samples import Results, read_samples
@@ -72,7 +74,7 @@ def test_goes_on_where_it_was_killed(samples: Path, tmp_path: Path) -> None:
         ("", ["execute=false", "partial=true"], "error: execute=false: programs that a model has written"),
         ("", ["execute=true"], "samples.jsonl: none for 161 of 164 problems (HumanEval/10, ...); partial=true"),
         ("{", ["execute=true"], "samples.jsonl:7: broken JSON"),
-        ('{"task_id": "HumanEval/0"}', ["execute=true"], "samples.jsonl:7: needs 'completion'"),
+        ('{"task_id": "HumanEval/0"}', ["execute=true"], "samples.jsonl:7: no field 'completion'"),
         ('{"task_id": "X/0", "completion": ""}', ["execute=true"], "samples.jsonl:7: no problem has the task_id 'X/0'"),
         ("", ["execute=true", "output=x.txt"], "output=x.txt: must end in .jsonl"),
         ("", ["execute=true", "partial=true", "output=/dev/null/x.jsonl"], "output=/dev/null/x.jsonl: "),

@@ -11,7 +11,9 @@ from hydra import compose, initialize_config_module
 from conf.command import _quoted
 from conf.strict import convert, register_schema
 from data.benchmark_config import DataBenchmarkConfig
+from data.config import SourceConfig
 from data.prepare_config import PrepareConfig
+from data.reading import read_documents
 from eval.benchmark_config import BenchmarkConfig
 from eval.compare_config import CompareConfig
 from eval.config import GenerateConfig
@@ -105,3 +107,8 @@ def test_files_exist() -> None:
         assert (ROOT / path).exists(), path
     for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (ROOT / path).exists(), path
+
+
+def test_the_text_of_its_commands_can_be_read() -> None:
+    assert "data.source=tests " in README
+    assert len(list(read_documents(SourceConfig(path=str(ROOT / "tests"))))) > 10

@@ -17,6 +17,7 @@ from eval.sandbox.run import available, run, run_all
 from eval.sandbox.seccomp import MACHINES, instructions
 from eval.sandbox.way import Way
 
+pytestmark = pytest.mark.sandbox
 LIMITS = Limits(cpu_seconds=10, wall_seconds=30, memory_bytes=256 * MiB)
 
 PASSES = {

@@ -22,6 +22,7 @@ def victims() -> Iterator[Victims]:
         yield made
 
 
+@pytest.mark.sandbox
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_harm(name: str, victims: Victims) -> None:
     assert victims.harms(HOSTILE[name], sandboxed()) == []

@@ -22,7 +22,7 @@ from eval.sandbox.way import Way
 
 REPOSITORY = Path(__file__).parent.parent
 SECRET = "a-secret-of-the-parent"
-DAEMON = "hostile-daemon"
+DAEMON = f"daemon-{os.getpid()}"  # of this process: others may run the same tests
 LIMITS = Limits(cpu_seconds=5, wall_seconds=20, memory_bytes=256 * MiB, processes=16)
 
 

@@ -119,7 +119,7 @@ def chosen_indices(n_available: int, task: Task) -> list[int]:
     """Which samples, in the order of the data: all, the first, or drawn by the seed without repetition."""
     n = n_available if task.n_samples is None else task.n_samples
     if n > n_available:
-        raise ConfigError(f"task.n_samples={n}: there are {n_available:,} samples only")
+        raise ConfigError(f"task.n_samples={n}: there are {n_available:,} samples only; null takes all")
     if not task.draw or n == n_available:
         return list(range(n))
     return sorted(np.random.default_rng(task.seed).choice(n_available, n, replace=False).tolist())
