@@ -42,7 +42,7 @@ def correctness(raw: DictConfig) -> None:
     for test in tests:
         print(verdict_line(test))
     print(table(rows))
-    print(legend(check.stated, check.engine.model.dtype))
+    print(legend(check.stated))
     print(output)
     if n_wrong:
         raise UnexplainedError(f"decoders differ: {n_wrong:,} times, and not by rounding")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from conf.strict import ConfigError
+from eval.agreement import NEAR_TIE
 from eval.config import Mode
 from eval.correctness_config import DRAFTS, CorrectnessConfig, default_exits
 from eval.divergence import Compared, compare, unexplained
@@ -50,6 +51,7 @@ def prepare(config: CorrectnessConfig) -> Check:
     if config.transformers:
         runs[Setting(TRANSFORMERS, size.n_layers)] = transformers_run(Transformers(checkpoint, dtype, device))
     stated = {"checkpoint": config.checkpoint, "task": task.name, "n_samples": len(chosen.samples), "seed": task.seed}
+    stated |= {"near_tie": NEAR_TIE[dtype] if config.near_tie is None else config.near_tie}
     stated |= chosen.facts | facts(device, dtype) | ({"transformers": version()} if config.transformers else {})
     speculative = {setting_of(p, size.n_layers): p for p in drafting if isinstance(p, SelfSpeculative)}
     return Check(config, checkpoint, chosen.samples, engine, speculative, runs, stated)
@@ -58,9 +60,10 @@ def prepare(config: CorrectnessConfig) -> Check:
 def greedy(check: Check) -> list[Compared]:
     """Every decoder on every sample."""
     stop, found = check.config.task.stop(check.checkpoint.tokenizer), list[Compared]()
+    near_tie = check.stated["near_tie"]
     with tqdm(check.samples, desc="correctness", unit="sample", leave=False, disable=None) as bar:
         for sample in bar:
-            found += compare(check.engine.model, check.checkpoint.tokenizer, check.runs, sample, stop)
+            found += compare(check.engine.model, check.checkpoint.tokenizer, check.runs, sample, stop, near_tie)
             bar.set_postfix(unexplained=sum(len(unexplained(c.divergences)) for c in found))
     return found
 

@@ -28,6 +28,9 @@ class CorrectnessConfig:
     """Kinds of verification that are compared."""
     transformers: bool = False
     """Compare also transformers' generate with the same weights."""
+    near_tie: float | None = None
+    """Where texts part, logits closer than this are taken for rounding; null: 1e-9 in float64, 0.001 in float32, 0.05
+    in float16, 0.25 in bfloat16."""
     sampled: bool = False
     """Also compare the distribution of the first tokens that plain and self-speculative sampling draw."""
     draws: int = 2000
@@ -48,6 +51,8 @@ class CorrectnessConfig:
     def __post_init__(self) -> None:
         at_least(1, self, "draws", "first_tokens", "sampled_prompts", "show")
         json_file(self.output)
+        if self.near_tie is not None and not 0 <= self.near_tie < float("inf"):
+            raise ValueError(f"near_tie={self.near_tie}: must be at least 0")
         if not self.exit_states:
             raise ValueError("exit_states: give reuse, recompute or both")
         for d in self.num_speculations:

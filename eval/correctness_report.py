@@ -81,17 +81,19 @@ def verdict_line(test: Verdict) -> str:
     )
 
 
-def legend(stated: Mapping[str, Any], dtype: torch.dtype) -> str:
+def legend(stated: Mapping[str, Any]) -> str:
     """What the table's words mean, and where it was made."""
     lines = [
-        f"near-tie: where texts part, both tokens' logits are less than {NEAR_TIE[dtype]:g} ({stated['dtype']}) below"
-        " the largest one;",
+        f"near-tie: where texts part, both tokens' logits are less than {stated['near_tie']:g} ({stated['dtype']})"
+        " below the largest one;",
         "one pass: each token of plain decoding's text is the full model's choice in one pass over it, or hardly less",
         f"{stated['checkpoint']}; {stated['hardware']}, {stated['threads']} threads, torch {stated['torch']},"
         f" commit {stated['commit'][:12]}",
     ]
     if "transformers" in stated:
-        lines.insert(1, f"(transformers {stated['transformers']}, whose angles are float32 at best: at least 0.001);")
+        lines.insert(
+            1, f"(transformers {stated['transformers']}, with angles in float32: at least {NEAR_TIE[torch.float32]:g});"
+        )
     return "\n".join(lines)
 
 

@@ -78,20 +78,28 @@ class Compared:
     """None: the text is plain decoding's. Two: after a near-tie its own text went wrong."""
 
 
-def bound_of(setting: Setting, dtype: torch.dtype) -> float:
+def bound_of(setting: Setting, near_tie: float) -> float:
     """Logits closer than that are a near-tie; those of transformers come from angles in float32 whatever the dtype."""
-    return max(NEAR_TIE[dtype], NEAR_TIE[torch.float32]) if setting.mode == TRANSFORMERS else NEAR_TIE[dtype]
+    return max(near_tie, NEAR_TIE[torch.float32]) if setting.mode == TRANSFORMERS else near_tie
 
 
 def compare(
-    model: InferenceLlama, tokenizer: Tokenizer, runs: Mapping[Setting, Run], sample: Sample, stop: StopRule
+    model: InferenceLlama,
+    tokenizer: Tokenizer,
+    runs: Mapping[Setting, Run],
+    sample: Sample,
+    stop: StopRule,
+    near_tie: float,
 ) -> list[Compared]:
-    """Decode a sample greedily with each of `runs`, plain decoding first, and hold each text against its measure."""
+    """Decode a sample greedily with each of `runs`, plain decoding first, and hold each text against its measure.
+
+    Logits closer than `near_tie` may be taken for each other (see `bound_of`).
+    """
     plain: list[int] | None = None
     found = []
     for setting, run in runs.items():
         text = stop.cut([], run(sample.tokens, stop, SamplingOptions()).tokens)[0]
-        judge = _Judge(model, tokenizer, sample, setting)
+        judge = _Judge(model, tokenizer, sample, setting, bound_of(setting, near_tie))
         if plain is None:
             plain = text
             divergences = judge.by_one_pass(text, 0)
@@ -104,9 +112,11 @@ def compare(
 class _Judge:
     """What holds one decoder's text against its measure."""
 
-    def __init__(self, model: InferenceLlama, tokenizer: Tokenizer, sample: Sample, decoder: Setting) -> None:
+    def __init__(
+        self, model: InferenceLlama, tokenizer: Tokenizer, sample: Sample, decoder: Setting, bound: float
+    ) -> None:
         self.model, self.tokenizer, self.sample, self.decoder = model, tokenizer, sample, decoder
-        self.bound = bound_of(decoder, model.dtype)
+        self.bound = bound
 
     def by_text(self, text: list[int], plain: list[int]) -> list[Divergence]:
         """Against plain decoding's; after a near-tie, the rest by one pass."""

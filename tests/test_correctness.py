@@ -15,7 +15,7 @@ from test_decoding import CPU, decode, tokens
 from test_parity_hf import our_model
 
 from conf.strict import ConfigError, register_schema
-from eval.agreement import first_difference, logits_after, preferences
+from eval.agreement import NEAR_TIE, first_difference, logits_after, preferences
 from eval.correctness import correctness
 from eval.correctness_config import CorrectnessConfig, default_exits
 from eval.correctness_report import told
@@ -50,7 +50,7 @@ def attentive(dtype: torch.dtype = torch.float64) -> InferenceLlama:
 def compared(model: InferenceLlama, fast: Run, plain: Run | None = None) -> list[Compared]:
     tokenizer: Any = Bytes()
     runs = {PLAIN: plain or engine_run(Engine(model), FullDepth()), FAST: fast}
-    return compare(model, tokenizer, runs, Sample(id="s", prompt="", tokens=PROMPT), STOP)
+    return compare(model, tokenizer, runs, Sample(id="s", prompt="", tokens=PROMPT), STOP, NEAR_TIE[model.dtype])
 
 
 def writes(text: list[int]) -> Run:
@@ -219,8 +219,8 @@ def test_logits_that_are_no_numbers_are_no_near_ties() -> None:
 
 
 def test_bounds() -> None:
-    assert bound_of(PLAIN, torch.float64) == 1e-9
-    assert bound_of(Setting("transformers", 4), torch.float64) == bound_of(PLAIN, torch.float32) == 1e-3
+    assert bound_of(PLAIN, 1e-9) == 1e-9
+    assert [bound_of(Setting("transformers", 4), near_tie) for near_tie in (1e-9, 0.25)] == [1e-3, 0.25]
     assert default_exits(16) == [1, 4, 8, 15]
     assert default_exits(2) == [1]
 
@@ -281,6 +281,7 @@ def test_exit_status(
     assert {d["decoder"]["exit_states"] for d in wrong} == {"reuse"}, "recomputing has no such verification"
     assert f"error: decoders differ: {len(wrong)} times, and not by rounding" in error
     assert out.count("UNEXPLAINED:") == 1
+    assert status(monkeypatch, *fine, "near_tie=1000") == 0, "the bound is what tells them apart"
     assert f"{len(found['divergences']) - 1} more differences are in {output}" in out
 
 
@@ -290,6 +291,7 @@ BAD = {
     ("exit_states=[]",): r"exit_states: give reuse, recompute or both",
     ("output=x.txt",): r"output=x\.txt: must end in \.json",
     ("sampled=true", "sampling.temperature=0"): r"sampling.temperature=0.0: draws nothing",
+    ("near_tie=-1",): r"near_tie=-1.0: must be at least 0",
     ("draws=0",): r"draws=0: must be at least 1",
 }
 
