@@ -88,7 +88,7 @@ def front(rows: Sequence[Row], quality: str) -> Figure:
     axis.axhline(plain[quality], color="grey", linewidth=0.8, linestyle=":")
     for series, marker, colour, label in (
         (early, "o", ORANGE, "early exit"),
-        (drafting, "^", BLUE, "self-speculation, best d: full depth's text by construction"),
+        (drafting, "^", BLUE, "self-speculation, best d: full depth's quality by construction"),
         ([plain], "s", "black", "plain decoding, full depth"),
     ):
         _points(axis, series, quality, marker, colour, label)
