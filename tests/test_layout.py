@@ -22,6 +22,7 @@ ENTRIES = {
     "eval.benchmark",
     "eval.compare",
     "eval.lens",
+    "eval.rejections",
     "models.convert",
     "data.prepare",
     "data.benchmark",

@@ -15,6 +15,7 @@ from eval.benchmark_config import BenchmarkConfig
 from eval.compare_config import CompareConfig
 from eval.config import GenerateConfig
 from eval.lens_config import LensConfig
+from eval.rejections_config import RejectionsConfig
 from models.convert_config import ConvertConfig
 from train.benchmark_config import TrainBenchmarkConfig
 from train.describe_config import DescribeConfig
@@ -28,6 +29,7 @@ CONFIGS: dict[str, tuple[str, type]] = {
     "eval.compare": ("compare", CompareConfig),
     "eval.generate": ("generate", GenerateConfig),
     "eval.lens": ("lens", LensConfig),
+    "eval.rejections": ("rejections", RejectionsConfig),
     "models.convert": ("convert", ConvertConfig),
     "train.describe": ("describe", DescribeConfig),
 }
@@ -35,9 +37,8 @@ for _name, _schema in CONFIGS.values():
     register_schema(_name, _schema)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-DOCS = "".join(
-    (ROOT / "docs" / name).read_text() for name in ("data.md", "evaluation.md", "experiments.md", "pages.md")
-)
+MANUALS = ("data.md", "evaluation.md", "experiments.md", "pages.md", "rejections.md")
+DOCS = "".join((ROOT / "docs" / name).read_text() for name in MANUALS)
 COMMANDS = [
     line.partition("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README + DOCS, re.S)
