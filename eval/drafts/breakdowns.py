@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -48,8 +48,6 @@ def overall(samples: Sequence[DraftedSample]) -> Row:
     """What became of all drafts, and the two acceptances."""
     by_sample = [_sum(s.rounds) for s in samples]
     total = _sum(by_sample)
-    of_drafted = _ratio([(c.accepted, c.drafted) for c in by_sample])
-    of_judged = _ratio([(c.accepted, c.accepted + c.rejected) for c in by_sample])
     return {
         "rounds": sum(len(s.rounds) for s in samples),
         "drafted": total.drafted,
@@ -57,8 +55,8 @@ def overall(samples: Sequence[DraftedSample]) -> Row:
         "rejected": total.rejected,
         "after_rejection": total.after_rejection,
         "after_end": total.after_end,
-        **_named("acceptance_rate", of_drafted),
-        **_named("acceptance", of_judged),
+        **_ratio("acceptance_rate", ((c.accepted, c.drafted) for c in by_sample)),
+        **_ratio("acceptance", ((c.accepted, c.accepted + c.rejected) for c in by_sample)),
         "near_ties": sum(s.near_ties for s in samples),
         "unexplained": sum(s.unexplained for s in samples),
     }
@@ -100,7 +98,7 @@ def _row(value: str, by_sample: Sequence[Sequence[Draft]], judged: int, rejected
         "judged": len(drafts),
         "accepted": n_accepted,
         "rejected": n_rejected,
-        **_named("acceptance", _ratio([(sum(d.accepted for d in own), len(own)) for own in by_sample])),
+        **_ratio("acceptance", ((sum(d.accepted for d in own), len(own)) for own in by_sample)),
         "share_of_judged": len(drafts) / judged,
         "share_of_rejections": n_rejected / rejected if rejected else None,
         "lost": sum(d.lost for d in drafts),
@@ -132,15 +130,14 @@ def _reals(
     return names, lambda d: names[bisect_right(edges, number(d)) - 1]
 
 
-def _ratio(units: Sequence[tuple[int, int]]) -> bootstrap.Estimate | None:
-    """Sum of the firsts by sum of the seconds, over the units (samples) that have any; None without one."""
-    units = [(a, b) for a, b in units if b]
-    return bootstrap.estimate(units, bootstrap.ratio_of_means) if units else None
-
-
-def _named(name: str, found: bootstrap.Estimate | None) -> Mapping[str, float | None]:
+def _ratio(name: str, units: Iterable[tuple[int, int]]) -> Mapping[str, float | None]:
+    """Sum of the firsts by sum of the seconds, and its interval, over the units (samples) that have any; else None."""
+    units = [(part, whole) for part, whole in units if whole]
     low, high = f"{name}_low", f"{name}_high"
-    return dict.fromkeys((name, low, high)) if found is None else {name: found.value, low: found.low, high: found.high}
+    if not units:
+        return dict.fromkeys((name, low, high))
+    found = bootstrap.estimate(units, bootstrap.ratio_of_means)
+    return {name: sum(a for a, _ in units) / sum(b for _, b in units), low: found.low, high: found.high}
 
 
 def _sum(counts: Sequence[Counts]) -> Counts:

@@ -98,7 +98,9 @@ def summed(plan: Plan, samples: list[DraftedSample]) -> Found:
 def _policy(config: RejectionsConfig, checkpoint: Checkpoint) -> SelfSpeculative:
     task, n_layers = config.task, checkpoint.stored.size.n_layers
     fastest = recommended(checkpoint.stored.folder) or {}
-    exit_layer = config.exit_layer or fastest.get("exit_layer", task.exit_layers(n_layers)[0])
+    exit_layer = (
+        fastest.get("exit_layer", task.exit_layers(n_layers)[0]) if config.exit_layer is None else config.exit_layer
+    )
     d = config.num_speculations or fastest.get("num_speculations", task.DRAFTS[0])
     if not 1 <= exit_layer < n_layers:
         raise ConfigError(f"exit_layer={exit_layer}: must lie in 1..{n_layers - 1} to leave layers to verify")
