@@ -125,10 +125,10 @@ def test_overall() -> None:
 
 def test_confusion_and_pairs() -> None:
     assert confusion(SAMPLES) == [
-        {"draft_class": "identifier", "full_class": "identifier", "rejected": 1},
-        {"draft_class": "newline", "full_class": "special", "rejected": 1},
+        {"draft_class": "identifier", "full_class": "identifier", "rejected": 1, "n_samples": 1},
+        {"draft_class": "newline", "full_class": "special", "rejected": 1, "n_samples": 1},
     ]
-    assert pairs(SAMPLES, str) == [{"draft": "1", "full": "2", "rejected": 2}]
+    assert pairs(SAMPLES, str) == [{"draft": "1", "full": "2", "rejected": 2, "n_samples": 1}]
 
 
 def call(name: str, action: Any, *overrides: str) -> Any:

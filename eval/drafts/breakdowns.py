@@ -64,14 +64,14 @@ def overall(samples: Sequence[DraftedSample]) -> Row:
 
 def confusion(samples: Sequence[DraftedSample]) -> list[Row]:
     """Rejected drafts by their class and that of the text's token, the most frequent first."""
-    found = Counter((d.draft_class, d.full_class) for s in samples for d in s.drafts if not d.accepted)
-    return [{"draft_class": a, "full_class": b, "rejected": n} for (a, b), n in _ordered(found)]
+    found = _counted(samples, lambda d: (d.draft_class, d.full_class))
+    return [{"draft_class": a, "full_class": b, **row} for (a, b), row in found]
 
 
 def pairs(samples: Sequence[DraftedSample], text: Callable[[int], str]) -> list[Row]:
     """The most frequent rejected drafts with what the full model had instead."""
-    found = Counter((d.draft, d.full) for s in samples for d in s.drafts if not d.accepted)
-    return [{"draft": text(a), "full": text(b), "rejected": n} for (a, b), n in _ordered(found)[:PAIRS]]
+    found = _counted(samples, lambda d: (d.draft, d.full))[:PAIRS]
+    return [{"draft": text(a), "full": text(b), **row} for (a, b), row in found]
 
 
 def _rows(samples: Sequence[DraftedSample], values: Sequence[str], value_of: Callable[[Draft], str]) -> list[Row]:
@@ -144,6 +144,9 @@ def _sum(counts: Sequence[Counts]) -> Counts:
     return Counts(*map(sum, zip(*counts, strict=True))) if counts else Counts(0, 0, 0, 0)
 
 
-def _ordered(found: Counter[Any]) -> list[tuple[Any, int]]:
-    """The most frequent first; of equals the one that sorts first."""
-    return sorted(found.items(), key=lambda item: (-item[1], item[0]))
+def _counted(samples: Sequence[DraftedSample], key: Callable[[Draft], tuple[Any, Any]]) -> list[tuple[Any, Row]]:
+    """How often each key occurs among rejected drafts, and in how many samples; the most frequent first."""
+    by_sample = [Counter(key(d) for d in sample.drafts if not d.accepted) for sample in samples]
+    found = sum(by_sample, Counter[Any]())
+    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    return [(k, {"rejected": n, "n_samples": sum(k in own for own in by_sample)}) for k, n in ordered]

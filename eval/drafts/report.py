@@ -79,8 +79,10 @@ def _table(found: Mapping[str, Any], name: str) -> str:
 
 
 def _pairs(rows: Sequence[Mapping[str, Any]]) -> str:
-    shown = [f"{row['draft']!r} for {row['full']!r} {row['rejected']:,}" for row in rows[:PAIRS_SHOWN]]
-    return "most often rejected, and what the full model has instead: " + ("; ".join(shown) or "nothing")
+    cells = [["most often rejected", "full model's", "times", "in samples"]]
+    for row in rows[:PAIRS_SHOWN]:
+        cells.append([repr(row["draft"]), repr(row["full"]), f"{row['rejected']:,}", f"{row['n_samples']:,}"])
+    return "\n".join(aligned(cells))
 
 
 def _legend(found: Mapping[str, Any]) -> str:
