@@ -43,7 +43,10 @@ class ConcatRows:
 
     def fill(self, row: int, inputs: np.ndarray, labels: np.ndarray) -> None:
         """See Rows."""
-        start = row * self.seq_len
+        self.fill_from(row * self.seq_len, inputs, labels)
+
+    def fill_from(self, start: int, inputs: np.ndarray, labels: np.ndarray) -> None:
+        """Write the T tokens from `start` on, and those after each."""
         window = self.tokens.read(start, start + self.seq_len + 1)
         n = max(0, len(window) - 1)
         inputs[:n] = window[:n]

@@ -68,8 +68,8 @@ def _policies(config: CompareConfig, checkpoint: Checkpoint) -> list[Policy]:
     exit_layer = best.exit_layer if config.exit_layer is None else config.exit_layer
     d = best.num_speculations if config.num_speculations is None else config.num_speculations
     n_layers = checkpoint.stored.size.n_layers
-    exits = policies(n_layers, HeldOut(), exit_layers=config.exit_layers, modes=[Mode.early_exit])[1:]
-    return [SelfSpeculative(exit_layer, d), *reversed(exits)]
+    exits = policies(n_layers, config.exit_layers or HeldOut().exit_layers(n_layers), [], modes=[Mode.early_exit])
+    return [SelfSpeculative(exit_layer, d), *reversed(exits[1:])]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from eval.exit_pass import exit_states
 from models.inference import InferenceLlama
 
 # Positions that go through the head at once: V numbers for each.
@@ -31,12 +32,8 @@ def predictions(model: InferenceLlama, tokens: list[int], first: int, k: int) ->
     """
     n = len(tokens)
     with torch.inference_mode():
-        cache, positions = model.new_cache(n), torch.arange(n, device=model.device)
-        x = model.embed(torch.tensor([tokens], device=model.device))
-        states = []
-        for layer in range(model.size.n_layers):
-            x = model.run(x, cache, positions, n, range(layer, layer + 1))
-            states.append(x[0, first:])
+        given = torch.tensor([tokens], device=model.device)
+        states = [x[0, first:] for x in exit_states(model, given, range(1, model.size.n_layers + 1))]
         exits = torch.stack(states)
         chunks = [_of_chunk(model, exits[:, start : start + CHUNK], k) for start in range(0, n - first, CHUNK)]
         out = Predictions(*(torch.cat(parts, 1).cpu() for parts in zip(*chunks, strict=True)))

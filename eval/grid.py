@@ -5,15 +5,13 @@ from collections.abc import Sequence
 from conf.strict import ConfigError
 from eval.config import ExitStates, Mode
 from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative
-from eval.tasks.task import Task
 
 
 def policies(
     n_layers: int,
-    task: Task,
+    exit_layers: Sequence[int],
+    num_speculations: Sequence[int],
     *,
-    exit_layers: Sequence[int] = (),
-    num_speculations: Sequence[int] = (),
     modes: Sequence[Mode] = tuple(Mode),
     exit_states: Sequence[ExitStates] = (ExitStates.reuse,),
 ) -> list[Policy]:
@@ -21,7 +19,6 @@ def policies(
 
     Args:
         n_layers: L.
-        task: whose exits and numbers of drafts are taken where none are given.
         exit_layers: E, each in 1..L-1.
         num_speculations: d.
         modes: early exit and self-speculation are left out unless named here; plain decoding never is.
@@ -29,8 +26,7 @@ def policies(
 
     Raises ConfigError.
     """
-    exits = sorted(set(exit_layers)) or task.exit_layers(n_layers)
-    drafts = sorted(set(num_speculations)) or sorted({min(d, max(1, task.max_new_tokens - 1)) for d in task.DRAFTS})
+    exits, drafts = sorted(set(exit_layers)), sorted(set(num_speculations))
     for e in exits:
         if not 1 <= e < n_layers:
             raise ConfigError(f"exit_layers={e}: must lie in 1..{n_layers - 1} to leave layers to verify")

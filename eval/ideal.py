@@ -21,7 +21,7 @@ def ideal_speedup(*, n_layers: int, exit_layer: int, d: float, n: float, head: f
 
 
 class PassTimes(NamedTuple):
-    """Seconds of each kind of pass of a policy, each at its own width, beside plain decoding's; medians but prefills."""
+    """Seconds of each kind of pass of a policy at its own width, beside plain decoding's; medians, save prefills."""
 
     plain_prefill: float
     """The prompt through all layers, and a head."""

@@ -47,13 +47,11 @@ class Ledger:
             raise ConfigError(
                 f"output: {path} is being written by another process; wait, or give another output"
             ) from None
-        if fresh:
-            self._file.truncate(0)
-        header = (_line({"settings": settings}) + "\n").encode()
-        end = self._read(header)
-        self._file.truncate(end)
-        if not end:
-            self._write(header)
+        try:
+            self._begin((_line({"settings": settings}) + "\n").encode(), fresh)
+        except BaseException:
+            self._file.close()
+            raise
         self.done = {record.key for record in self.records}
 
     def __enter__(self) -> "Ledger":
@@ -65,7 +63,7 @@ class Ledger:
         self._file.close()
 
     def add(self, records: Sequence[Record]) -> None:
-        """All records of one sample, on disk when this returns."""
+        """All records of one sample; a kill after this does not lose them."""
         self._write("".join(_line(record.as_json()) + "\n" for record in records).encode())
         self.records += records
         self.done |= {record.key for record in records}
@@ -73,6 +71,12 @@ class Ledger:
     def _write(self, content: bytes) -> None:
         self._file.write(content)
         self._file.flush()
+
+    def _begin(self, header: bytes, fresh: bool) -> None:
+        end = 0 if fresh else self._read(header)
+        self._file.truncate(end)
+        if not end:
+            self._write(header)
 
     def _read(self, header: bytes) -> int:
         """Take over what is whole; where it ends. A kill leaves half a line, or a sample without all its settings."""

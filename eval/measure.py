@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from data.tokenizer import Tokenizer
 from eval.agreement import first_difference, is_near_tie
+from eval.config import Mode
 from eval.engine.decoding import Engine, FullDepth, Policy, SelfSpeculative
 from eval.engine.sampling import SamplingOptions
 from eval.engine.stopping import StopRule
@@ -115,9 +116,10 @@ def _records(
         text = continuation(contest.tokenizer, sample.tokens, run.tokens)
         at = first_difference(run.tokens, plain)
         compared = greedy and setting.mode != BASELINE
-        near_tie = compared and at is not None and at < min(len(run.tokens), len(plain))
-        if near_tie:
-            assert at is not None
+        # An early exit is not expected to write the same, and to find out whether it was close costs a prefill.
+        asked = compared and setting.mode == Mode.self_speculative
+        near_tie = False
+        if asked and at is not None and at < min(len(run.tokens), len(plain)):
             near_tie = is_near_tie(contest.engine.model, sample.tokens + plain[:at], run.tokens[at], plain[at])
         records.append(
             Record(

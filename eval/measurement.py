@@ -63,11 +63,11 @@ def plan_of(config: BenchmarkConfig) -> Plan:
     """Read what is to be measured, and refuse what cannot be. Raises ConfigError, DataError or FormatError."""
     task, (device, dtype) = config.task, settle(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
+    n_layers = checkpoint.stored.size.n_layers
     compared = policies(
-        checkpoint.stored.size.n_layers,
-        task,
-        exit_layers=config.exit_layers,
-        num_speculations=config.num_speculations,
+        n_layers,
+        config.exit_layers or task.exit_layers(n_layers),
+        config.num_speculations or task.num_speculations(),
         modes=config.modes,
         exit_states=config.exit_states,
     )

@@ -1,6 +1,7 @@
 """Prompts for measurements: pieces of held-out text, spread evenly over it."""
 
 import itertools
+from array import array
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -11,6 +12,8 @@ from data.corpus import prepare
 from data.reading import read_documents
 from data.shards import Shard, Tokens
 from eval.load import Checkpoint
+
+MOST_DOCUMENTS = 1000  # which are plenty for prompts
 
 
 def held_out_prompts(checkpoint: Checkpoint, source: str | None, n_prompts: int, prompt_tokens: int) -> list[list[int]]:
@@ -24,7 +27,7 @@ def held_out_prompts(checkpoint: Checkpoint, source: str | None, n_prompts: int,
 
     Raises ConfigError when there is too little text, DataError when it cannot be read.
     """
-    tokens = _run_tokens(checkpoint) if source is None else _source_tokens(checkpoint, source)
+    tokens = run_tokens(checkpoint) if source is None else source_tokens(checkpoint, source, MOST_DOCUMENTS)
     room = len(tokens) // n_prompts
     if room < prompt_tokens:
         raise ConfigError(
@@ -33,23 +36,26 @@ def held_out_prompts(checkpoint: Checkpoint, source: str | None, n_prompts: int,
     return [tokens.read(i * room, i * room + prompt_tokens).tolist() for i in range(n_prompts)]
 
 
-def _run_tokens(checkpoint: Checkpoint) -> Tokens:
+def run_tokens(checkpoint: Checkpoint) -> Tokens:
+    """The text that was held out of a run. Raises ConfigError for what is no run, DataError for text that changed."""
     run, folder = checkpoint.stored.run or {}, checkpoint.stored.folder
     if "data" not in run:
-        raise ConfigError(f"task.source: missing; {folder} is no run folder, so no text was held out for it")
+        raise ConfigError(f"source: missing; {folder} is no run folder, so no text was held out for it")
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), run["data"]))
     assert isinstance(config, DataConfig)
     corpus = prepare(config)
     if corpus.tokenizer.files != checkpoint.tokenizer.files:
         raise DataError(
             f"{', '.join(s.path for s in config.sources.values())}: has changed since {folder} was trained on it, so"
-            " what is held out now may have been trained on; give other text with task.source=..."
+            " what is held out now may have been trained on; give other text with source=..."
         )
     return corpus.validation
 
 
-def _source_tokens(checkpoint: Checkpoint, source: str) -> Tokens:
-    """Whole documents until there is plenty."""
-    documents = itertools.islice(read_documents(SourceConfig(path=source)), 1000)
-    ids = [token for d in documents for token in checkpoint.tokenizer.encode_document(d.text)]
-    return Tokens([Shard(np.array(ids), np.array([[len(ids), 0]]))])
+def source_tokens(checkpoint: Checkpoint, source: str, most_documents: int | None = None) -> Tokens:
+    """Whole documents, each with what begins and ends it; None: all of them. Raises DataError."""
+    ids, rows = array("q"), []
+    for document in itertools.islice(read_documents(SourceConfig(path=source)), most_documents):
+        ids.extend(checkpoint.tokenizer.encode_document(document.text))
+        rows.append((len(ids), 0))
+    return Tokens([Shard(np.array(ids, np.int64), np.array(rows, np.int64).reshape(-1, 2))])

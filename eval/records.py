@@ -64,7 +64,7 @@ class Record:
     identical: bool | None
     """Whether the tokens are plain decoding's of the same prompt; None where they are drawn."""
     near_tie: bool = False
-    """They differ, from a token on of which the full model hardly prefers one to the other."""
+    """Self-speculation's differ, from a token on of which the full model hardly prefers one to the other."""
     passes: list[float] | None = None
     """eval.ideal.PassTimes, of some samples."""
     peak_memory_mb: float | None = None

@@ -48,4 +48,4 @@ class Transformers:
                 **ends,
             )
             text: list[int] = out[0, len(prompt) :].tolist()
-            return Timed(text, [], time.perf_counter() - start, time.process_time() - cpu, [])
+            return Timed(text, [], time.perf_counter() - start, time.process_time() - cpu)

@@ -1,7 +1,7 @@
 """One timed generation, and the time of each kind of pass it is made of."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Timed(NamedTuple):
     seconds: float
     cpu_seconds: float
     """Of all threads of the process."""
-    round_seconds: list[float]
+    round_seconds: Sequence[float] = ()
     """Of each round; the first one's is the prefill's."""
 
 

@@ -84,8 +84,9 @@ def _legend(plain: Row, intervals: bool) -> list[str]:
         f"{beside}; ideal: by blocks and head; meas. ideal: by the measured time of each pass, and the share",
         "of it that was reached; 4-grams: share that are distinct." + (" [ ]: 95 % intervals." if intervals else ""),
     ]
+    each = f", {plain['repeats']} times each" if plain["repeats"] > 1 else ""
     lines.append(
-        f"{plain['task']}: {plain['n_samples']} samples, seed {plain['seed']}, {plain['repeats']} times each;"
+        f"{plain['task']}: {plain['n_samples']} samples, seed {plain['seed']}{each};"
         f" prompts of {plain['prompt_tokens']:,.0f} tokens and {plain['new_tokens']:,.0f} new ones on average;"
         f" {plain['hardware']}, {plain['threads']} threads, {plain['dtype']}, torch {plain['torch']},"
         f" commit {plain['commit'][:12]}"
@@ -108,7 +109,8 @@ def _breakdown(rows: list[Row], key: str, metrics: Sequence[str]) -> str:
     parts = [part for row in rows for part in row[key]]
     if not parts:
         return ""
-    columns = [name for name in parts[0] if name in metrics or not _is_metric(name, rows[0])]
+    names = dict.fromkeys(name for part in parts for name in part)
+    columns = [name for name in names if name in metrics or not _is_metric(name, rows[0])]
     lines = [[*_setting(rows).values(), *columns]]
     for row in rows:
         setting = [cell(name, row[name]) for name in _setting(rows)]

@@ -11,11 +11,10 @@ from omegaconf import DictConfig
 from conf.command import command
 from conf.strict import ConfigError, convert
 from models.convert_config import ConvertConfig, Format, StoredDtype
-from models.gguf_tokenizer import write_gguf_tokenizer
 from models.hf_config import FormatError
-from models.hf_tokenizer import SpecialIds, special_ids, write_tokenizer
 from models.model_card import model_card
 from models.stored import Stored, read
+from models.tokenizer_files import write_tokenizer_files
 from models.write_dcp import write_dcp
 from models.write_hf import write_hf
 
@@ -48,9 +47,9 @@ def _write(stored: Stored, folder: Path, form: Format, config: ConvertConfig) ->
     dtype = None if config.dtype is StoredDtype.keep else getattr(torch, config.dtype)
     if form is Format.dcp:
         write_dcp(stored.weights, folder, dtype=dtype)
-        _write_tokenizer(stored, folder)
+        write_tokenizer_files(stored, folder)
         return
-    special = _write_tokenizer(stored, folder)
+    special = write_tokenizer_files(stored, folder)
     max_bytes = config.max_shard_gigabytes * 1e9
     write_hf(
         stored.weights, folder, dtype=dtype, max_shard_bytes=max_bytes, bos_id=special.bos_id, eos_id=special.eos_id
@@ -61,22 +60,6 @@ def _write(stored: Stored, folder: Path, form: Format, config: ConvertConfig) ->
     n_parameters = stored.weights.n_parameters()
     card = model_card(stored.size.name, config.output, stored.size, n_parameters, run, stored.run)
     (folder / "README.md").write_text(card)
-
-
-def _write_tokenizer(stored: Stored, folder: Path) -> SpecialIds:
-    """The tokenizer's files, as transformers reads them; ids of where a text begins and ends."""
-    if stored.gguf:
-        return write_gguf_tokenizer(stored.gguf, folder)
-    for file in stored.tokenizer_files:
-        shutil.copy(file, folder)
-    if stored.hf is not None:
-        return SpecialIds(stored.hf.get("bos_token_id"), stored.hf.get("eos_token_id"))
-    if not stored.tokenizer_files:
-        print(f"{stored.folder}: no tokenizer there, none written", file=sys.stderr)
-        return SpecialIds(None, None)
-    if (folder / "tokenizer.json").exists():
-        return special_ids(folder)
-    return write_tokenizer(stored.folder / "tokenizer.model", folder, stored.size.max_seq_len)
 
 
 if __name__ == "__main__":

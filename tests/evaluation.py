@@ -19,6 +19,9 @@ class Bytes:
     def encode_prompt(self, text: str) -> list[int]:
         return [self.bos_id, *self.encode(text)]
 
+    def encode_document(self, text: str) -> list[int]:
+        return [*self.encode_prompt(text), self.eos_id]
+
     def decode(self, ids: list[int]) -> str:
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 

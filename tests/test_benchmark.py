@@ -58,27 +58,23 @@ def call(*overrides: str) -> list[dict[str, Any]]:
 
 
 def test_policies() -> None:
-    task = HeldOut()
-    assert policies(32, task, num_speculations=[2]) == [
-        FullDepth(),
-        *map(EarlyExit, (4, 6, 8, 16)),
-        *(SelfSpeculative(e, 2) for e in (4, 6, 8, 16)),
-    ]
-    assert policies(2, task, num_speculations=[2]) == [FullDepth(), EarlyExit(1), SelfSpeculative(1, 2)]
-    assert policies(4, task, exit_layers=[2], num_speculations=[3, 1])[2:] == [
-        SelfSpeculative(2, 1),
-        SelfSpeculative(2, 3),
-    ]
-    assert policies(32, CnnDm()) == [FullDepth(), EarlyExit(8), SelfSpeculative(8, 12)]
-    assert policies(32, CnnDm(max_new_tokens=5))[2] == SelfSpeculative(8, 4), "a draft is shorter than the text"
-    assert policies(32, CnnDm(), modes=[Mode.self_speculative], exit_states=list(ExitStates)) == [
+    assert policies(4, [2], [3, 1]) == [FullDepth(), EarlyExit(2), SelfSpeculative(2, 1), SelfSpeculative(2, 3)]
+    assert policies(32, [8], [12], modes=[Mode.self_speculative], exit_states=list(ExitStates)) == [
         FullDepth(),
         SelfSpeculative(8, 12),
         SelfSpeculative(8, 12, reuse_exit_states=False),
     ]
     for bad in (0, 4):
         with pytest.raises(ConfigError, match=rf"exit_layers={bad}: must lie in 1\.\.3"):
-            policies(4, task, exit_layers=[bad])
+            policies(4, [bad], [1])
+
+
+def test_the_settings_of_a_task() -> None:
+    assert HeldOut().exit_layers(32) == [4, 6, 8, 16]
+    assert HeldOut().exit_layers(2) == [1]
+    assert HeldOut().num_speculations() == [2, 3, 4, 6]
+    assert CnnDm().num_speculations() == [12]
+    assert CnnDm(max_new_tokens=5).num_speculations() == [4], "a draft is shorter than the text"
 
 
 @pytest.fixture

@@ -15,6 +15,9 @@ PACKAGES = {
     "conf": set(),
 }
 ENTRIES = {
+    "eval.exits",
+    "eval.harness",
+    "eval.perplexity",
     "train.pretrain",
     "train.benchmark",
     "train.describe",
@@ -22,6 +25,7 @@ ENTRIES = {
     "eval.benchmark",
     "eval.compare",
     "eval.lens",
+    "eval.execute",
     "eval.rejections",
     "models.convert",
     "data.prepare",

@@ -8,14 +8,20 @@ import pytest
 from conftest import compose_config
 from hydra import compose, initialize_config_module
 
+from conf.command import _quoted
 from conf.strict import convert, register_schema
 from data.benchmark_config import DataBenchmarkConfig
+from data.config import SourceConfig
 from data.prepare_config import PrepareConfig
+from data.reading import read_documents
 from eval.benchmark_config import BenchmarkConfig
 from eval.compare_config import CompareConfig
 from eval.config import GenerateConfig
+from eval.execute_config import ExecuteConfig
 from eval.lens_config import LensConfig
+from eval.perplexity_config import PerplexityConfig
 from eval.rejections_config import RejectionsConfig
+from eval.tasks_config import ExitsConfig, HarnessConfig
 from models.convert_config import ConvertConfig
 from train.benchmark_config import TrainBenchmarkConfig
 from train.describe_config import DescribeConfig
@@ -27,8 +33,12 @@ CONFIGS: dict[str, tuple[str, type]] = {
     "train.benchmark": ("train_benchmark", TrainBenchmarkConfig),
     "eval.benchmark": ("benchmark", BenchmarkConfig),
     "eval.compare": ("compare", CompareConfig),
+    "eval.execute": ("execute", ExecuteConfig),
+    "eval.exits": ("exits", ExitsConfig),
     "eval.generate": ("generate", GenerateConfig),
+    "eval.harness": ("harness", HarnessConfig),
     "eval.lens": ("lens", LensConfig),
+    "eval.perplexity": ("perplexity", PerplexityConfig),
     "eval.rejections": ("rejections", RejectionsConfig),
     "models.convert": ("convert", ConvertConfig),
     "train.describe": ("describe", DescribeConfig),
@@ -37,7 +47,7 @@ for _name, _schema in CONFIGS.values():
     register_schema(_name, _schema)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-MANUALS = ("data.md", "evaluation.md", "experiments.md", "pages.md", "rejections.md")
+MANUALS = ["data.md", "evaluation.md", "experiments.md", "harness.md", "humaneval.md", "pages.md", "rejections.md"]
 DOCS = "".join((ROOT / "docs" / name).read_text() for name in MANUALS)
 COMMANDS = [
     line.partition("#")[0].strip()
@@ -55,7 +65,7 @@ def test_commands_are_found() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_exists(command: str) -> None:
     words = shlex.split(command)
-    if words[0] == "pip":
+    if words[0] == "pip" or words[1] == "-c":
         return
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", MAKEFILE, re.M)
@@ -76,7 +86,7 @@ def test_command_exists(command: str) -> None:
         world_size = int(words[words.index("--nproc-per-node") + 1]) if "--nproc-per-node" in words else 1
     if "--help" in rest:
         return
-    overrides = [w for w in rest if "=" in w]
+    overrides = [_quoted(w, ["gen_kwargs"]) for w in rest if "=" in w]
     if any(w.startswith("checkpoint.initial=") for w in overrides):
         with initialize_config_module("conf", version_base="1.3"):  # its sizes are not known without it
             chosen = compose("pretrain", overrides)
@@ -95,3 +105,8 @@ def test_files_exist() -> None:
         assert (ROOT / path).exists(), path
     for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (ROOT / path).exists(), path
+
+
+def test_the_text_of_its_commands_can_be_read() -> None:
+    assert "data.source=tests " in README
+    assert len(list(read_documents(SourceConfig(path=str(ROOT / "tests"))))) > 10

@@ -236,6 +236,7 @@ def test_humaneval_pass_at_k_by_problem() -> None:
     assert units == {"pass@1": [0.5, 0.0], "pass@2": [pytest.approx(5 / 6), 0.0], "rouge2": [0.25, 0.0]}
 
 
+@pytest.mark.sandbox
 def test_humaneval_runs_what_it_is_asked_to() -> None:
     task = HumanEval(execute=True, n_samples=1, draw=False)
     (sample,) = task.samples(checkpoint()).samples
@@ -298,6 +299,19 @@ def test_bad_data_is_told_by_file_and_line(tmp_path: Path, name: str) -> None:
     (tmp_path / "p.jsonl").write_text(content)
     with pytest.raises(DataError, match=message):
         kind(source=str(tmp_path / "p.jsonl"), **options).samples(checkpoint())
+
+
+def test_held_out_text_needs_a_run_or_a_source(tmp_path: Path) -> None:
+    exported: Any = checkpoint()
+    exported.stored.run = None
+    with pytest.raises(ConfigError, match=r"task\.source: missing; the checkpoint is no run folder"):
+        HeldOut().samples(exported)
+    (tmp_path / "a.txt").write_text("abcdefgh" * 100)
+    chosen = HeldOut(source=str(tmp_path), n_samples=3, prompt_tokens=8).samples(exported)
+    assert [(s.id, len(s.tokens)) for s in chosen.samples] == [("0", 8), ("1", 8), ("2", 8)]
+    exported.stored.size.max_seq_len = 100
+    with pytest.raises(ConfigError, match=r"task\.prompt_tokens \+ task\.max_new_tokens=104: must be at most"):
+        HeldOut(source=str(tmp_path), n_samples=3, prompt_tokens=8).samples(exported)
 
 
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:

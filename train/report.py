@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from models.exit_quality import ExitQuality, quality_table
 from train.run_dir import read_metrics
 
 
@@ -20,14 +21,12 @@ def summary(run_dir: str | Path, facts: dict[str, float]) -> str:
     """The last validation as a table, one row an exit, and where everything lies."""
     folder = Path(run_dir)
     row = [r for r in read_metrics(folder / "metrics.jsonl") if exits_of(r)][-1]
-    last = row[f"val/ppl/{exits_of(row)[-1]}"]
+    qualities = [
+        ExitQuality(int(e[5:]), *(row[f"val/{key}/{e}"] for key in ("loss", "ppl", "bpb", "agreement")))
+        for e in exits_of(row)
+    ]
     lines = [
-        f"{'exit_layer':>10} {'loss':>8} {'perplexity':>11} {'vs last':>8} {'bits/byte':>10} {'agreement':>10}",
-        *(
-            f"{int(e[5:]):>10} {row[f'val/loss/{e}']:>8.4f} {row[f'val/ppl/{e}']:>11.4g}"
-            f" {row[f'val/ppl/{e}'] / last:>8.3f} {row[f'val/bpb/{e}']:>10.4f} {row[f'val/agreement/{e}']:>10.1%}"
-            for e in exits_of(row)
-        ),
+        quality_table(qualities),
         f"step {row['step']}, {row['val/tokens']:,.0f} held-out tokens; on the held-out text gzip -9 needs"
         f" {facts['gzip_bits_per_byte']:.3f} bits/byte, xz -9 {facts['xz_bits_per_byte']:.3f}",
         f"run folder {folder}: config.yaml, metrics.jsonl, perplexity_by_exit.png, checkpoint/, wandb/",

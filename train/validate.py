@@ -1,13 +1,9 @@
 """Validation at every exit: loss, perplexity, bits per byte, and agreement of its first choice with the last layer's.
 
-For each exit, with the sums over all valid labels of all ranks:
-val/loss/exit_03       nats per token
-val/ppl/exit_03        exp(loss)
-val/bpb/exit_03        nats / ln 2 / bytes of text; the cost of </s> counts, its bytes are none
-val/agreement/exit_03  share of tokens whose most likely id is the one the last layer finds
+For each exit, with the sums over all valid labels of all ranks: val/loss/exit_03, val/ppl/exit_03, val/bpb/exit_03 and
+val/agreement/exit_03, as models/exit_quality.py defines them.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -16,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from data.packing import IGNORE_INDEX
+from models.exit_quality import exit_quality
 from models.exits import chunk_bounds, exit_name, gathered_head, local, whole
 
 
@@ -77,13 +74,14 @@ def exit_metrics(sums: torch.Tensor, layers: Sequence[int], group: dist.ProcessG
         dist.all_reduce(sums, group=group)
     n = len(layers)
     values = sums.tolist()
-    n_tokens, n_bytes = values[2 * n], max(values[2 * n + 1], 1.0)
-    metrics = {"val/tokens": n_tokens}
+    metrics = {"val/tokens": values[2 * n]}
     for i, layer in enumerate(layers):
+        quality = exit_quality(
+            layer + 1, nats=values[i], agreeing=values[n + i], n_tokens=values[2 * n], n_bytes=values[2 * n + 1]
+        )
         name = exit_name(layer + 1)
-        loss = values[i] / n_tokens
-        metrics[f"val/loss/{name}"] = loss
-        metrics[f"val/ppl/{name}"] = math.exp(min(loss, 700.0))
-        metrics[f"val/bpb/{name}"] = values[i] / math.log(2) / n_bytes
-        metrics[f"val/agreement/{name}"] = values[n + i] / n_tokens
+        metrics[f"val/loss/{name}"] = quality.loss
+        metrics[f"val/ppl/{name}"] = quality.perplexity
+        metrics[f"val/bpb/{name}"] = quality.bits_per_byte
+        metrics[f"val/agreement/{name}"] = quality.agreement
     return metrics

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.config import DataError
-from eval.humaneval.problems import Problem, records
+from data.config import DataError, SourceConfig
+from data.rows import read_rows
+from eval.humaneval.problems import Problem
 from eval.humaneval.protocol import pass_at_k, program_of, truncate
 from eval.sandbox.limits import Limits, Outcome
 
@@ -31,15 +32,14 @@ def read_samples(path: Path, problems: dict[str, Problem], *, cut: bool) -> list
     `cut`: truncate the completions (protocol.py). Raises DataError, by file and line.
     """
     samples = []
-    for line, record in records(path, ("task_id", "completion")):
+    for row in read_rows(SourceConfig(path=str(path)), ("task_id", "completion")):
+        record = dict(row.values)
         if (problem := problems.get(record["task_id"])) is None:
             raise DataError(
-                f"{path}:{line}: no problem has the task_id {record['task_id']!r}; give its file as problems="
+                f"{row.where}: no problem has the task_id {record['task_id']!r}; give its file as problems="
             )
         completion = truncate(record["completion"]) if cut else record["completion"]
         samples.append(Sample(problem=problem, completion=completion, record=record))
-    if not samples:
-        raise DataError(f"{path}: no samples in it")
     return samples
 
 

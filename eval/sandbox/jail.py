@@ -27,18 +27,21 @@ _NOBODY = 65534
 # Above all that is given to people, services and containers. One for each sandbox, because the limit on processes
 # counts all that a user has.
 _FIRST_USER = 1_900_000_000
+# Processes of the sandbox that count as the program's.
+_OF_THE_SAME_USER = {Way.root: 0, Way.user: 2, Way.bubblewrap: 1}
 
 
 def main() -> None:
     """Carry out the order; does not return."""
     order = json.loads(sys.stdin.buffer.readline())
     way = Way(order["way"])
+    order["limits"]["processes"] += _OF_THE_SAME_USER[way]
     try:
         user = None if way is Way.bubblewrap else _leave(way)
         if way is Way.bubblewrap or (child := os.fork()) == 0:
             _first_process(order, way, user)
     except OSError as error:
-        _report({"error": error.strerror})
+        _report({"error": f"{error.filename}: {error.strerror}" if error.filename else error.strerror})
     _, status = os.waitpid(child, 0)
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 

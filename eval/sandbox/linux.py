@@ -36,7 +36,7 @@ def unshare(flags: int) -> None:
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
-    """Mount, as mount(2) does."""
+    """Mount something at `target`."""
     words = [word.encode() for word in (source, target, kind)]
     _checked(f"mount {kind or source} at {target}", _libc.mount(*words, ctypes.c_ulong(flags), data.encode()))
 
@@ -71,7 +71,7 @@ def change_root(root: str) -> None:
 
 
 def prctl(option: int, value: int, argument: object = 0) -> None:
-    """Change something about this process, as prctl(2) does."""
+    """Change something about this process."""
     _checked(f"prctl {option}", _libc.prctl(option, ctypes.c_ulong(value), argument, 0, 0))
 
 

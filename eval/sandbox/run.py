@@ -33,11 +33,11 @@ _ENVIRONMENT = {
 _PROBE = f"""
 import errno, os, socket
 assert os.getpid() < 10 and os.geteuid() != 0
-assert not os.path.exists({str(_ROOT / "conf")!r}) and os.listdir("/tmp") is not None
+assert not os.access({str(_ROOT)!r}, os.W_OK)
 for family, expected in ((socket.AF_INET, errno.ENETUNREACH), (socket.AF_NETLINK, errno.EAFNOSUPPORT)):
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as s:
-            s.connect(("127.0.0.1", 9))
+            s.connect(("192.0.2.1", 9))
     except OSError as error:
         assert error.errno == expected, error
     else:
@@ -68,19 +68,10 @@ def run(program: str, limits: Limits, way: Way | None = None) -> Outcome:
     way = way or available()
     order = {"way": way, "limits": asdict(limits), "shown": visible(), "program": program}
     command = _interpreter(way, limits)
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=_ENVIRONMENT,
-        cwd="/",
-        start_new_session=True,
-    ) as process:
-        try:
-            said = _converse(process, json.dumps(order).encode() + b"\n", limits.wall_seconds + _GRACE)
-        finally:
-            process.kill()  # takes everything with it; mostly it has ended
+    try:
+        said = _said(command, json.dumps(order).encode() + b"\n", limits.wall_seconds + _GRACE)
+    except OSError as error:
+        raise SandboxError(f"the sandbox ({way}) cannot be started: {error}") from None
     try:
         report = json.loads(said)
     except ValueError:
@@ -142,6 +133,23 @@ def _interpreter(way: Way, limits: Limits) -> list[str]:
     if (program := shutil.which("bwrap")) is None:
         raise SandboxError("bubblewrap is not installed")
     return wrapped(program, command, visible(), str(_ROOT / "eval"), limits.disk_bytes)
+
+
+def _said(command: list[str], order: bytes, seconds: float) -> bytes:
+    """What the sandbox answers to an order; nothing of it is left then."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=_ENVIRONMENT,
+        cwd="/",
+        start_new_session=True,
+    ) as process:
+        try:
+            return _converse(process, order, seconds)
+        finally:
+            process.kill()  # takes everything with it; mostly it has ended
 
 
 def _converse(process: subprocess.Popen[bytes], order: bytes, seconds: float) -> bytes:

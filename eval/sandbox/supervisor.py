@@ -103,11 +103,9 @@ class _Watch:
         """The ends of what was written."""
         for reader in self.readers:
             os.set_blocking(reader, False)
-            try:
-                while self._output() <= self.limits["output_bytes"] and self._read(reader):
+            with contextlib.suppress(BlockingIOError):  # nobody writes any more: what is there is little
+                while self._read(reader):
                     pass
-            except BlockingIOError:
-                pass
         return [self.tails[reader][-_TAIL:] for reader in self.readers]
 
     def _output(self) -> int:
@@ -136,14 +134,13 @@ class _Watch:
         pages = 0
         for name in os.listdir(self.proc):
             if name.isdecimal() and name != "1":
-                try:
-                    statm = os.open(f"{name}/statm", os.O_RDONLY, dir_fd=self.proc)
-                except FileNotFoundError:  # it has just ended
-                    continue
-                try:
-                    pages += int(os.read(statm, 200).split()[1])
-                except ProcessLookupError:
-                    pass
-                finally:
-                    os.close(statm)
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                    pages += self._pages(name)
         return pages * _PAGE
+
+    def _pages(self, pid: str) -> int:
+        statm = os.open(f"{pid}/statm", os.O_RDONLY, dir_fd=self.proc)
+        try:
+            return int(os.read(statm, 200).split()[1])
+        finally:
+            os.close(statm)

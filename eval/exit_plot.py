@@ -1,0 +1,54 @@
+"""Values by exit layer, a panel for each, as a PNG."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+COLUMNS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One panel."""
+
+    title: str
+    label: str
+    """Of the vertical axis."""
+    exits: list[int]
+    values: list[float]
+    errors: list[float] | None = None
+    """One standard error of each value, drawn as a band."""
+    log: bool = False
+
+
+def plot_by_exit(curves: list[Curve], path: Path) -> Path:
+    """Write the panels; returns the path. An older picture is replaced."""
+    n_columns = min(COLUMNS, len(curves))
+    n_rows = -(-len(curves) // n_columns)
+    figure, axes = plt.subplots(
+        n_rows, n_columns, figsize=(4 * n_columns, 3.2 * n_rows), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat[len(curves) :]:
+        axis.set_visible(False)
+    for axis, curve in zip(axes.flat, curves, strict=False):
+        axis.plot(curve.exits, curve.values, marker=".")
+        if curve.errors and any(curve.errors):
+            low = [v - e for v, e in zip(curve.values, curve.errors, strict=True)]
+            high = [v + e for v, e in zip(curve.values, curve.errors, strict=True)]
+            axis.fill_between(curve.exits, low, high, alpha=0.2)
+        axis.set(xlabel="exit layer", ylabel=curve.label, title=curve.title)
+        if curve.log:
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter(ScalarFormatter())
+            axis.yaxis.set_minor_formatter(ScalarFormatter())
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(alpha=0.3, which="both")
+        axis.tick_params(which="both", labelsize="small")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path

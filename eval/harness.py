@@ -1,0 +1,51 @@
+"""Tasks of lm-evaluation-harness in one mode: `python -m eval.harness checkpoint=... tasks=[...]`."""
+
+from typing import Any
+
+from lm_eval.utils import make_table
+from omegaconf import DictConfig
+
+from conf.command import command
+from conf.output import writable
+from conf.strict import convert
+from data.config import DataError
+from eval.lm.model import LayerSkipLM
+from eval.lm.results import resume, save, save_samples
+from eval.lm.tasks import Tasks
+from eval.machine import facts
+from eval.tasks_config import HarnessConfig
+from models.hf_config import FormatError
+
+
+def harness(raw: DictConfig) -> dict[str, Any]:
+    """Run the tasks, print lm-eval's tables, write its results."""
+    config = convert(raw, HarnessConfig)
+    tasks = Tasks(config)
+    lm = LayerSkipLM.of(
+        config, mode=config.mode, exit_layer=config.exit_layer, num_speculations=config.num_speculations
+    )
+    output = writable(config.output or lm.folder / "harness.json")
+    tasks.load()
+    resume(lm, output)
+    results = tasks.run(lm, log_samples=config.log_samples)
+    written = save_samples(results.pop("samples", {}), output)
+    stated = {"model": "layerskip", "model_args": {"checkpoint": config.checkpoint}}
+    results["config"] |= stated | facts(lm.device, lm.model.dtype)
+    save(results, output)
+    lm.answers.done()
+    print(make_table(results))
+    if "groups" in results:
+        print(make_table(results, "groups"))
+    print(", ".join(map(str, [output, *written])))
+    return results
+
+
+if __name__ == "__main__":
+    command(
+        "harness",
+        HarnessConfig,
+        harness,
+        told={DataError: 2, FormatError: 2},
+        verbatim=["system_instruction", "gen_kwargs"],
+        interrupted="interrupted; the same command goes on from here",
+    )

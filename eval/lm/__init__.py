@@ -1,0 +1,1 @@
+"""Our model behind the interface of lm-evaluation-harness (PyPI lm-eval)."""

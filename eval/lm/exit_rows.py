@@ -1,0 +1,93 @@
+"""The results of tasks at several exits as rows, and those as a table and as curves."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from eval.exit_plot import Curve
+
+Row = dict[str, Any]
+WIDTH = 118
+
+
+def rows_of(results: dict[str, Any], names: Iterable[str], exit_layer: int) -> list[Row]:
+    """One row for each metric of each of the named tasks; a group without metrics of its own has its tasks' instead."""
+    rows = []
+    for name in _with_metrics(results, names):
+        metrics = results["results"][name]
+        for key, value in metrics.items():
+            metric, comma, filter_name = key.partition(",")
+            if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+                continue
+            error = metrics.get(f"{metric}_stderr,{filter_name}")
+            rows.append(
+                {
+                    "task": name,
+                    "metric": metric,
+                    "filter": filter_name,
+                    "exit_layer": exit_layer,
+                    "value": float(value),
+                    "stderr": float(error) if isinstance(error, int | float) else None,
+                    "higher_is_better": results.get("higher_is_better", {}).get(name, {}).get(metric),
+                    "num_fewshot": results.get("n-shot", {}).get(name),
+                    "n_samples": metrics.get("sample_len"),
+                }
+            )
+    return rows
+
+
+def _with_metrics(results: dict[str, Any], names: Iterable[str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        own = any("," in key for key in results["results"].get(name, {}))
+        found += [name] if own else _with_metrics(results, results.get("group_subtasks", {}).get(name, []))
+    return found
+
+
+def _series(rows: list[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    """The rows of each task, metric and filter, by exit."""
+    series: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        series.setdefault((row["task"], row["metric"], row["filter"]), []).append(row)
+    return series
+
+
+def curves(rows: list[Row]) -> list[Curve]:
+    """For the plot."""
+    return [
+        Curve(
+            title=task,
+            label=_label(metric, filter_name),
+            exits=[row["exit_layer"] for row in several],
+            values=[row["value"] for row in several],
+            errors=[row["stderr"] or 0.0 for row in several],
+        )
+        for (task, metric, filter_name), several in _series(rows).items()
+    ]
+
+
+def table(rows: list[Row]) -> str:
+    """A line for each exit, a column for each metric, as many beside each other as fit; ± is one standard error."""
+    series = _series(rows)
+    exits = sorted({row["exit_layer"] for row in rows})
+    columns = []
+    for (task, metric, filter_name), several in series.items():
+        cells = [task, _label(metric, filter_name), *(_cell(row) for row in several)]
+        width = max(map(len, cells))
+        columns.append([cell.rjust(width) for cell in cells])
+    first = [cell.rjust(len("exit_layer")) for cell in ("", "exit_layer", *map(str, exits))]
+    blocks, block = [], [first]
+    for column in columns:
+        if len(block) > 1 and sum(len(c[0]) + 2 for c in [*block, column]) > WIDTH:
+            blocks.append(block)
+            block = [first]
+        block.append(column)
+    return "\n\n".join("\n".join(map("  ".join, zip(*b, strict=True))) for b in [*blocks, block])
+
+
+def _label(metric: str, filter_name: str) -> str:
+    return metric if filter_name == "none" else f"{metric} ({filter_name})"
+
+
+def _cell(row: Row) -> str:
+    error = f" ±{row['stderr']:.4f}" if row["stderr"] else ""
+    return (f"{row['value']:.4f}" if abs(row["value"]) < 1000 else f"{row['value']:,.4g}") + error

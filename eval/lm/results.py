@@ -1,0 +1,36 @@
+"""Results of lm-evaluation-harness as files, in its own format."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lm_eval.utils import handle_non_serializable
+
+from data.files import write_whole
+from eval.lm.model import LayerSkipLM
+
+
+def resume(lm: LayerSkipLM, output: Path) -> None:
+    """Keep its answers beside the output, and take those that a killed command has left there."""
+    if n := lm.answers.keep(output.with_suffix(".answers.jsonl"), lm.who()):
+        print(f"goes on after {n:,} answers of an earlier start", file=sys.stderr)
+
+
+def save(results: Any, output: Path) -> None:
+    """As JSON. A kill leaves no half file."""
+    write_whole(output, (_dumped(results, indent=2) + "\n").encode())
+
+
+def save_samples(samples: Mapping[str, list[Any]], output: Path) -> list[Path]:
+    """Every question with its answers and scores, a .jsonl for each task beside the output."""
+    written = []
+    for task, rows in samples.items():
+        written.append(output.with_name(f"{output.stem}_samples_{task.replace('/', '_')}.jsonl"))
+        write_whole(written[-1], "".join(_dumped(row) + "\n" for row in rows).encode())
+    return written
+
+
+def _dumped(content: Any, indent: int | None = None) -> str:
+    return json.dumps(content, indent=indent, default=handle_non_serializable, ensure_ascii=False)

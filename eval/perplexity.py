@@ -1,0 +1,76 @@
+"""How well every exit predicts a text: `python -m eval.perplexity checkpoint=... source=...`."""
+
+from typing import Any
+
+from omegaconf import DictConfig
+
+from conf.command import command
+from conf.output import writable
+from conf.strict import ConfigError, convert
+from data.config import DataError
+from eval.exit_choice import chosen_exits
+from eval.exit_plot import Curve, plot_by_exit
+from eval.exit_sums import exit_qualities
+from eval.load import Checkpoint, open_checkpoint
+from eval.machine import facts, settle
+from eval.perplexity_config import PerplexityConfig
+from eval.prompts import run_tokens, source_tokens
+from eval.table import save
+from eval.windows import Windows
+from models.exit_quality import quality_table
+from models.hf_config import FormatError
+
+
+def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
+    """Measure, print the table, write JSON, CSV and plot."""
+    config = convert(raw, PerplexityConfig)
+    device, dtype = settle(config.machine)
+    checkpoint = open_checkpoint(config.checkpoint)
+    n_layers = checkpoint.stored.size.n_layers
+    exits = sorted({*chosen_exits(config.exit_layers, n_layers), n_layers})
+    seq_len, stride = window(config, checkpoint)
+    output = writable(config.output or checkpoint.stored.folder / "perplexity.json")
+    tokens = run_tokens(checkpoint) if config.source is None else source_tokens(checkpoint, config.source)
+    if len(tokens) < 2:
+        raise ConfigError(f"source={config.source}: has {len(tokens)} tokens, too few to predict one from another")
+    windows, token_bytes = Windows(tokens, seq_len, stride), checkpoint.tokenizer.token_bytes()
+    n_windows = None if config.max_tokens is None else -(-config.max_tokens // stride)
+    model = checkpoint.model(dtype, device)
+    n_tokens, qualities = exit_qualities(model, windows, exits, token_bytes, n_windows, config.batch_size)
+    stated = {
+        "tokens": n_tokens,
+        "seq_len": seq_len,
+        "stride": stride,
+        "checkpoint": config.checkpoint,
+        "source": config.source or "held out",
+        **facts(device, dtype),
+    }
+    rows = [{**quality._asdict(), **stated} for quality in qualities]
+    csv = save(rows, output)
+    names = {"perplexity": "perplexity", "bits_per_byte": "bits per byte", "agreement": "agreement with the last layer"}
+    layers = [row["exit_layer"] for row in rows]
+    curves = [
+        Curve(title="", label=label, exits=layers, values=[row[key] for row in rows], log=key == "perplexity")
+        for key, label in names.items()
+    ]
+    picture = plot_by_exit(curves, output.with_suffix(".png"))
+    print(quality_table(qualities))
+    print(f"{n_tokens:,} tokens of {config.source or 'held-out text'}, windows of {seq_len} tokens, stride {stride}")
+    print(f"{output}, {csv}, {picture}")
+    return rows
+
+
+def window(config: PerplexityConfig, checkpoint: Checkpoint) -> tuple[int, int]:
+    """Length and stride. Raises ConfigError for impossible ones."""
+    context, run = checkpoint.stored.size.max_seq_len, checkpoint.stored.run or {}
+    seq_len = config.seq_len or min(context, run.get("train", {}).get("seq_len", context))
+    if seq_len > context:
+        raise ConfigError(f"seq_len={seq_len}: must be at most the context's {context}")
+    stride = config.stride or seq_len
+    if stride > seq_len:
+        raise ConfigError(f"stride={stride}: must be at most seq_len={seq_len}, or tokens would be passed over")
+    return seq_len, stride
+
+
+if __name__ == "__main__":
+    command("perplexity", PerplexityConfig, perplexity, told={DataError: 2, FormatError: 2})
