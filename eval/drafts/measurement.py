@@ -96,17 +96,17 @@ def summed(plan: Plan, samples: list[DraftedSample]) -> Found:
 
 
 def _policy(config: RejectionsConfig, checkpoint: Checkpoint) -> SelfSpeculative:
+    """E and d as they are given, else of the checkpoint's benchmark, else the task's first. Raises ConfigError."""
     task, n_layers = config.task, checkpoint.stored.size.n_layers
-    fastest = recommended(checkpoint.stored.folder) or {}
-    exit_layer = (
-        fastest.get("exit_layer", task.exit_layers(n_layers)[0]) if config.exit_layer is None else config.exit_layer
-    )
-    d = config.num_speculations or fastest.get("num_speculations", task.DRAFTS[0])
+    default = {"exit_layer": task.exit_layers(n_layers)[0], "num_speculations": task.num_speculations()[0]}
+    default |= recommended(checkpoint.stored.folder) or {}
+    exit_layer = default["exit_layer"] if config.exit_layer is None else config.exit_layer
+    d = default["num_speculations"] if config.num_speculations is None else config.num_speculations
     if not 1 <= exit_layer < n_layers:
         raise ConfigError(f"exit_layer={exit_layer}: must lie in 1..{n_layers - 1} to leave layers to verify")
     if task.max_new_tokens < 3:  # the first comes from the prefill, the last from the full model
         raise ConfigError(f"task.max_new_tokens={task.max_new_tokens}: must be at least 3, or nothing is drafted")
-    if config.num_speculations and d >= task.max_new_tokens:
+    if config.num_speculations is not None and d >= task.max_new_tokens:
         raise ConfigError(f"num_speculations={d}: must be below task.max_new_tokens={task.max_new_tokens}")
     return SelfSpeculative(exit_layer, d)
 
