@@ -20,7 +20,7 @@ from eval.records import BASELINE, TRANSFORMERS, Setting, setting_of
 from eval.reference import Transformers, version
 from eval.rows import Row, rows_of
 from eval.tasks.held_out import HeldOut
-from eval.tasks.task import Chosen, Sample
+from eval.tasks.task import Sample
 
 
 class Plan(NamedTuple):
@@ -78,7 +78,7 @@ def plan_of(config: BenchmarkConfig) -> Plan:
     name = "benchmark.json" if held_out else f"benchmark_{task.name}.json"
     output = writable(config.output or checkpoint.stored.folder / name)
     chosen = task.samples(checkpoint)
-    print(_choice(chosen, config))
+    print(chosen.described(task))
     baseline = _baseline(config, checkpoint, chosen.samples)
     stated = {"checkpoint": config.checkpoint} | ({"baseline": config.baseline} if baseline else {})
     stated |= chosen.facts | facts(device, dtype) | ({"transformers": version()} if transformers else {})
@@ -126,17 +126,3 @@ def _baseline(config: BenchmarkConfig, checkpoint: Checkpoint, samples: list[Sam
     if n_tokens > context:
         raise ConfigError(f"baseline={config.baseline}: its context has {context:,} tokens, {n_tokens:,} are needed")
     return baseline
-
-
-def _choice(chosen: Chosen, config: BenchmarkConfig) -> str:
-    """What was chosen, and how, for people."""
-    task, n = config.task, len(chosen.samples)
-    available = chosen.facts.get("n_available", n)
-    how = f" of {available:,}, {f'drawn with seed {task.seed}' if task.draw else 'the first'}" if n < available else ""
-    lines = [f"{task.name}: {n:,} samples{how} ({chosen.facts['source']})"]
-    lines += [f"shot {shot['id']} ({shot['at']}): {shot['begins']!r}..." for shot in chosen.facts.get("shots", [])]
-    if n_truncated := chosen.facts.get("n_truncated"):
-        lines.append(f"{n_truncated:,} articles were cut to fit into the context")
-    if n_too_short := chosen.facts.get("n_too_short"):
-        lines.append(f"{n_too_short:,} articles of at most 100 words were left out")
-    return "\n".join(lines)

@@ -25,6 +25,9 @@ class Bytes:
     def decode(self, ids: list[int]) -> str:
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
+    def piece(self, i: int) -> bytes:
+        return bytes([i]) if i < 256 else b""
+
 
 def checkpoint(context: int = 100_000) -> Any:
     size = SimpleNamespace(max_seq_len=context, n_layers=4)

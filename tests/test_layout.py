@@ -28,6 +28,7 @@ ENTRIES = {
     "eval.compare",
     "eval.lens",
     "eval.execute",
+    "eval.rejections",
     "models.convert",
     "data.prepare",
     "data.benchmark",

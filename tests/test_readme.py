@@ -21,6 +21,7 @@ from eval.correctness_config import CorrectnessConfig
 from eval.execute_config import ExecuteConfig
 from eval.lens_config import LensConfig
 from eval.perplexity_config import PerplexityConfig
+from eval.rejections_config import RejectionsConfig
 from eval.sweep_config import SweepConfig
 from eval.tasks_config import ExitsConfig, HarnessConfig
 from models.convert_config import ConvertConfig
@@ -41,6 +42,7 @@ CONFIGS: dict[str, tuple[str, type]] = {
     "eval.harness": ("harness", HarnessConfig),
     "eval.lens": ("lens", LensConfig),
     "eval.perplexity": ("perplexity", PerplexityConfig),
+    "eval.rejections": ("rejections", RejectionsConfig),
     "eval.sweep": ("sweep", SweepConfig),
     "models.convert": ("convert", ConvertConfig),
     "train.describe": ("describe", DescribeConfig),
@@ -49,7 +51,19 @@ for _name, _schema in CONFIGS.values():
     register_schema(_name, _schema)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-MANUALS = ["data.md", "evaluation.md", "experiments.md", "harness.md", "humaneval.md", "pages.md", "sweep.md"]
+MANUALS = [
+    f"{name}.md"
+    for name in (
+        "data",
+        "evaluation",
+        "experiments",
+        "harness",
+        "humaneval",
+        "pages",
+        "rejections",
+        "sweep",
+    )
+]
 DOCS = "".join((ROOT / "docs" / name).read_text() for name in MANUALS)
 COMMANDS = [
     line.partition("#")[0].strip()

@@ -17,7 +17,7 @@ BLANK = "\u034f\u115f\u1160\u2800\u3164\uffa0"
 
 def shown_alone(tokenizer: Tokenizer, i: int) -> list[str]:
     """A token by itself; bytes of a part of a character in hex."""
-    if not (piece := _piece(tokenizer, i)):
+    if not (piece := piece_of(tokenizer, i)):
         return ["", _name(tokenizer, i)]
     parts, rest = _decoded(piece)
     return _alternating([*parts, rest])
@@ -31,11 +31,11 @@ def shown_in_text(tokenizer: Tokenizer, ids: Sequence[int]) -> list[list[str]]:
     out: list[list[str]] = []
     pending = b""
     for at, i in enumerate(ids):
-        if not (piece := _piece(tokenizer, i)):
+        if not (piece := piece_of(tokenizer, i)):
             out.append(shown_alone(tokenizer, i))
             continue
         parts, pending = _decoded(pending + piece)
-        if at + 1 == len(ids) or not _piece(tokenizer, ids[at + 1]):  # nothing comes that could complete it
+        if at + 1 == len(ids) or not piece_of(tokenizer, ids[at + 1]):  # nothing comes that could complete it
             parts, pending = [*parts, pending], b""
         out.append(_alternating(parts))
     return out
@@ -48,11 +48,11 @@ def shown_by_id(tokenizer: Tokenizer, ids: Iterable[int]) -> dict[str, list[str]
 
 def plain_text(tokenizer: Tokenizer, i: int) -> str:
     """A token's text, for files that programs read; bytes that are no whole character become U+FFFD."""
-    piece = _piece(tokenizer, i)
+    piece = piece_of(tokenizer, i)
     return piece.decode("utf-8", errors="replace") if piece else _name(tokenizer, i)
 
 
-def _piece(tokenizer: Tokenizer, i: int) -> bytes:
+def piece_of(tokenizer: Tokenizer, i: int) -> bytes:
     """As the tokenizer's; none of an id that it does not have: a model's vocabulary may be padded."""
     return tokenizer.piece(i) if i < tokenizer.vocab_size else b""
 

@@ -41,6 +41,23 @@ class Chosen(NamedTuple):
     facts: dict[str, Any]
     """`source`, `n_available`, shots, how many were truncated or left out; printed and written into results."""
 
+    def described(self, task: "Task") -> str:
+        """What was chosen, and how, for people."""
+        n = len(self.samples)
+        available = self.facts.get("n_available", n)
+        how = (
+            f" of {available:,}, {f'drawn with seed {task.seed}' if task.draw else 'the first'}"
+            if n < available
+            else ""
+        )
+        lines = [f"{task.name}: {n:,} samples{how} ({self.facts['source']})"]
+        lines += [f"shot {shot['id']} ({shot['at']}): {shot['begins']!r}..." for shot in self.facts.get("shots", [])]
+        if n_truncated := self.facts.get("n_truncated"):
+            lines.append(f"{n_truncated:,} articles were cut to fit into the context")
+        if n_too_short := self.facts.get("n_too_short"):
+            lines.append(f"{n_too_short:,} articles of at most 100 words were left out")
+        return "\n".join(lines)
+
 
 @dataclass(kw_only=True)
 class Task:

@@ -1,0 +1,143 @@
+"""A whole run: from its configuration by way of the log to the breakdowns."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from conf.output import writable
+from conf.strict import ConfigError
+from eval.drafts.breakdowns import breakdowns, confusion, overall, pairs
+from eval.drafts.classes import Language, language_of
+from eval.drafts.log import Log
+from eval.drafts.sample import DraftedSample, drafted_sample
+from eval.engine.decoding import Engine, SelfSpeculative
+from eval.identity import samples_digest, weights_digest
+from eval.ledger import ledger_path
+from eval.load import Checkpoint, open_checkpoint
+from eval.machine import facts, settle
+from eval.pages.shown import plain_text
+from eval.rejections_config import RejectionsConfig
+from eval.tasks.held_out import HeldOut
+from eval.tasks.task import Sample
+from models.recommended import recommended
+
+Found = dict[str, Any]
+"""What rejections.json holds."""
+
+
+class Plan(NamedTuple):
+    """What is decoded with what; nothing has been decoded yet."""
+
+    config: RejectionsConfig
+    checkpoint: Checkpoint
+    policy: SelfSpeculative
+    samples: list[Sample]
+    device: torch.device
+    dtype: torch.dtype
+    output: Path
+    stated: Found
+    """What a figure must state: source, checkpoint, setting, machine, versions, commit."""
+
+
+def plan_of(config: RejectionsConfig) -> Plan:
+    """Read what is to be decoded, and refuse what cannot be. Raises ConfigError, DataError or FormatError."""
+    task, (device, dtype) = config.task, settle(config.machine)
+    checkpoint = open_checkpoint(config.checkpoint)
+    policy = _policy(config, checkpoint)
+    name = "rejections.json" if isinstance(task, HeldOut) else f"rejections_{task.name}.json"
+    output = writable(config.output or checkpoint.stored.folder / name)
+    chosen = task.samples(checkpoint)
+    language = config.language
+    if language is Language.auto:
+        language = language_of(sample.prompt for sample in chosen.samples)
+    print(chosen.described(task))
+    stated = {
+        "checkpoint": config.checkpoint,
+        "exit_layer": policy.exit_layer,
+        "n_layers": checkpoint.stored.size.n_layers,
+    }
+    stated |= {"num_speculations": policy.num_speculations, "language": language.value, "task": task.name}
+    stated |= {"n_samples": len(chosen.samples), "seed": task.seed, "temperature": task.sampling(0).temperature}
+    stated |= chosen.facts | facts(device, dtype)
+    return Plan(config, checkpoint, policy, chosen.samples, device, dtype, output, stated)
+
+
+def carry_out(plan: Plan) -> Found:
+    """Decode what an earlier start of the same settings has not, and sum up. Raises ConfigError or DataError."""
+    settings = plan.stated | {
+        "task": asdict(plan.config.task),
+        "samples": samples_digest(plan.samples),
+        "weights": weights_digest(plan.checkpoint.stored),
+    }
+    path = ledger_path(plan.output, settings)
+    with Log(path, settings, fresh=plan.config.fresh) as log:
+        if any(sample.id not in log.samples for sample in plan.samples):
+            _decode(plan, log)
+        else:
+            print(f"{path}: has all samples from an earlier start; fresh=true decodes them anew")
+        samples = [log.samples[sample.id] for sample in plan.samples]
+    return summed(plan, samples) | {"samples_file": path.name}
+
+
+def summed(plan: Plan, samples: list[DraftedSample]) -> Found:
+    """The numbers of all samples, and what has to be stated with them."""
+    tokenizer = plan.checkpoint.tokenizer
+    return {
+        **plan.stated,
+        "new_tokens": sum(len(s.tokens) for s in samples) / len(samples),
+        **overall(samples),
+        **breakdowns(samples),
+        "confusion": confusion(samples),
+        "pairs": pairs(samples, lambda i: plain_text(tokenizer, i)),
+    }
+
+
+def _policy(config: RejectionsConfig, checkpoint: Checkpoint) -> SelfSpeculative:
+    """E and d as they are given, else of the checkpoint's benchmark, else the task's first. Raises ConfigError."""
+    task, n_layers = config.task, checkpoint.stored.size.n_layers
+    default = {"exit_layer": task.exit_layers(n_layers)[0], "num_speculations": task.num_speculations()[0]}
+    default |= recommended(checkpoint.stored.folder) or {}
+    exit_layer = default["exit_layer"] if config.exit_layer is None else config.exit_layer
+    d = default["num_speculations"] if config.num_speculations is None else config.num_speculations
+    if not 1 <= exit_layer < n_layers:
+        raise ConfigError(f"exit_layer={exit_layer}: must lie in 1..{n_layers - 1} to leave layers to verify")
+    if task.max_new_tokens < 3:  # the first comes from the prefill, the last from the full model
+        raise ConfigError(f"task.max_new_tokens={task.max_new_tokens}: must be at least 3, or nothing is drafted")
+    if config.num_speculations is not None and d >= task.max_new_tokens:
+        raise ConfigError(f"num_speculations={d}: must be below task.max_new_tokens={task.max_new_tokens}")
+    return SelfSpeculative(exit_layer, d)
+
+
+def _decode(plan: Plan, log: Log) -> None:
+    task, tokenizer = plan.config.task, plan.checkpoint.tokenizer
+    max_len = max(len(s.tokens) for s in plan.samples) + task.max_new_tokens
+    engine = Engine(plan.checkpoint.model(plan.dtype, plan.device), max_len)
+    stop, language = task.stop(tokenizer), Language(plan.stated["language"])
+    with tqdm(
+        total=len(plan.samples), initial=len(log.samples), desc=task.name, unit="sample", leave=False, disable=None
+    ) as bar:
+        for i, sample in enumerate(plan.samples):
+            if sample.id in log.samples:
+                continue
+            try:
+                drafted = drafted_sample(
+                    engine,
+                    tokenizer,
+                    sample.tokens,
+                    plan.policy,
+                    stop,
+                    task.sampling(i),
+                    language=language,
+                    sample_id=sample.id,
+                    group=sample.group,
+                )
+            except FloatingPointError as error:
+                raise ConfigError(
+                    f"machine.dtype={plan.config.machine.dtype}: {error}; take a wider one, or see whether the weights"
+                    " are whole"
+                ) from None
+            log.add(drafted)
+            bar.update()

@@ -1,0 +1,33 @@
+"""Which drafted tokens the full model rejects: `python -m eval.rejections checkpoint=... task=...`."""
+
+from omegaconf import DictConfig
+
+from conf.command import command
+from conf.strict import convert
+from data.config import DataError
+from eval.drafts.measurement import carry_out, plan_of
+from eval.drafts.plot import plot
+from eval.drafts.report import report, save
+from eval.rejections_config import RejectionsConfig
+from models.hf_config import FormatError
+
+
+def rejections(raw: DictConfig) -> None:
+    """Decode, print the tables, write JSON, CSV, a plot and a line for each sample."""
+    config = convert(raw, RejectionsConfig)
+    plan = plan_of(config)
+    found = carry_out(plan)
+    csv, png = save(found, plan.output), plan.output.with_suffix(".png")
+    plot(found, png)
+    print(report(found, detail=config.detail))
+    print(f"{plan.output}, {csv}, {png}, {plan.output.with_name(found['samples_file'])}")
+
+
+if __name__ == "__main__":
+    command(
+        "rejections",
+        RejectionsConfig,
+        rejections,
+        told={DataError: 2, FormatError: 2},
+        interrupted="interrupted; the same command goes on after the samples that have been decoded",
+    )
