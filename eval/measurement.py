@@ -12,8 +12,9 @@ from eval.benchmark_config import BenchmarkConfig
 from eval.engine.decoding import Engine, FullDepth, Policy
 from eval.grid import policies
 from eval.identity import check_same_reading, samples_digest, weights_digest
-from eval.ledger import Ledger, ledger_path
+from eval.ledger import Ledger
 from eval.load import Checkpoint, open_checkpoint
+from eval.log import log_path
 from eval.machine import facts, settle
 from eval.measure import Contest, engine_run, measure, transformers_run, turns
 from eval.records import BASELINE, TRANSFORMERS, Setting, setting_of
@@ -87,7 +88,7 @@ def plan_of(config: BenchmarkConfig) -> Plan:
 
 def carry_out(plan: Plan) -> list[Row]:
     """Decode what an earlier start of the same settings has not, and sum up."""
-    config, ledger_file = plan.config, ledger_path(plan.output, plan.settings)
+    config, ledger_file = plan.config, log_path(plan.output, plan.settings)
     with Ledger(ledger_file, plan.settings, plan.expected, fresh=config.fresh) as ledger:
         missing = turns(plan.samples, ledger, repeats=config.repeats, pass_samples=config.pass_samples)
         if missing:
@@ -96,7 +97,7 @@ def carry_out(plan: Plan) -> list[Row]:
             print(f"{ledger_file}: has all samples from an earlier start; fresh=true measures them anew")
     samples = {sample.id: sample for sample in plan.samples}
     stated = plan.stated | {"samples_file": ledger_file.name}
-    return rows_of(ledger.records, config.task, samples, plan.checkpoint.stored.size, stated)
+    return rows_of(ledger.entries, config.task, samples, plan.checkpoint.stored.size, stated)
 
 
 def _contest(plan: Plan) -> Contest:

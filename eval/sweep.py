@@ -6,7 +6,8 @@ from conf.command import command
 from conf.output import writable
 from conf.strict import ConfigError, convert
 from data.config import DataError
-from eval.ledger import Ledger, ledger_path
+from eval.ledger import Ledger
+from eval.log import log_path
 from eval.measurement import carry_out, plan_of
 from eval.rows import Row
 from eval.sandbox.limits import SandboxError
@@ -33,9 +34,9 @@ def sweep(raw: DictConfig) -> list[Row]:
     plan = plan_of(config.benchmark(exits, drafts, output))
     print(f"E {', '.join(map(str, sorted(set(exits))))}; d {', '.join(map(str, sorted(set(drafts))))}")
     measured = carry_out(plan)
-    with Ledger(ledger_path(plan.output, plan.settings), plan.settings, plan.expected, fresh=False) as ledger:
+    with Ledger(log_path(plan.output, plan.settings), plan.settings, plan.expected, fresh=False) as ledger:
         try:
-            rows, quality = with_findings(measured, ledger.records, config.quality)
+            rows, quality = with_findings(measured, ledger.entries, config.quality)
         except KeyError:
             raise ConfigError(f"quality={config.quality}: this measurement has none; leave it out") from None
     csv = save(rows, plan.output)

@@ -214,7 +214,7 @@ def test_a_killed_run_goes_on(
     assert decoded[6:] == list("01234")
     assert (log.read_bytes(), json.loads((tmp_path / "out.json").read_text())) == (content, first)
     log.write_bytes(content + b"{}\n")
-    with pytest.raises(DataError, match=r":7: not a sample; fresh=true"):
+    with pytest.raises(DataError, match=r":7: not a record; fresh=true"):
         call("rejections", rejections, *again)
     call("rejections", rejections, *again, "num_speculations=1")
     assert len(list(tmp_path.glob("*.jsonl"))) == 2, "other settings, another file"

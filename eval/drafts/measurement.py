@@ -1,5 +1,6 @@
 """A whole run: from its configuration by way of the log to the breakdowns."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +12,11 @@ from conf.output import writable
 from conf.strict import ConfigError
 from eval.drafts.breakdowns import breakdowns, confusion, overall, pairs
 from eval.drafts.classes import Language, language_of
-from eval.drafts.log import Log
-from eval.drafts.sample import DraftedSample, drafted_sample
+from eval.drafts.sample import DraftedSample, drafted_sample, from_json
 from eval.engine.decoding import Engine, SelfSpeculative
 from eval.identity import samples_digest, weights_digest
-from eval.ledger import ledger_path
 from eval.load import Checkpoint, open_checkpoint
+from eval.log import Log, log_path
 from eval.machine import facts, settle
 from eval.pages.shown import plain_text
 from eval.rejections_config import RejectionsConfig
@@ -72,13 +72,15 @@ def carry_out(plan: Plan) -> Found:
         "samples": samples_digest(plan.samples),
         "weights": weights_digest(plan.checkpoint.stored),
     }
-    path = ledger_path(plan.output, settings)
-    with Log(path, settings, fresh=plan.config.fresh) as log:
-        if any(sample.id not in log.samples for sample in plan.samples):
-            _decode(plan, log)
+    path = log_path(plan.output, settings)
+    with Log(path, settings, from_json, fresh=plan.config.fresh) as log:
+        done = {sample.id for sample in log.entries}
+        if missing := [(i, sample) for i, sample in enumerate(plan.samples) if sample.id not in done]:
+            _decode(plan, missing, log)
         else:
             print(f"{path}: has all samples from an earlier start; fresh=true decodes them anew")
-        samples = [log.samples[sample.id] for sample in plan.samples]
+        by_id = {sample.id: sample for sample in log.entries}
+    samples = [by_id[sample.id] for sample in plan.samples]
     return summed(plan, samples) | {"samples_file": path.name}
 
 
@@ -111,17 +113,15 @@ def _policy(config: RejectionsConfig, checkpoint: Checkpoint) -> SelfSpeculative
     return SelfSpeculative(exit_layer, d)
 
 
-def _decode(plan: Plan, log: Log) -> None:
+def _decode(plan: Plan, missing: Sequence[tuple[int, Sample]], log: Log[DraftedSample]) -> None:
     task, tokenizer = plan.config.task, plan.checkpoint.tokenizer
     max_len = max(len(s.tokens) for s in plan.samples) + task.max_new_tokens
     engine = Engine(plan.checkpoint.model(plan.dtype, plan.device), max_len)
     stop, language = task.stop(tokenizer), Language(plan.stated["language"])
     with tqdm(
-        total=len(plan.samples), initial=len(log.samples), desc=task.name, unit="sample", leave=False, disable=None
+        total=len(plan.samples), initial=len(log.entries), desc=task.name, unit="sample", leave=False, disable=None
     ) as bar:
-        for i, sample in enumerate(plan.samples):
-            if sample.id in log.samples:
-                continue
+        for i, sample in missing:
             try:
                 drafted = drafted_sample(
                     engine,
@@ -139,5 +139,5 @@ def _decode(plan: Plan, log: Log) -> None:
                     f"machine.dtype={plan.config.machine.dtype}: {error}; take a wider one, or see whether the weights"
                     " are whole"
                 ) from None
-            log.add(drafted)
+            log.add([drafted])
             bar.update()
