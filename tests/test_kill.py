@@ -2,6 +2,7 @@
 
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -68,3 +69,26 @@ def test_killed_at_random_moments(launcher: str, tmp_path: Path, tiny_run: list[
     assert rows(tmp_path / "whole") == rows(tmp_path / "killed"), f"seed {seed}"
     finish(launcher, tmp_path / "killed", tiny_run)  # a finished run is left alone
     assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
+
+
+RANK = (
+    "from train.launcher import die_with_launcher; die_with_launcher(); print(flush=True); import time; time.sleep(60)"
+)
+LAUNCHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+
+
+@pytest.mark.parametrize("torchrun", [True, False])
+def test_a_rank_dies_with_its_torchrun(torchrun: bool) -> None:
+    environment = os.environ | ({"TORCHELASTIC_RUN_ID": "1"} if torchrun else {})
+    command = [sys.executable, "-c", LAUNCHER, RANK]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == b"\n"  # the rank is there
+        [rank] = map(int, Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split())
+        launcher.kill()
+        launcher.wait()
+        # Its end of the pipe closes with it.
+        ended = bool(select.select([launcher.stdout], [], [], 5 if torchrun else 1)[0])
+        if not ended:
+            os.kill(rank, signal.SIGKILL)
+    assert ended == torchrun

@@ -21,6 +21,7 @@ from train.config import PretrainConfig
 from train.console import set_up_logging
 from train.errors import TrainingError
 from train.initial import start_from
+from train.launcher import die_with_launcher
 from train.report import save_summary
 from train.resolve import resolve
 from train.sinks import wandb_login_missing
@@ -30,6 +31,7 @@ logger = logging.getLogger("train.pretrain")  # run as __main__
 
 def pretrain(raw: DictConfig) -> None:
     """Check, prepare the data, train, and print what came out."""
+    die_with_launcher()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     set_up_logging(rank)
     config = resolve(raw, world_size)

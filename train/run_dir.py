@@ -45,11 +45,14 @@ def last_checkpoint(run_dir: str | Path) -> int:
 
 
 def lock(run_dir: str | Path) -> FileLock:
-    """Hold a run folder. Raises ConfigError when another process trains there. A killed process lets go of it."""
+    """Hold a run folder. Raises ConfigError when another process trains there.
+
+    A killed process lets go of it, but may take a moment to die, with much memory to give back.
+    """
     Path(run_dir).mkdir(parents=True, exist_ok=True)
     held = FileLock(Path(run_dir, ".lock"))
     try:
-        held.acquire(timeout=0)
+        held.acquire(timeout=5)
     except Timeout:
         raise ConfigError(
             f"run_dir={run_dir}: another process is training there; wait for it or choose another"
