@@ -72,8 +72,6 @@ def test_killed_at_random_moments(launcher: str, tmp_path: Path, tiny_run: list[
 
 
 RANK = "import time, train.launcher as t; t.die_with_launcher(); print(flush=True); time.sleep(60)"
-    "from train.launcher import die_with_launcher; die_with_launcher(); print(flush=True); import time; time.sleep(60)"
-)
 LAUNCHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
 
 
