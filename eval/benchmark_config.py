@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from eval.checks import at_least, ends_in
 from eval.config import ExitStates, MachineConfig, Mode
 from eval.tasks.choices import Task
 
@@ -42,9 +43,7 @@ class BenchmarkConfig:
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:
-        for key in ("repeats", "pass_samples"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}={getattr(self, key)}: must be at least 1")
+        at_least(1, self, "repeats", "pass_samples")
         for d in self.num_speculations:
             if d < 1:
                 raise ValueError(f"num_speculations={d}: must be at least 1")
@@ -52,5 +51,4 @@ class BenchmarkConfig:
                 raise ValueError(f"num_speculations={d}: must be below task.max_new_tokens={self.task.max_new_tokens}")
         if not self.exit_states:
             raise ValueError("exit_states: give reuse, recompute or both")
-        if self.output is not None and not self.output.endswith(".json"):
-            raise ValueError(f"output={self.output}: must end in .json")
+        ends_in(".json", self, "output")

@@ -7,12 +7,12 @@ from tqdm import tqdm
 
 from conf.command import command
 from conf.output import writable
-from conf.strict import ConfigError, convert
+from conf.strict import convert
 from data.config import DataError
 from eval.compare_config import CompareConfig
 from eval.compared import summed, table, unexplained
 from eval.config import Mode
-from eval.engine.decoding import Engine, Policy, SelfSpeculative, check
+from eval.engine.decoding import Engine, Policy, SelfSpeculative
 from eval.engine.stopping import StopRule
 from eval.grid import policies
 from eval.load import Checkpoint, open_checkpoint
@@ -20,7 +20,7 @@ from eval.machine import facts, settle
 from eval.pages.compare_page import compare_page
 from eval.pages.page import write_page
 from eval.prompt_text import prompt_texts
-from eval.settings import fastest
+from eval.settings import check_decodable, fastest
 from eval.side_by_side import side_by_side
 from eval.tasks.held_out import HeldOut
 from models.hf_config import FormatError
@@ -41,10 +41,7 @@ def compare(raw: DictConfig) -> None:
     model = checkpoint.model(dtype, device)
     for prompt in prompts:
         for policy in chosen:
-            try:
-                check(model, policy, prompt, context)
-            except ValueError as error:
-                raise ConfigError(str(error)) from None
+            check_decodable(model, policy, prompt)
     stop = StopRule(
         max_new_tokens=config.max_new_tokens,
         eos_ids=frozenset() if config.ignore_eos else frozenset({tokenizer.eos_id}),

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from eval.checks import at_least, ends_in
 from eval.config import MachineConfig
 
 
@@ -34,8 +35,5 @@ class CompareConfig:
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:
-        for key in ("max_prompts", "max_new_tokens"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}={getattr(self, key)}: must be at least 1")
-        if not self.output.endswith(".html"):
-            raise ValueError(f"output={self.output}: must end in .html")
+        at_least(1, self, "max_prompts", "max_new_tokens")
+        ends_in(".html", self, "output")

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from omegaconf import MISSING
 
+from eval.checks import at_least, ends_in
 from eval.engine.sampling import SamplingOptions
 
 
@@ -48,11 +49,6 @@ class Color(StrEnum):
     never = "never"
 
 
-def _at_least(minimum: int, key: str, value: int | None) -> None:
-    if value is not None and value < minimum:
-        raise ValueError(f"{key}={value}: must be at least {minimum}")
-
-
 @dataclass(kw_only=True)
 class MachineConfig:
     """Where and in what to decode."""
@@ -65,7 +61,7 @@ class MachineConfig:
     """Of the CPU; null: what torch takes."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "machine.threads", self.threads)
+        at_least(1, self, "threads", section="machine.")
 
 
 @dataclass(kw_only=True)
@@ -98,8 +94,7 @@ class GenerateConfig:
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:
-        _at_least(1, "max_new_tokens", self.max_new_tokens)
-        if self.html is not None and not self.html.endswith(".html"):
-            raise ValueError(f"html={self.html}: must end in .html")
+        at_least(1, self, "max_new_tokens")
+        ends_in(".html", self, "html")
         if "" in self.stop:
             raise ValueError("stop: an empty string would stop at once; leave it out")

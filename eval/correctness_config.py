@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from eval.checks import at_least, json_file
+from eval.checks import at_least, ends_in
 from eval.config import ExitStates, MachineConfig
 from eval.engine.sampling import SamplingOptions
 from eval.tasks.choices import Task
@@ -50,7 +50,7 @@ class CorrectnessConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "draws", "first_tokens", "sampled_prompts", "show")
-        json_file(self.output)
+        ends_in(".json", self, "output")
         if self.near_tie is not None and not 0 <= self.near_tie < float("inf"):
             raise ValueError(f"near_tie={self.near_tie}: must be at least 0")
         if not self.exit_states:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from eval.checks import at_least, ends_in
 from eval.sandbox.limits import Limits
 
 
@@ -38,12 +39,9 @@ class ExecuteConfig:
         """Refuse impossible values."""
         if not self.k or min(self.k) < 1:
             raise ValueError("k: give at least one number, each at least 1")
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers={self.workers}: must be at least 1")
-        if self.memory_mib < 64:
-            raise ValueError(f"memory_mib={self.memory_mib}: must be at least 64")
-        if self.output is not None and not self.output.endswith(".jsonl"):
-            raise ValueError(f"output={self.output}: must end in .jsonl")
+        at_least(1, self, "workers")
+        at_least(64, self, "memory_mib")
+        ends_in(".jsonl", self, "output")
         self.limits()
 
     def limits(self) -> Limits:

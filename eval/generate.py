@@ -7,17 +7,17 @@ from omegaconf import DictConfig
 
 from conf.command import command
 from conf.output import writable
-from conf.strict import ConfigError, convert
+from conf.strict import convert
 from data.config import DataError
 from eval.config import GenerateConfig
-from eval.engine.decoding import Engine, check
+from eval.engine.decoding import Engine
 from eval.engine.stopping import StopRule
 from eval.load import open_checkpoint
 from eval.machine import facts, settle
 from eval.pages.drafts_page import drafts_page
 from eval.pages.page import write_page
 from eval.prompt_text import prompt_text
-from eval.settings import policy_of
+from eval.settings import check_decodable, policy_of
 from eval.stream import Painter, TextStream, summary
 from models.hf_config import FormatError
 
@@ -32,10 +32,7 @@ def generate(raw: DictConfig) -> None:
     text = prompt_text(config.prompt, config.prompt_file)
     prompt = tokenizer.encode_prompt(text)
     model = checkpoint.model(dtype, device)
-    try:
-        check(model, policy, prompt, context)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    check_decodable(model, policy, prompt)
     stop = StopRule(
         max_new_tokens=config.max_new_tokens,
         eos_ids=frozenset() if config.ignore_eos else frozenset({tokenizer.eos_id}),

@@ -10,7 +10,7 @@ from conf.output import writable
 from conf.strict import ConfigError, convert
 from data.config import DataError
 from data.files import write_whole
-from eval.engine.decoding import Engine, FullDepth, check
+from eval.engine.decoding import Engine, FullDepth
 from eval.engine.stopping import StopRule
 from eval.every_exit import predictions
 from eval.lens_config import LensConfig
@@ -20,6 +20,7 @@ from eval.machine import facts, settle
 from eval.pages.page import page, write_page
 from eval.pages.shown import shown_by_id
 from eval.prompt_text import prompt_text
+from eval.settings import check_decodable
 from models.hf_config import FormatError
 from models.inference import InferenceLlama
 
@@ -36,10 +37,7 @@ def lens(raw: DictConfig) -> None:
     numbers = writable(config.json, "json") if config.json else None
     prompt = tokenizer.encode_prompt(prompt_text(config.prompt, config.prompt_file))
     model = checkpoint.model(dtype, device)
-    try:
-        check(model, FullDepth(), prompt, size.max_seq_len)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    check_decodable(model, FullDepth(), prompt)
     generated = _generated(model, prompt, config.max_new_tokens, tokenizer.eos_id) if config.max_new_tokens else []
     tokens = prompt + generated[:-1]  # the last one is what the last position predicts
     first = max(0, len(tokens) - config.max_positions)

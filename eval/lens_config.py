@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
+from eval.checks import at_least, ends_in
 from eval.config import MachineConfig
 
 
@@ -30,12 +31,7 @@ class LensConfig:
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 0:
-            raise ValueError(f"max_new_tokens={self.max_new_tokens}: must be at least 0")
-        for key in ("top_k", "max_positions"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}={getattr(self, key)}: must be at least 1")
-        if not self.output.endswith(".html"):
-            raise ValueError(f"output={self.output}: must end in .html")
-        if self.json is not None and not self.json.endswith(".json"):
-            raise ValueError(f"json={self.json}: must end in .json")
+        at_least(0, self, "max_new_tokens")
+        at_least(1, self, "top_k", "max_positions")
+        ends_in(".html", self, "output")
+        ends_in(".json", self, "json")

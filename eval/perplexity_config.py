@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from eval.checks import at_least, json_file
+from eval.checks import at_least, ends_in
 from eval.config import MachineConfig
 
 
@@ -34,4 +34,4 @@ class PerplexityConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "seq_len", "stride", "max_tokens", "batch_size")
-        json_file(self.output)
+        ends_in(".json", self, "output")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
+from eval.checks import at_least, ends_in
 from eval.config import MachineConfig
 from eval.drafts.classes import Language
 from eval.tasks.choices import Task
@@ -33,7 +34,5 @@ class RejectionsConfig:
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:
-        if self.num_speculations is not None and self.num_speculations < 1:
-            raise ValueError(f"num_speculations={self.num_speculations}: must be at least 1")
-        if self.output is not None and not self.output.endswith(".json"):
-            raise ValueError(f"output={self.output}: must end in .json")
+        at_least(1, self, "num_speculations")
+        ends_in(".json", self, "output")

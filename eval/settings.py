@@ -2,9 +2,18 @@
 
 from conf.strict import ConfigError
 from eval.config import GenerateConfig, Mode
-from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative
+from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative, check
 from eval.load import Checkpoint
+from models.inference import InferenceLlama
 from models.recommended import recommended
+
+
+def check_decodable(model: InferenceLlama, policy: Policy, prompt: list[int]) -> None:
+    """Raise ConfigError, in one line, for a prompt or policy that the model cannot decode."""
+    try:
+        check(model, policy, prompt, model.size.max_seq_len)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def policy_of(config: GenerateConfig, checkpoint: Checkpoint) -> Policy:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from eval.checks import at_least, json_file
+from eval.checks import at_least, ends_in
 from eval.config import MachineConfig, Mode
 
 
@@ -53,7 +53,7 @@ class TasksConfig:
             raise ValueError("tasks: empty; name some, for instance tasks=[hellaswag,arc_easy]")
         if self.gen_kwargs is not None and not all("=" in part for part in self.gen_kwargs.split(",")):
             raise ValueError(f"gen_kwargs={self.gen_kwargs}: must be like max_gen_toks=64,temperature=0.8")
-        json_file(self.output)
+        ends_in(".json", self, "output")
 
 
 @dataclass(kw_only=True)

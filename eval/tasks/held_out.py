@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from conf.strict import ConfigError
+from eval.checks import at_least
 from eval.load import Checkpoint
 from eval.prompts import held_out_prompts
-from eval.tasks.task import Chosen, Sample, Task, at_least
+from eval.tasks.task import SECTION, Chosen, Sample, Task
 
 
 @dataclass(kw_only=True)
@@ -27,8 +28,8 @@ class HeldOut(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, "prompt_tokens", self.prompt_tokens)
-        at_least(2, "max_new_tokens", self.max_new_tokens)
+        at_least(1, self, "prompt_tokens", section=SECTION)
+        at_least(2, self, "max_new_tokens", section=SECTION)
         if self.n_samples is None:
             raise ValueError("task.n_samples=null: the text is not made of samples; give a number")
 

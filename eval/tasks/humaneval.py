@@ -7,6 +7,7 @@ from functools import lru_cache
 from statistics import fmean
 from typing import ClassVar
 
+from eval.checks import at_least
 from eval.engine.sampling import SamplingOptions
 from eval.humaneval.execution import allow, check
 from eval.humaneval.problems import Problem, read_problems
@@ -14,7 +15,7 @@ from eval.humaneval.protocol import pass_at_k, truncate
 from eval.load import Checkpoint
 from eval.sandbox.limits import Limits, Status
 from eval.tasks.rouge import rouge
-from eval.tasks.task import Chosen, Sample, Task, at_least, check_lengths, chosen_indices
+from eval.tasks.task import SECTION, Chosen, Sample, Task, check_lengths, chosen_indices
 
 
 @dataclass(kw_only=True)
@@ -45,7 +46,7 @@ class HumanEval(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, "n_per_problem", self.n_per_problem)
+        at_least(1, self, "n_per_problem", section=SECTION)
         self.sampling(0)
         if self.n_per_problem > 1 and not self.temperature:
             raise ValueError(f"task.n_per_problem={self.n_per_problem}: would all be alike; give task.temperature=0.8")

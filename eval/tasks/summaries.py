@@ -11,9 +11,10 @@ from conf.strict import ConfigError
 from data.config import SourceConfig
 from data.rows import Row, read_rows
 from data.tokenizer import Tokenizer
+from eval.checks import at_least
 from eval.load import Checkpoint
 from eval.tasks.rouge import rouge
-from eval.tasks.task import Chosen, Sample, Task, at_least, check_lengths, chosen_indices
+from eval.tasks.task import SECTION, Chosen, Sample, Task, check_lengths, chosen_indices
 
 # Shots are drawn from the first of their source's records: a stream cannot be drawn from as a whole.
 SHOT_POOL = 1000
@@ -57,7 +58,7 @@ class Summaries(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(0, "n_shots", self.n_shots)
+        at_least(0, self, "n_shots", section=SECTION)
         if self.n_shots and self.shot_source is None and not self.source.startswith("hf://"):
             raise ValueError(
                 f"task.shot_source: missing; n_shots={self.n_shots} needs examples that are not among those scored:"

@@ -11,10 +11,14 @@ import numpy as np
 
 from conf.strict import ConfigError
 from data.tokenizer import Tokenizer
+from eval.checks import at_least
 from eval.engine.sampling import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.load import Checkpoint
 from eval.stream import TextStream
+
+# What a user writes before the keys of a task.
+SECTION = "task."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +88,7 @@ class Task:
     """Go on after the end-of-text token."""
 
     def __post_init__(self) -> None:
-        for key in ("n_samples", "max_new_tokens"):
-            at_least(1, key, getattr(self, key))
+        at_least(1, self, "n_samples", "max_new_tokens", section=SECTION)
 
     def samples(self, checkpoint: Checkpoint) -> Chosen:
         """What to decode, each prompt encoded as this model reads it and short enough for its context.
@@ -124,12 +127,6 @@ class Task:
     def num_speculations(self) -> list[int]:
         """The numbers of drafts that are measured by default, each shorter than a text."""
         return sorted({min(d, max(1, self.max_new_tokens - 1)) for d in self.DRAFTS})
-
-
-def at_least(minimum: int, key: str, value: int | None) -> None:
-    """Raise ValueError for a key of the task that is too small."""
-    if value is not None and value < minimum:
-        raise ValueError(f"task.{key}={value}: must be at least {minimum}")
 
 
 def chosen_indices(n_available: int, task: Task) -> list[int]:
