@@ -21,6 +21,9 @@ def write_weights(weights: Weights, folder: Path, *, dtype: torch.dtype | None) 
     `dtype` None keeps what each tensor has; training computes with its own copy in fp32 in any case.
     """
     tensors = {name: weights[name] if dtype is None else weights[name].to(dtype) for name in weights}
+    if weights.size.tie_embeddings:
+        # A training model has one matrix under two names, and its checkpoints have both.
+        tensors["lm_head.weight"] = tensors["tok_embeddings.weight"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is one process
         save_dcp(tensors, checkpoint_id=folder / CHECKPOINTS / STEP, no_dist=True)

@@ -65,8 +65,8 @@ def save(theirs: LlamaForCausalLM, folder: Path, shard: str = "1GB") -> Path:
     return folder
 
 
-def scaled_model() -> LlamaForCausalLM:
-    theirs = hf_model(tiny_model())
+def scaled_model(**changes: Any) -> LlamaForCausalLM:
+    theirs = hf_model(tiny_model(**changes))
     config = LlamaConfig(**theirs.config.to_dict() | {"rope_parameters": SCALED})
     other = LlamaForCausalLM(config).eval()
     other.load_state_dict(theirs.state_dict())

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import compose_config
+from conftest import compose_config, run_ranks, tiny_model
+from safetensors.torch import load_file
+from test_convert import call, scaled_model
 from test_parity_hf import hf_model
+from training import full_state, train
+from transformers import AutoModelForCausalLM
 
 from conf.strict import ConfigError
 from eval.load import load
@@ -56,6 +60,41 @@ def test_a_run_starts_from_the_weights(folder: Path, tiny_run: list[str], tmp_pa
     again = run(*overrides)
     assert again.returncode == 0
     assert "is finished" in again.stderr
+
+
+def two_steps(rank: int, folder: Path, overrides: list[str]) -> None:
+    state = full_state(train(rank, folder, overrides))
+    tied = torch.equal(state["tok_embeddings.weight"], state["lm_head.weight"])
+    (folder / "tied").write_text(str(tied))
+
+
+@pytest.mark.parametrize("family", ["tied", "tied_run", "gqa", "mha_half", "rope_scaling"])
+def test_every_family_from_folder_to_training_to_export(
+    family: str, folder: Path, tiny_run: list[str], tmp_path: Path
+) -> None:
+    """With a learning rate of next to nothing: exported is what was there, tied where it was, in transformers too."""
+    changes = {"tied": {"tie_embeddings": True}, "mha_half": {"n_kv_heads": 4}}.get(family.removesuffix("_run"), {})
+    theirs = (
+        scaled_model(vocab_size=400) if family == "rope_scaling" else hf_model(tiny_model(vocab_size=400, **changes))
+    )
+    source, run_dir = tmp_path / "source", tmp_path / "run"
+    (theirs.to(torch.bfloat16) if family == "mha_half" else theirs).save_pretrained(source)
+    shutil.copy(folder / "tokenizer.model", source)
+    overrides = [o for o in tiny_run if not o.startswith("model.")]
+    overrides += ["optimizer.lr=1e-12", "early_exit=all", "train.steps=2", "checkpoint.every=2", "train.precision=fp32"]
+    overrides += ["model=initial", "layer_dropout=none"]
+    initial = source
+    if family == "tied_run":
+        initial = tmp_path / "first"
+        run_ranks(two_steps, 1, initial, [*overrides, f"checkpoint.initial={source}"])
+    run_ranks(two_steps, 1, run_dir, [*overrides, f"checkpoint.initial={initial}"])
+    assert (run_dir / "tied").read_text() == str("tied" in family)
+    exported = call(run_dir, tmp_path / "exported")
+    before, after = load_file(source / "model.safetensors"), load_file(exported / "model.safetensors")
+    assert before.keys() == after.keys()
+    for name in before:
+        torch.testing.assert_close(after[name], before[name].float(), rtol=0, atol=1e-7)
+    assert AutoModelForCausalLM.from_pretrained(exported).config.tie_word_embeddings == ("tied" in family)
 
 
 def test_what_does_not_fit_is_told(folder: Path) -> None:

@@ -11,6 +11,7 @@ from conftest import compose_config
 
 from data.corpus import prepare
 from train import run_dir
+from train.initial import start_from
 from train.titan import trainer_config
 from train.trainer import LayerSkipTrainer
 
@@ -28,6 +29,8 @@ def build(rank: int, folder: Path, overrides: list[str]) -> LayerSkipTrainer:
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         run_dir.start(config, corpus, world_size)
+        if config.checkpoint.initial is not None:
+            start_from(config.checkpoint.initial, config.run_dir)
     if dist.is_initialized():
         dist.barrier()
     return trainer_config(config, corpus).build()  # type: ignore[no-any-return]
