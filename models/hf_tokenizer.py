@@ -35,6 +35,8 @@ class _Source(NamedTuple):
     bos: str | None
     eos: str | None
     unknown: str | None
+    names_are_text: bool
+    """Whether a text may hold the names of control pieces; a chat model's prompts consist of them."""
 
 
 def write_tokenizer(model: Path, folder: Path, max_length: int) -> SpecialIds:
@@ -59,10 +61,11 @@ def write_tokenizer(model: Path, folder: Path, max_length: int) -> SpecialIds:
         unk_token=source.unknown,
         model_max_length=max_length,
         clean_up_tokenization_spaces=False,
+        # Names of control pieces are text to SentencePiece, as in what the model was trained on.
+        split_special_tokens=source.names_are_text,
     )
     for text in PROBES:
-        # Text that looks like a control piece is text to SentencePiece; transformers makes it the piece.
-        if "<s>" not in text and fast(text, add_special_tokens=False).input_ids != source.encode(text):
+        if fast(text, add_special_tokens=False).input_ids != source.encode(text):
             raise FormatError(f"{model}: transformers would tokenize {text!r} differently; is it a BPE model?")
     fast.save_pretrained(folder)
     (folder / "tokenizer.model").write_bytes(content)
@@ -73,7 +76,7 @@ def _sentencepiece(content: bytes) -> _Source:
     pieces = spm.SentencePieceProcessor()
     pieces.LoadFromSerializedProto(content)
     bos, eos = (pieces.IdToPiece(i) if i >= 0 else None for i in (pieces.bos_id(), pieces.eos_id()))
-    return _Source(pieces.EncodeAsIds, _fast(pieces), bos, eos, pieces.IdToPiece(pieces.unk_id()))
+    return _Source(pieces.EncodeAsIds, _fast(pieces), bos, eos, pieces.IdToPiece(pieces.unk_id()), True)
 
 
 def _tiktoken(content: bytes, model: Path) -> _Source:
@@ -81,7 +84,7 @@ def _tiktoken(content: bytes, model: Path) -> _Source:
 
     ranks = read_ranks(content, str(model))
     encoding = tiktoken.Encoding(model.name, pat_str=SPLIT, mergeable_ranks=ranks, special_tokens={})
-    return _Source(encoding.encode_ordinary, fast_tokenizer(ranks), BOS, EOS, None)
+    return _Source(encoding.encode_ordinary, fast_tokenizer(ranks), BOS, EOS, None, False)
 
 
 def special_ids(folder: Path) -> SpecialIds:

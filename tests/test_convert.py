@@ -223,9 +223,11 @@ def test_an_exported_run_works_in_transformers(trained: Path, tmp_path: Path) ->
     out = call(trained, tmp_path / "export")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out).eval(), AutoTokenizer.from_pretrained(out)
     ours, our_tokenizer = load(trained)
-    for text in ("def f(x):\n\treturn  x\r\n", "naïve 漢字 \U0001f600", "import os", ""):
+    names = "html: <s>struck</s>, <unk> and <s>\n</s>"
+    for text in ("def f(x):\n\treturn  x\r\n", "naïve 漢字 \U0001f600", "import os", "", names):
         ids = tokenizer(text).input_ids
         assert ids == our_tokenizer.encode_prompt(text)
+        assert tokenizer(text, add_special_tokens=False).input_ids == our_tokenizer.encode(text)
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
     prompt = our_tokenizer.encode_prompt("import os")
     stop = StopRule(max_new_tokens=20, eos_ids=frozenset({our_tokenizer.eos_id}))
