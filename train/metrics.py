@@ -1,7 +1,8 @@
 """What a training step reports: names, units and reductions. Takes the place of torchtitan's MetricsProcessor.
 
 train/objective           weighted loss over the active exits, mean over the step's tokens
-train/loss/exit_03        cross entropy (nats per token) of an active exit, mean over the step's tokens
+train/loss/exit_03        cross entropy (nats per token) of an exit, mean over the steps since the last line in which it
+                          was active; every checkpoint's step has a line, so that a continued run begins with it
 train/grad_norm           before clipping
 train/lr                  learning rate of the step
 train/tokens              seen so far, all ranks
@@ -16,7 +17,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torchtitan.components.metrics import MetricsProcessor
 from tqdm import tqdm
@@ -24,6 +24,7 @@ from tqdm import tqdm
 from models.exits import exit_name
 from train.console import duration
 from train.errors import TrainingError
+from train.exit_losses import ExitLosses
 from train.sinks import Sink
 
 logger = logging.getLogger(__name__)
@@ -48,20 +49,11 @@ class LayerSkipMetrics(MetricsProcessor):
         """Say where metrics go and which steps this process runs."""
         self.sinks, self.first_step, self.total_steps = sinks, first_step, total_steps
         self.started = time.perf_counter()
-        self.exit_losses: dict[int, torch.Tensor] = {}
+        self.exit_losses = ExitLosses()
         visible = dist.get_rank() == 0
         self.bar = tqdm(
             total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=None if visible else True
         )
-
-    def begin_step(self) -> None:
-        """Forget the last step's exit losses."""
-        self.exit_losses = {}
-
-    def record_exit_losses(self, layers: tuple[int, ...], losses: torch.Tensor) -> None:
-        """Add a micro-batch's exit losses [X] (already divided by the step's tokens); no synchronisation."""
-        for layer, loss in zip(layers, losses, strict=True):
-            self.exit_losses[layer] = self.exit_losses.get(layer, 0.0) + loss
 
     def log(
         self,
@@ -78,12 +70,10 @@ class LayerSkipMetrics(MetricsProcessor):
         if not math.isfinite(grad_norm):
             raise TrainingError(f"step {step}: the gradient is not finite; {DIVERGED}")
         extra = extra_metrics or {}
-        layers = sorted(self.exit_losses)
-        losses = torch.stack([self.exit_losses[layer] for layer in layers])
-        if self.parallel_dims.dp_cp_enabled:
-            dist.all_reduce(losses, group=self.parallel_dims.get_mesh("loss").get_group())
+        dims = self.parallel_dims
+        by_exit = self.exit_losses.means(dims.get_mesh("loss").get_group() if dims.dp_cp_enabled else None)
         elapsed = time.perf_counter() - self.time_last_log
-        ranks = self.parallel_dims.world_size // self.parallel_dims.non_data_parallel_size
+        ranks = dims.world_size // dims.non_data_parallel_size
         metrics = {
             "train/objective": global_avg_loss,
             "train/grad_norm": grad_norm,
@@ -92,17 +82,17 @@ class LayerSkipMetrics(MetricsProcessor):
             "train/tokens_per_second": self.ntokens_since_last_log * ranks / elapsed,
             "train/data_wait_fraction": sum(self.data_loading_times) / elapsed,
         }
-        by_exit = dict(zip(layers, losses.tolist(), strict=True))
         metrics |= {f"train/loss/{exit_name(layer + 1)}": loss for layer, loss in by_exit.items()}
         if (memory := self.device_memory_monitor.get_peak_stats().max_active_gib) > 0:
             metrics["train/memory_gib"] = memory
         self.write(step, metrics)
-        last = by_exit[layers[-1]]
+        deepest = max(by_exit)
         logger.info(
-            "step %d/%d  loss %.4f  grad %.2f  lr %.2e  %s tokens/s  left %s",
+            "step %d/%d  loss %.4f after %d layers  grad %.2f  lr %.2e  %s tokens/s  left %s",
             step,
             self.total_steps,
-            last,
+            by_exit[deepest],
+            deepest + 1,
             grad_norm,
             metrics["train/lr"],
             f"{metrics['train/tokens_per_second']:,.0f}",

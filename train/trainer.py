@@ -70,7 +70,7 @@ class LayerSkipTrainer(Trainer):
     def train_step(self, data_iterator: Any) -> None:
         """One optimizer step, and validation where it is due: before the checkpoint, which then implies it was done."""
         self.micro_batch = 0
-        self.metrics_processor.begin_step()
+        self.metrics_processor.exit_losses.begin_step()
         try:
             super().train_step(data_iterator)
         except RuntimeError as error:
@@ -103,7 +103,7 @@ class LayerSkipTrainer(Trainer):
             loss, parts = self.loss_fn(states, labels, global_valid_tokens, weights=tuple(weights.values()))
             del states
             loss.backward()
-        self.metrics_processor.record_exit_losses(layers, parts["exit_losses"])
+        self.metrics_processor.exit_losses.add(layers, parts["exit_losses"])
         self.micro_batch += 1
         return loss
 
