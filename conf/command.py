@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import hydra
+from hydra import compose, initialize_config_module
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.strict import ConfigError, one_line, register_schema
+from conf.multirun import is_multirun, jobs_of, run_all, with_own_output
+from conf.strict import ConfigError, convert, one_line, register_schema
 
 
 def command(
@@ -21,6 +23,8 @@ def command(
     *,
     told: Mapping[type[BaseException], int],
     verbatim: Sequence[str] = (),
+    check: Callable[[DictConfig], object] | None = None,
+    own_output: str = "output",
     interrupted: str = "interrupted",
 ) -> None:
     """Run `action` on the config composed from conf/<config_name>.yaml and the command line, unless Hydra answers.
@@ -32,13 +36,18 @@ def command(
         told: errors of the work that are told in one line, with the exit status of each; those of the configuration
             have 2. Under torchrun rank 0 alone tells.
         verbatim: keys whose values are text, taken from the command line as they are.
+        check: raises ConfigError for a config that the action would refuse; None: its conversion to the schema.
+        own_output: the key of the file or folder that each job of a --multirun gets for itself.
         interrupted: what to say on Ctrl-C.
     """
     register_schema(config_name, schema)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let its errors through to here
-    sys.argv[1:] = [_quoted(word, verbatim) for word in sys.argv[1:]]
+    words = sys.argv[1:]
+    sys.argv[1:] = [_quoted(word, verbatim) for word in words]
     statuses: dict[type[BaseException], int] = {ConfigError: 2, HydraException: 2, OmegaConfBaseException: 2, **told}
     try:
+        if is_multirun(words):
+            sys.exit(_run_all(config_name, words, verbatim, check or (lambda raw: convert(raw, schema)), own_output))
         if (raw := _compose(config_name)) is not None:
             action(raw)
     except tuple(statuses) as error:
@@ -59,6 +68,22 @@ def _compose(config_name: str) -> DictConfig | None:
     # What runs inside of hydra.main has its errors announced by Hydra; so nothing does.
     hydra.main(config_path="pkg://conf", config_name=config_name, version_base="1.3")(composed.append)()
     return composed[0] if composed else None
+
+
+def _run_all(
+    config_name: str, words: Sequence[str], verbatim: Sequence[str], check: Callable[[DictConfig], object], key: str
+) -> int:
+    """All jobs of --multirun, none of which starts before every one's configuration has been checked."""
+    jobs = []
+    for job in jobs_of(words, lambda word: _quoted(word, verbatim)):
+        with initialize_config_module("conf", version_base="1.3"):
+            raw = compose(config_name, [_quoted(word, verbatim) for word in job.overrides])
+        try:
+            check(raw.copy())
+        except ConfigError as error:
+            raise ConfigError(f"{error} (in job {job.name})") from None
+        jobs.append(with_own_output(job, raw, key, verbatim=key in verbatim))
+    return run_all(jobs, lambda line: print(line, file=sys.stderr, flush=True))
 
 
 def _quoted(word: str, verbatim: Sequence[str]) -> str:

@@ -105,5 +105,7 @@ if __name__ == "__main__":
         PretrainConfig,
         pretrain,
         told={DataError: 2, FormatError: 2, TrainingError: 1},
+        check=lambda raw: resolve(raw, world_size=1),
+        own_output="run_dir",
         interrupted="interrupted; the same command continues from the last checkpoint",
     )
