@@ -7,7 +7,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+from conf.axes import exit_ticks, label_values, log_ticks
 
 COLUMNS = 3
 
@@ -26,12 +27,12 @@ class Curve:
     log: bool = False
 
 
-def plot_by_exit(curves: list[Curve], path: Path) -> Path:
-    """Write the panels; returns the path. An older picture is replaced."""
+def plot_by_exit(curves: list[Curve], path: Path, heading: str) -> Path:
+    """Write the panels under a heading that says which model and which text; returns the path, which is replaced."""
     n_columns = min(COLUMNS, len(curves))
     n_rows = -(-len(curves) // n_columns)
     figure, axes = plt.subplots(
-        n_rows, n_columns, figsize=(4 * n_columns, 3.2 * n_rows), layout="constrained", squeeze=False
+        n_rows, n_columns, figsize=(4.6 * n_columns, 3.4 * n_rows + 0.3), layout="constrained", squeeze=False
     )
     for axis in axes.flat[len(curves) :]:
         axis.set_visible(False)
@@ -41,14 +42,14 @@ def plot_by_exit(curves: list[Curve], path: Path) -> Path:
             low = [v - e for v, e in zip(curve.values, curve.errors, strict=True)]
             high = [v + e for v, e in zip(curve.values, curve.errors, strict=True)]
             axis.fill_between(curve.exits, low, high, alpha=0.2)
-        axis.set(xlabel="exit layer", ylabel=curve.label, title=curve.title)
+        axis.set(ylabel=curve.label, title=curve.title)
+        exit_ticks(axis, curve.exits)
         if curve.log:
-            axis.set_yscale("log")
-            axis.yaxis.set_major_formatter(ScalarFormatter())
-            axis.yaxis.set_minor_formatter(ScalarFormatter())
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(alpha=0.3, which="both")
+            log_ticks(axis, curve.values)
+        label_values(axis, curve.exits, curve.values)
+        axis.grid(alpha=0.3)
         axis.tick_params(which="both", labelsize="small")
+    figure.suptitle(heading, fontsize="medium")
     figure.savefig(path, dpi=120)
     plt.close(figure)
     return path

@@ -41,7 +41,7 @@ def exits(raw: DictConfig) -> list[dict[str, Any]]:
         rows += rows_of(results, tasks.found, exit_layer)
     stated = {"checkpoint": config.checkpoint, "limit": config.limit, **facts(lm.device, lm.model.dtype)}
     csv = save([row | stated for row in rows], output)
-    picture = plot_by_exit(curves(rows), output.with_suffix(".png"))
+    picture = plot_by_exit(curves(rows), output.with_suffix(".png"), f"{config.checkpoint}, by exit layer")
     lm.answers.done()
     print(table(rows))
     print(", ".join(map(str, [output, csv, picture])))

@@ -53,7 +53,8 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
         Curve(title="", label=label, exits=layers, values=[row[key] for row in rows], log=key == "perplexity")
         for key, label in names.items()
     ]
-    picture = plot_by_exit(curves, output.with_suffix(".png"))
+    heading = f"{config.checkpoint}: {n_tokens:,} tokens of {config.source or 'held-out text'}, by exit layer"
+    picture = plot_by_exit(curves, output.with_suffix(".png"), heading)
     print(quality_table(qualities))
     print(f"{n_tokens:,} tokens of {config.source or 'held-out text'}, windows of {seq_len} tokens, stride {stride}")
     print(f"{output}, {csv}, {picture}")
