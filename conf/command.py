@@ -4,13 +4,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import hydra
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.multirun import is_multirun, jobs_of, run_all, with_own_output
@@ -42,7 +41,6 @@ def command(
         interrupted: what to say on Ctrl-C.
     """
     register_schema(config_name, schema)
-    OmegaConf.register_new_resolver("choices", _choices, replace=True)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let its errors through to here
     words = sys.argv[1:]
     sys.argv[1:] = [_quoted(word, verbatim) for word in words]
@@ -62,12 +60,6 @@ def command(
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(130)
-
-
-def _choices(*groups: str) -> str:
-    """What --help says of a command's groups: a line for each, with the files that it may be."""
-    names = {group: sorted(file.stem for file in (Path(__file__).parent / group).glob("*.yaml")) for group in groups}
-    return "\n".join(f"{group}: {', '.join(choices)}" for group, choices in names.items())
 
 
 def _compose(config_name: str) -> DictConfig | None:

@@ -13,6 +13,8 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
+from conf.resolvers import register_resolvers
+
 S = TypeVar("S")
 
 
@@ -21,7 +23,8 @@ class ConfigError(ValueError):
 
 
 def register_schema(config_name: str, schema: type) -> None:
-    """Make the schema known to Hydra under the name that conf/<config_name>.yaml asks for."""
+    """Make known to Hydra what conf/<config_name>.yaml asks for: its schema, and what the files may compute."""
+    register_resolvers()
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
 
 

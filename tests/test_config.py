@@ -53,7 +53,13 @@ def test_every_experiment_with_every_model(experiment: str, model: str) -> None:
     config = compose_config(choice, f"model={model}", "train.steps=20", "train.seq_len=64", *NEEDED.get(choice, []))
     assert config.model.name == model, "the command line beats the experiment's own choice"
     assert (config.train.steps, config.train.seq_len) == (20, 64)
-    assert model in config.run_dir, "two runs do not share a folder"
+    own = f"outputs/{experiment}" if model == f"llama_{experiment}" else None
+    assert model in config.run_dir or config.run_dir == own, "two runs do not share a folder"
+
+
+def test_the_demo_lies_where_make_demo_and_the_readme_look_for_it() -> None:
+    assert compose_config("experiment=demo").run_dir == "outputs/demo"
+    assert compose_config("experiment=demo", "model=llama_debug").run_dir == "outputs/demo-llama_debug"
 
 
 def test_experiments_only_choose_groups_and_set_run_level_values() -> None:

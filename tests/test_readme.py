@@ -81,7 +81,7 @@ def test_commands_are_found() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_exists(command: str) -> None:
     words = shlex.split(command)
-    assert not re.search(r"(?<!['\"])\b[\w.]+=\[", command), "zsh takes unquoted brackets for a pattern"
+    assert not re.search(r"(?<!['\"\w.])[\w.]+=\[", command), "zsh takes unquoted brackets for a pattern"
     if words[0] == "pip" or words[1] == "-c":
         return
     if words[0] == "make":
