@@ -107,6 +107,9 @@ class DataConfig:
     """Short name, for logs."""
     source: str | None = MISSING
     """For the choices of one source of your own (data=text, shards, topv2, ...): its path."""
+    text_field: str = "text"
+    """For data=text: the field (column) of a record that holds the text; for others it is
+    data.sources.NAME.text_field."""
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     """Name -> source. Several make a mixture by their weights."""
     packing: Packing = Packing.concat
@@ -135,6 +138,11 @@ class DataConfig:
                 raise ValueError(f"data.{key}={getattr(self, key)}: must be at least {least}")
         if not self.sources:
             raise ValueError("data.sources: empty; name at least one, or take data=text data.source=PATH")
+        if self.text_field not in {"text", *(source.text_field for source in self.sources.values())}:
+            name = next(iter(self.sources))
+            raise ValueError(
+                f"data.text_field={self.text_field}: belongs to data=text; set data.sources.{name}.text_field"
+            )
         with_weight = [name for name, source in self.sources.items() if source.weight is not None]
         if with_weight and len(with_weight) < len(self.sources):
             missing = ", ".join(sorted(set(self.sources) - set(with_weight)))

@@ -55,7 +55,7 @@ def document_of(record: Any, source: SourceConfig, name: str, where: str) -> Doc
         value = record.get(key)
         if not isinstance(value, str):
             what = f"no text in field '{key}'" if key in record else f"no field '{key}'"
-            return Bad(f"{where}: {what}{_setting(source)}; fields: {', '.join(map(str, record))}")
+            return Bad(f"{where}: {what}{_setting(source)}; fields: {', '.join(map(str, record))}{_remedy(source)}")
         try:
             value.encode("utf-8")
         except UnicodeEncodeError:  # JSON can escape one half of a surrogate pair
@@ -75,6 +75,12 @@ def document_of(record: Any, source: SourceConfig, name: str, where: str) -> Doc
     if not after:
         return Bad(f"{where}: the completion is empty")
     return Document(name, after, before)
+
+
+def _remedy(source: SourceConfig) -> str:
+    if source.format is not Format.text:
+        return ""
+    return "; choose one with data.text_field (data.prepare: dataset.text_field, eval.perplexity: text_field)"
 
 
 def _setting(source: SourceConfig) -> str:

@@ -18,8 +18,8 @@ class PrepareConfig:
     """Folder for the shards. The same command again finishes what a kill has left unfinished."""
     tokenizer: TokenizerConfig = MISSING
     """path: of one that exists; null: train a SentencePiece model of `vocab_size` pieces on the source."""
-    validation_fraction: float = 0.01
-    """Share of the text held out, by whole documents; 0: none."""
+    validation_fraction: float = 0.05
+    """Share of the text held out, by whole documents, as much as training holds out of text; 0: none."""
     on_error: OnError = OnError.stop
     """What an unreadable record does: stop, or skip (counted, told, at most max_errors)."""
     max_errors: int = 100

@@ -15,13 +15,17 @@ COMPRESSION = 4  # about how many bytes of text a compressed byte stands for
 def training_sample(sources: Mapping[str, SourceConfig], fraction: float, max_bytes: int) -> list[Document]:
     """Training documents, evenly over each source, a little more than `max_bytes` in all if there are so many.
 
-    What cannot be read is passed over here; tokenizing tells it. Raises DataError when nothing is left.
+    What cannot be read is passed over here; tokenizing tells it. Raises DataError when nothing is left, for what could
+    not be read first.
     """
     weights = {name: source.weight or 1.0 for name, source in sources.items()}
     documents: list[Document] = []
+    bad: list[Bad] = []
     for name, source in sources.items():
         share = max_bytes * weights[name] / sum(weights.values()) if len(sources) > 1 else max_bytes
-        documents += _sample(source, fraction, int(share))
+        documents += _sample(source, fraction, int(share), bad)
+    if not documents and bad:
+        raise DataError(bad[0].message)
     if not documents:
         raise DataError(
             f"{', '.join(s.path for s in sources.values())}: no text is left to train a tokenizer on; give more"
@@ -29,7 +33,8 @@ def training_sample(sources: Mapping[str, SourceConfig], fraction: float, max_by
     return documents
 
 
-def _sample(source: SourceConfig, fraction: float, max_bytes: int) -> Iterator[Document]:
+def _sample(source: SourceConfig, fraction: float, max_bytes: int, bad: list[Bad]) -> Iterator[Document]:
+    """Training documents of one source; the first that cannot be read joins `bad`."""
     split = split_of(source, 0.0 if source.validation else fraction)
     # Twice as much as is needed: chunks differ in size, and what is held out falls away.
     share = 2 * max_bytes / _text_bytes(source)
@@ -38,7 +43,8 @@ def _sample(source: SourceConfig, fraction: float, max_bytes: int) -> Iterator[D
         if share < 1.0 and _hash(number) >= share * 2**64:
             continue
         for document in chunk.documents(source):
-            if isinstance(document, Bad) or not document.text:
+            if isinstance(document, Bad):
+                bad += [] if bad else [document]
                 continue
             for part, piece in split.parts(document):
                 if part == TRAIN:

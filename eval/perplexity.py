@@ -30,7 +30,11 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     exits = sorted({*chosen_exits(config.exit_layers, n_layers), n_layers})
     seq_len, stride = window(config, checkpoint)
     output = writable(config.output or checkpoint.stored.folder / "perplexity.json")
-    tokens = run_tokens(checkpoint) if config.source is None else source_tokens(checkpoint, config.source)
+    tokens = (
+        run_tokens(checkpoint)
+        if config.source is None
+        else source_tokens(checkpoint, config.source, text_field=config.text_field)
+    )
     if len(tokens) < 2:
         raise ConfigError(f"source={config.source}: has {len(tokens)} tokens, too few to predict one from another")
     windows, token_bytes = Windows(tokens, seq_len, stride), checkpoint.tokenizer.token_bytes()

@@ -17,6 +17,8 @@ class PerplexityConfig:
     source: str | None = None
     """The text: a file, folder or glob of .txt, .md, .py, .jsonl or .parquet, or hf://org/name; null: the run's own
     held-out text."""
+    text_field: str = "text"
+    """The field (column) of the source's records that holds the text."""
     exit_layers: list[int] = field(default_factory=list)
     """Which exits; empty: all. The last layer is always among them, because the others are compared with it."""
     seq_len: int | None = None

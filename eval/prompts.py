@@ -52,10 +52,12 @@ def run_tokens(checkpoint: Checkpoint) -> Tokens:
     return corpus.validation
 
 
-def source_tokens(checkpoint: Checkpoint, source: str, most_documents: int | None = None) -> Tokens:
+def source_tokens(
+    checkpoint: Checkpoint, source: str, most_documents: int | None = None, text_field: str = "text"
+) -> Tokens:
     """Whole documents, each with what begins and ends it; None: all of them. Raises DataError."""
     ids, rows = array("q"), []
-    for document in itertools.islice(read_documents(SourceConfig(path=source)), most_documents):
+    for document in itertools.islice(read_documents(SourceConfig(path=source, text_field=text_field)), most_documents):
         ids.extend(checkpoint.tokenizer.encode_document(document.text))
         rows.append((len(ids), 0))
     return Tokens([Shard(np.array(ids, np.int64), np.array(rows, np.int64).reshape(-1, 2))])

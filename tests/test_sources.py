@@ -9,9 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from conftest import compose_config
 
 import data.chunks
+from conf.strict import ConfigError
 from data.config import DataError, Format, SourceConfig
+from data.corpus import prepare
 from data.documents import Bad, Document
 from data.reading import read_documents, source_chunks
 from data.source_files import find_files
@@ -78,6 +81,19 @@ def test_compressed_text_and_parquet(tmp_path: Path) -> None:
     documents = list(read_documents(source(tmp_path, text_field="content")))
     rows = [Document(f"c.parquet:{i + 1}", f"row {i}") for i in range(5)]
     assert documents == [Document("a.txt.gz", "A\r\n"), Document("b.py.zst", "B"), *rows]
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_a_field_of_another_name_is_told_first_with_the_key_that_names_it(tmp_path: Path, on_error: str) -> None:
+    write(tmp_path, a_dot_jsonl="\n".join(json.dumps({"content": f"line {i} of a text", "id": i}) for i in range(99)))
+    options = ["data=text", f"data.source={tmp_path}", f"data.cache_dir={tmp_path}/cache", f"data.on_error={on_error}"]
+    message = r"a\.jsonl:1: no field 'text' .*fields: content, id; choose one with data\.text_field"
+    with pytest.raises(DataError, match=message):
+        prepare(compose_config(*options).data, 300)
+    named = compose_config(*options, "data.text_field=content", "data.tokenizer.vocab_size=300")
+    assert prepare(named.data, 300).facts["train_documents"] > 80
+    with pytest.raises(ConfigError, match=r"data\.text_field=content: belongs to data=text"):
+        compose_config("data=stdlib", "data.text_field=content")
 
 
 def test_prompts_and_completions(tmp_path: Path) -> None:
