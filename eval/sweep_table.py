@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from eval.columns import aligned, wrapped
 from eval.config import Mode
 from eval.rows import Row
 from eval.sweep_results import AGREEMENT, name, stated
-from eval.table import aligned, cell
+from eval.table import cell
 
 
 def table(rows: Sequence[Row], quality: str) -> str:
@@ -29,7 +30,8 @@ def table(rows: Sequence[Row], quality: str) -> str:
     if quality == AGREEMENT:
         legend.append(f"{AGREEMENT}: the share of full depth's text before the first token that differs")
     points = "; ".join(f"{_mode(row)} ({_cell(row, 'speedup')}, {_cell(row, quality)})" for row in front)
-    return "\n".join([*aligned(lines), *legend, *stated(plain), f"on the front of speed-up and {quality}: {points}"])
+    told = [*legend, *stated(plain), f"on the front of speed-up and {quality}: {points}"]
+    return "\n".join([*aligned(lines, n_names=2), *map(wrapped, told)])
 
 
 def _cell(row: Row, key: str) -> str:

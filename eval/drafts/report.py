@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_whole
-from eval.table import aligned
+from eval.columns import aligned
 
 TABLES = {
     "by_class": "class of the draft",
