@@ -34,7 +34,7 @@ def benchmark(raw: DictConfig) -> list[Row]:
         print(said)
     if config.detail:
         print(f"\n{details(rows, shown)}\n")
-    print(*files, plan.output.with_name(rows[0]["samples_file"]), sep=", ")
+    print(*files, plan.output.with_name(rows[0]["samples_file"]), sep="\n")
     if recommended:
         recommend(rows, recommended)
     return rows

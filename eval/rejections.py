@@ -23,7 +23,7 @@ def rejections(raw: DictConfig) -> None:
     save(found, plan.output)
     plot(found, files[-1])
     print(report(found, detail=config.detail))
-    print(*files, plan.output.with_name(found["samples_file"]), sep=", ")
+    print(*files, plan.output.with_name(found["samples_file"]), sep="\n")
 
 
 if __name__ == "__main__":

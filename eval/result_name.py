@@ -19,22 +19,28 @@ WITHOUT_EFFECT = frozenset(
     )
 )
 SPEAKS_FOR_ITSELF = ("task", "tasks", "text")
-LONGEST = 90
+LONGEST = 110
 LONGEST_WORD = 32
 
 
 def differences(config: Any, without: Collection[str] = ()) -> dict[str, Any]:
     """Key -> value of what is not the default, in the order of the keys; those of sections stand among them."""
+    return _differences(config, None, {*WITHOUT_EFFECT, *without})
+
+
+def _differences(config: Any, defaults: Any, without: Collection[str]) -> dict[str, Any]:
+    """`defaults`: of this section where the whole has its own for it; None: those of its class."""
     found: dict[str, Any] = {}
     for field in fields(config):
-        value = getattr(config, field.name)
-        if field.name in WITHOUT_EFFECT or field.name in without:
+        if field.name in without:
             continue
+        value = getattr(config, field.name)
+        default = _default(field) if defaults is None else getattr(defaults, field.name)
         if is_dataclass(value):
             task = getattr(value, "name", "held_out") if field.name == "task" else "held_out"
             found |= {"task": task} if task != "held_out" else {}
-            found |= differences(value, without)
-        elif value != _default(field):
+            found |= _differences(value, default if is_dataclass(default) else None, without)
+        elif value != default:
             found[field.name] = value
     return found
 
@@ -49,8 +55,10 @@ def named(command: str, parts: dict[str, Any]) -> str:
     name = "_".join(words)
     if exact and len(name) <= LONGEST:
         return "_".join([command, *words])
+    if len(name) > LONGEST:
+        name = name[:LONGEST].rpartition("_")[0] or name[:LONGEST]
     digest = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:8]
-    return f"{command}_{name[:LONGEST].rstrip('_-.')}_{digest}"
+    return f"{command}_{name}_{digest}"
 
 
 def _default(field: Field[Any]) -> Any:
@@ -64,7 +72,7 @@ def _word(value: Any) -> tuple[str, bool]:
     if isinstance(value, str):
         last = value.rstrip("/").rpartition("/")[2]
         word = re.sub(r"[^\w.]+", "-", last)[:LONGEST_WORD].strip("-._") or "x"
-        return word, word == value and re.fullmatch(r"[A-Za-z0-9.]+", word) is not None
+        return word, word == value and re.fullmatch(r"[A-Za-z0-9._]+", word) is not None
     if isinstance(value, bool | None):
         return {True: "true", False: "false", None: "null"}[value], True
     return f"{value:g}" if isinstance(value, float) else str(value), True

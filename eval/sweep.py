@@ -48,7 +48,7 @@ def sweep(raw: DictConfig) -> list[Row]:
     save_png(front(rows, quality), picture)
     print(table(rows, quality))
     print(verdict(rows))
-    print(*files, sep=", ")
+    print(*files, sep="\n")
     if recommended:
         recommend(rows, recommended)
     return rows

@@ -78,8 +78,8 @@ def _legend(plain: Row, intervals: bool) -> list[str]:
     lines = [
         f"E: layers of draft or exit; d: tokens drafted per round; speed-up over autoregressive: median of pairs,"
         f" {beside}; ideal: by blocks and head; measured: by the measured time of each pass, and the share of"
-        " it that was reached; same: autoregressive's text, or but for so many near-ties; 4-grams: share that are distinct."
-        + (" [ ]: 95 % intervals." if intervals else ""),
+        " it that was reached; same: autoregressive's text, or but for so many near-ties;"
+        " 4-grams: share that are distinct." + (" [ ]: 95 % intervals." if intervals else ""),
     ]
     each = f", {plain['repeats']} times each" if plain["repeats"] > 1 else ""
     lines.append(
