@@ -44,7 +44,7 @@ def exits(raw: DictConfig) -> list[dict[str, Any]]:
     picture = plot_by_exit(curves(rows), output.with_suffix(".png"))
     lm.answers.done()
     print(table(rows))
-    print(", ".join(map(str, [output, csv, picture])))
+    print(output, csv, picture, sep="\n")
     return rows
 
 

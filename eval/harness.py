@@ -36,7 +36,7 @@ def harness(raw: DictConfig) -> dict[str, Any]:
     print(make_table(results))
     if "groups" in results:
         print(make_table(results, "groups"))
-    print(", ".join(map(str, [output, *written])))
+    print(output, *written, sep="\n")
     return results
 
 

@@ -60,7 +60,7 @@ def lens(raw: DictConfig) -> None:
     if first:
         print(f"{len(tokens):,} positions: the last {len(tokens) - first:,} are shown (max_positions)", file=sys.stderr)
     print(spoken(rows))
-    print(output, *[numbers] if numbers else [], sep=", ")
+    print(output, *[numbers] if numbers else [], sep="\n")
 
 
 def _generated(model: InferenceLlama, prompt: list[int], max_new_tokens: int, eos_id: int) -> list[int]:

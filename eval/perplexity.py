@@ -56,7 +56,7 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     picture = plot_by_exit(curves, output.with_suffix(".png"))
     print(quality_table(qualities))
     print(f"{n_tokens:,} tokens of {config.source or 'held-out text'}, windows of {seq_len} tokens, stride {stride}")
-    print(f"{output}, {csv}, {picture}")
+    print(output, csv, picture, sep="\n")
     return rows
 
 

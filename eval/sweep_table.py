@@ -14,7 +14,7 @@ def table(rows: Sequence[Row], quality: str) -> str:
     early = {row["exit_layer"]: row for row in rows if row["mode"] == Mode.early_exit}
     plain = next(row for row in rows if row["mode"] == Mode.autoregressive)
     head = ["E", "best d", "speed-up", "q25-q75", "tokens/s", "accepted", "per round", "identical", quality]
-    lines = [[*head, "| early exit: speed-up", quality]]
+    lines = [[*head, "| early exit", f"its {quality}"]]
     for row in (row for row in rows if row["best_of_exit"]):
         quartiles = f"{row['speedup_q25']:.2f}-{row['speedup_q75']:.2f}"
         d, other = str(row["num_speculations"]), early[row["exit_layer"]]
@@ -25,7 +25,8 @@ def table(rows: Sequence[Row], quality: str) -> str:
     lines.append([str(plain["exit_layer"]), "plain", *speed, "-", "-", "-", _cell(plain, quality), "", ""])
     front = sorted((row for row in rows if row["on_front"]), key=lambda row: -float(row["speedup"]))
     legend = [
-        "speed-up over plain decoding: median of pairs, and quartiles; identical: texts that are plain decoding's"
+        "speed-up over plain decoding: median of pairs, and quartiles; identical: texts that are plain decoding's;"
+        " early exit: its speed-up at the same E"
     ]
     if quality == AGREEMENT:
         legend.append(f"{AGREEMENT}: the share of full depth's text before the first token that differs")
