@@ -4,13 +4,19 @@ import platform
 import subprocess
 from pathlib import Path
 
+ROOT = Path(__file__).parent.parent
+CODE = ("conf", "data", "models", "train", "eval")
+"""The folders whose files make up the code; notes, results and pages beside them change no number."""
 
-def code_revision() -> str:
-    """The commit of this code, with "+changes" when files differ from it; "unknown" outside a git checkout."""
-    root = Path(__file__).parent.parent
+
+def code_revision(root: Path = ROOT) -> str:
+    """The commit of this code, with "+changes" when files of CODE differ from it; "unknown" outside a git checkout.
+
+    A new file in one of those folders is a change, because it may be a module or a configuration in use.
+    """
     try:
         commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=root, text=True, stderr=subprocess.DEVNULL)
-        changes = subprocess.check_output(["git", "status", "--porcelain"], cwd=root, text=True)
+        changes = subprocess.check_output(["git", "status", "--porcelain", "--", *CODE], cwd=root, text=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit.strip() + ("+changes" if changes.strip() else "")

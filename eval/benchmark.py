@@ -3,29 +3,40 @@
 from omegaconf import DictConfig
 
 from conf.command import command
+from conf.output import writable
 from conf.strict import convert
 from data.config import DataError
 from eval.benchmark_config import BenchmarkConfig
 from eval.measurement import carry_out, plan_of
+from eval.recommend import recommend
+from eval.result_file import set_aside
 from eval.rows import Row
 from eval.sandbox.limits import SandboxError
-from eval.table import best_line, details, save, table
+from eval.table import details, save, table
+from eval.verdict import verdict
 from models.hf_config import FormatError
+from models.recommended import RECOMMENDED
 
 
 def benchmark(raw: DictConfig) -> list[Row]:
     """Measure, print the table, write JSON, CSV and a line for each sample and setting."""
     config = convert(raw, BenchmarkConfig)
     plan = plan_of(config)
+    own = plan.checkpoint.stored.folder / RECOMMENDED
+    recommended = writable(own, "recommend=true: checkpoint") if config.recommend else None
     rows = carry_out(plan)
-    csv = save(rows, plan.output)
+    files = [plan.output, plan.output.with_suffix(".csv")]
+    set_aside(files, rows[0]["samples_file"])
+    save(rows, plan.output)
     shown = [name for name in config.task.SHOWN if name in rows[0]]
     print(table(rows, shown))
-    if best := best_line(rows):
-        print(best)
+    if said := verdict(rows):
+        print(said)
     if config.detail:
         print(f"\n{details(rows, shown)}\n")
-    print(f"{plan.output}, {csv}, {plan.output.with_name(rows[0]['samples_file'])}")
+    print(*files, plan.output.with_name(rows[0]["samples_file"]), sep="\n")
+    if recommended:
+        recommend(rows, recommended)
     return rows
 
 

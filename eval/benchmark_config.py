@@ -35,11 +35,14 @@ class BenchmarkConfig:
     """On how many of the samples, evenly spaced, single passes are timed for `measured_cost_ideal`."""
     detail: bool = False
     """Print also the tables by group, by prompt length and by position in the output; they are always written."""
+    recommend: bool = False
+    """Let eval.generate decode with the fastest setting from now on (recommended.json in the checkpoint's folder); by
+    itself it takes that of benchmark.json."""
     fresh: bool = False
     """Measure anew; false: go on with what an earlier start of the same settings has measured."""
     output: str | None = None
-    """Results as .json, as .csv and by sample as .jsonl beside it; null: benchmark.json in the checkpoint's folder,
-    with the task's name if that is not held_out."""
+    """Results as .json, as .csv and by sample as .jsonl beside it; null: benchmark.json in the checkpoint's folder, or
+    benchmark_TASK_KEY-VALUE.json when task and keys are not the default."""
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:

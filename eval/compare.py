@@ -6,7 +6,6 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from conf.command import command
-from conf.output import writable
 from conf.strict import convert
 from data.config import DataError
 from eval.compare_config import CompareConfig
@@ -20,6 +19,7 @@ from eval.machine import facts, settle
 from eval.pages.compare_page import compare_page
 from eval.pages.page import write_page
 from eval.prompt_text import prompt_texts
+from eval.result_file import output_of
 from eval.settings import check_decodable, fastest
 from eval.side_by_side import side_by_side
 from eval.tasks.held_out import HeldOut
@@ -33,11 +33,12 @@ def compare(raw: DictConfig) -> None:
     checkpoint = open_checkpoint(config.checkpoint)
     tokenizer, context = checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
     chosen = _policies(config, checkpoint)
-    output = writable(config.output)
     texts = prompt_texts(config.prompt, config.prompt_file)
     if len(texts) > config.max_prompts:
         print(f"the first {config.max_prompts} of {len(texts):,} prompts (max_prompts)", file=sys.stderr)
-    prompts = [tokenizer.encode_prompt(text) for text in texts[: config.max_prompts]]
+    texts = texts[: config.max_prompts]
+    output = output_of(config, checkpoint.stored, "compare", ".html", text="\n".join(texts))
+    prompts = [tokenizer.encode_prompt(text) for text in texts]
     model = checkpoint.model(dtype, device)
     for prompt in prompts:
         for policy in chosen:

@@ -23,15 +23,15 @@ class CompareConfig:
     exit_layers: list[int] = field(default_factory=list)
     """Layers of the early exits; empty: an eighth, three sixteenths, a quarter and a half of all."""
     exit_layer: int | None = None
-    """Layers that draft in self-speculation; null: the fastest in the checkpoint's benchmark.json, else a third."""
+    """Layers that draft in self-speculation; null: the fastest in the checkpoint's benchmark, else a third."""
     num_speculations: int | None = None
-    """Tokens drafted per round; null: the fastest in the checkpoint's benchmark.json, else 3."""
+    """Tokens drafted per round; null: the fastest in the checkpoint's benchmark, else 3."""
     max_new_tokens: int = 96
     """At most so many tokens for each text."""
     ignore_eos: bool = False
     """Go on after the end-of-text token."""
-    output: str = "compare.html"
-    """The page."""
+    output: str | None = None
+    """The page, a .html; null: compare_TEXT.html in the checkpoint's folder, with the keys that are not the default."""
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:

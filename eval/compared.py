@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from eval.columns import aligned
 from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative
 from eval.side_by_side import Side
-from eval.table import aligned
 
 
 def mode_name(policy: Policy, n_layers: int) -> str:

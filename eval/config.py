@@ -74,12 +74,13 @@ class GenerateConfig:
     """The text to continue, taken as it is; null: from prompt_file."""
     prompt_file: str = "-"
     """A UTF-8 text file; `-` is standard input."""
-    mode: Mode = Mode.self_speculative
-    """How to decode."""
+    mode: Mode | None = None
+    """How to decode; null: self_speculative; autoregressive where its benchmark found no setting that is faster and
+    neither exit_layer nor num_speculations is given."""
     exit_layer: int | None = None
-    """Layers of the draft or of the early exit; null: the fastest in the checkpoint's benchmark.json, else a third."""
+    """Layers of the draft or of the early exit; null: the fastest in the checkpoint's benchmark, else a third."""
     num_speculations: int | None = None
-    """Tokens drafted per round; null: the fastest in the checkpoint's benchmark.json, else 3."""
+    """Tokens drafted per round; null: the fastest in the checkpoint's benchmark, else 3."""
     max_new_tokens: int = 128
     """At most so many tokens."""
     stop: list[str] = field(default_factory=list)

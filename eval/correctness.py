@@ -8,7 +8,6 @@ import json
 from omegaconf import DictConfig
 
 from conf.command import command
-from conf.output import writable
 from conf.strict import convert
 from data.config import DataError
 from data.files import write_whole
@@ -16,7 +15,7 @@ from eval.correctness_check import greedy, prepare, sampled
 from eval.correctness_config import CorrectnessConfig
 from eval.correctness_report import as_json, legend, summed, table, told, verdict_line
 from eval.divergence import UnexplainedError, unexplained
-from eval.tasks.held_out import HeldOut
+from eval.result_file import output_of
 from models.hf_config import FormatError
 from models.stored import read
 
@@ -24,8 +23,7 @@ from models.stored import read
 def correctness(raw: DictConfig) -> None:
     """Decode every sample with every decoder, print and write what differs. Raises UnexplainedError."""
     config = convert(raw, CorrectnessConfig)
-    name = "correctness.json" if isinstance(config.task, HeldOut) else f"correctness_{config.task.name}.json"
-    output = writable(config.output or read(config.checkpoint).folder / name)
+    output = output_of(config, read(config.checkpoint), "correctness")
     check = prepare(config)
     print(f"{config.task.name}: {len(check.samples):,} samples, seed {config.task.seed} ({check.stated['source']})")
     compared = greedy(check)

@@ -39,13 +39,13 @@ class CorrectnessConfig:
     """sampled=true: of each text; the first one is the prefill's."""
     sampled_prompts: int = 2
     """sampled=true: so many of the samples."""
-    sampling: SamplingOptions = MISSING
+    sampling: SamplingOptions = field(default_factory=lambda: SamplingOptions(temperature=1.0, top_k=8))
     """sampled=true: how tokens are drawn. Among few likely tokens a difference is found with fewer draws."""
     show: int = 20
     """Differences printed; the output has all."""
     output: str | None = None
-    """What was found, as .json; null: correctness.json in the checkpoint's folder, with the task's name if that is not
-    held_out."""
+    """What was found, as .json; null: correctness.json in the checkpoint's folder, or correctness_TASK_KEY-VALUE.json
+    when task and keys are not the default."""
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:

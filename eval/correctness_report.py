@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from eval.agreement import NEAR_TIE
+from eval.columns import aligned
 from eval.divergence import Choice, Compared, Divergence
 from eval.records import Setting
 from eval.same_distribution import SMALLEST_P, Verdict
-from eval.table import aligned
 
 
 def name(setting: Setting) -> str:

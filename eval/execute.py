@@ -18,6 +18,7 @@ from eval.execute_config import ExecuteConfig
 from eval.humaneval.execution import allow, check_all
 from eval.humaneval.problems import Problem, read_problems
 from eval.humaneval.samples import Results, Sample, counted, read_samples, scores
+from eval.result_name import differences, named
 from eval.sandbox.limits import SandboxError
 from eval.sandbox.run import available
 
@@ -29,7 +30,7 @@ def execute(raw: DictConfig) -> None:
     source = Path(config.samples).expanduser()
     samples = read_samples(source, problems, cut=config.truncate)
     _all_attempted(source, samples, problems, config.partial)
-    output = writable(config.output or source.with_name(source.name.partition(".jsonl")[0] + "_results.jsonl"))
+    output = writable(config.output or source.with_name(_name(source, config)))
     allow(allow_execution=config.execute)
     results = Results(output, config.limits())
     _run(samples, results, config)
@@ -48,6 +49,12 @@ def execute(raw: DictConfig) -> None:
     write_whole(output.with_suffix(".json"), (json.dumps(summary, indent=1) + "\n").encode())
     results.path.unlink(missing_ok=True)
     _report(summary, output)
+
+
+def _name(source: Path, config: ExecuteConfig) -> str:
+    """Of the results, unless it is given."""
+    results = source.name.partition(".jsonl")[0] + "_results"
+    return named(results, differences(config, ("samples", "execute", "partial"))) + ".jsonl"
 
 
 def _all_attempted(source: Path, samples: list[Sample], problems: dict[str, Problem], partial: bool) -> None:

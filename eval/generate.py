@@ -17,7 +17,7 @@ from eval.machine import facts, settle
 from eval.pages.drafts_page import drafts_page
 from eval.pages.page import write_page
 from eval.prompt_text import prompt_text
-from eval.settings import check_decodable, policy_of
+from eval.settings import check_decodable, mode_of, policy_of, told
 from eval.stream import Painter, TextStream, summary
 from models.hf_config import FormatError
 
@@ -40,6 +40,8 @@ def generate(raw: DictConfig) -> None:
         decode=tokenizer.decode,
     )
     painter, stream = Painter(config.color), TextStream(tokenizer.decode, prompt)
+    if line := told(config, checkpoint):
+        print(line, file=sys.stderr)
     painter.prompt(text)
     engine, rounds, start = Engine(model, min(context, len(prompt) + config.max_new_tokens)), [], time.perf_counter()
     for round_ in engine.generate(prompt, policy, stop, config.sampling):
@@ -52,7 +54,7 @@ def generate(raw: DictConfig) -> None:
     if len(prompt) + sum(len(r.tokens) for r in rounds) > context:
         print(f"ended with the context of {context} tokens", file=sys.stderr)
     if html:
-        stated = {"checkpoint": config.checkpoint, "mode": config.mode.value, **facts(device, dtype)}
+        stated = {"checkpoint": config.checkpoint, "mode": mode_of(config, checkpoint).value, **facts(device, dtype)}
         write_page(html, drafts_page(tokenizer, prompt, rounds, policy, model.size.n_layers, seconds, stated))
         print(html, file=sys.stderr)
 

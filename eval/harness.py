@@ -6,13 +6,13 @@ from lm_eval.utils import make_table
 from omegaconf import DictConfig
 
 from conf.command import command
-from conf.output import writable
 from conf.strict import convert
 from data.config import DataError
 from eval.lm.model import LayerSkipLM
 from eval.lm.results import resume, save, save_samples
 from eval.lm.tasks import Tasks
 from eval.machine import facts
+from eval.result_file import output_of
 from eval.tasks_config import HarnessConfig
 from models.hf_config import FormatError
 
@@ -24,7 +24,7 @@ def harness(raw: DictConfig) -> dict[str, Any]:
     lm = LayerSkipLM.of(
         config, mode=config.mode, exit_layer=config.exit_layer, num_speculations=config.num_speculations
     )
-    output = writable(config.output or lm.folder / "harness.json")
+    output = output_of(config, lm.stored, "harness")
     tasks.load()
     resume(lm, output)
     results = tasks.run(lm, log_samples=config.log_samples)
@@ -36,7 +36,7 @@ def harness(raw: DictConfig) -> dict[str, Any]:
     print(make_table(results))
     if "groups" in results:
         print(make_table(results, "groups"))
-    print(", ".join(map(str, [output, *written])))
+    print(output, *written, sep="\n")
     return results
 
 

@@ -1,15 +1,26 @@
-"""What a measurement's numbers depend on, as digests: which weights, which samples."""
+"""What a measurement's numbers depend on, as digests: which weights, which samples, which code."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
+from conf.code_digest import code_digest
 from conf.strict import ConfigError
 from data.tokenizer import Tokenizer
 from eval.tasks.task import Sample
 from models.stored import Stored
+
+# A folder may be moved, and the next commit may change a page of documentation.
+WITHOUT_EFFECT = ("checkpoint", "baseline", "commit")
+
+
+def conditions(stated: Mapping[str, Any], *modules: str) -> dict[str, Any]:
+    """What is stated of a measurement, less what no number depends on; and the digest of the code that measures."""
+    kept = {key: value for key, value in stated.items() if key not in WITHOUT_EFFECT}
+    return kept | {"code": code_digest(*modules)}
 
 
 def weights_digest(stored: Stored) -> str:

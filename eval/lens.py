@@ -20,6 +20,7 @@ from eval.machine import facts, settle
 from eval.pages.page import page, write_page
 from eval.pages.shown import shown_by_id
 from eval.prompt_text import prompt_text
+from eval.result_file import output_of
 from eval.settings import check_decodable
 from models.hf_config import FormatError
 from models.inference import InferenceLlama
@@ -33,9 +34,10 @@ def lens(raw: DictConfig) -> None:
     tokenizer, size = checkpoint.tokenizer, checkpoint.stored.size
     if config.top_k > size.vocab_size:
         raise ConfigError(f"top_k={config.top_k}: must be at most the vocabulary's {size.vocab_size}")
-    output = writable(config.output)
     numbers = writable(config.json, "json") if config.json else None
-    prompt = tokenizer.encode_prompt(prompt_text(config.prompt, config.prompt_file))
+    text = prompt_text(config.prompt, config.prompt_file)
+    output = output_of(config, checkpoint.stored, "lens", ".html", text=text)
+    prompt = tokenizer.encode_prompt(text)
     model = checkpoint.model(dtype, device)
     check_decodable(model, FullDepth(), prompt)
     generated = _generated(model, prompt, config.max_new_tokens, tokenizer.eos_id) if config.max_new_tokens else []
@@ -58,7 +60,7 @@ def lens(raw: DictConfig) -> None:
     if first:
         print(f"{len(tokens):,} positions: the last {len(tokens) - first:,} are shown (max_positions)", file=sys.stderr)
     print(spoken(rows))
-    print(output, *[numbers] if numbers else [], sep=", ")
+    print(output, *[numbers] if numbers else [], sep="\n")
 
 
 def _generated(model: InferenceLlama, prompt: list[int], max_new_tokens: int, eos_id: int) -> list[int]:

@@ -24,8 +24,8 @@ class LensConfig:
     """Tokens shown for each prediction."""
     max_positions: int = 256
     """Of a longer text only so many of its last positions are shown and counted; all of it is read."""
-    output: str = "lens.html"
-    """The page."""
+    output: str | None = None
+    """The page, a .html; null: lens_TEXT.html in the checkpoint's folder, with the keys that are not the default."""
     json: str | None = None
     """The numbers as well, for programs; null: not."""
     machine: MachineConfig = MISSING

@@ -1,7 +1,8 @@
 """The .samples.jsonl of a measurement: written sample by sample, so that a killed one goes on where it was.
 
-The file's name carries a fingerprint of all that the numbers depend on. Other settings therefore write another file:
-nothing is mixed, and nothing is lost by trying something else in between.
+The file's name carries a fingerprint of all that the numbers depend on; of the code that measures a digest, not the
+commit, which changes with a page of documentation. Other settings therefore write another file: nothing is mixed, and
+nothing is lost by trying something else in between.
 """
 
 import fcntl
@@ -30,6 +31,23 @@ def log_path(output: Path, settings: Mapping[str, Any]) -> Path:
     """Beside the output: benchmark.json -> benchmark.samples-1a2b3c4d.jsonl."""
     fingerprint = hashlib.sha256(_line(settings)[:-1]).hexdigest()[:8]
     return output.with_name(f"{output.stem}.samples-{fingerprint}.jsonl")
+
+
+def why_anew(path: Path, settings: Mapping[str, Any]) -> str | None:
+    """Of a file that is not there yet: which one beside it is nearest, and in what its settings differ; else None."""
+    if path.exists():
+        return None
+    wanted: dict[str, Any] = json.loads(_line(settings))
+    found = []
+    for other in path.parent.glob(f"{path.name.partition('.samples-')[0]}.samples-*.jsonl"):
+        with other.open("rb") as file:
+            try:
+                theirs = json.loads(file.readline())["settings"]
+                keys = sorted(k for k in wanted.keys() | theirs.keys() if wanted.get(k) != theirs.get(k))
+            except (ValueError, LookupError, TypeError, AttributeError):
+                continue
+        found.append((len(keys), other.name, ", ".join(keys)))
+    return f"begins anew: {min(found)[1]} is of other {min(found)[2]}" if found else None
 
 
 class Log(Generic[EntryT]):

@@ -6,19 +6,19 @@ from typing import Any, NamedTuple
 
 import torch
 
-from conf.output import writable
 from conf.strict import ConfigError
 from eval.benchmark_config import BenchmarkConfig
 from eval.engine.decoding import Engine, FullDepth, Policy
 from eval.grid import policies
-from eval.identity import check_same_reading, samples_digest, weights_digest
+from eval.identity import check_same_reading, conditions, samples_digest, weights_digest
 from eval.ledger import Ledger
 from eval.load import Checkpoint, open_checkpoint
-from eval.log import log_path
+from eval.log import log_path, why_anew
 from eval.machine import facts, settle
 from eval.measure import Contest, engine_run, measure, transformers_run, turns
 from eval.records import BASELINE, TRANSFORMERS, Setting, setting_of
 from eval.reference import Transformers, version
+from eval.result_file import output_of
 from eval.rows import Row, rows_of
 from eval.tasks.held_out import HeldOut
 from eval.tasks.task import Sample
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
     @property
     def settings(self) -> dict[str, Any]:
         """All that the numbers depend on."""
-        return self.stated | {
+        return conditions(self.stated, "eval.measure", type(self.config.task).__module__) | {
             "task": asdict(self.config.task),
             "samples": samples_digest(self.samples),
             "settings": self.expected,
@@ -76,8 +76,7 @@ def plan_of(config: BenchmarkConfig) -> Plan:
     transformers = held_out if config.transformers is None else config.transformers
     if transformers and task.sampling(0).temperature:
         raise ConfigError("transformers=true: decodes greedily, but this task draws its tokens; leave it out")
-    name = "benchmark.json" if held_out else f"benchmark_{task.name}.json"
-    output = writable(config.output or checkpoint.stored.folder / name)
+    output = output_of(config, checkpoint.stored, "benchmark")
     chosen = task.samples(checkpoint)
     print(chosen.described(task))
     baseline = _baseline(config, checkpoint, chosen.samples)
@@ -89,9 +88,12 @@ def plan_of(config: BenchmarkConfig) -> Plan:
 def carry_out(plan: Plan) -> list[Row]:
     """Decode what an earlier start of the same settings has not, and sum up."""
     config, ledger_file = plan.config, log_path(plan.output, plan.settings)
+    anew = why_anew(ledger_file, plan.settings)
     with Ledger(ledger_file, plan.settings, plan.expected, fresh=config.fresh) as ledger:
         missing = turns(plan.samples, ledger, repeats=config.repeats, pass_samples=config.pass_samples)
         if missing:
+            if anew:
+                print(anew)
             measure(_contest(plan), plan.samples, missing, ledger)
         else:
             print(f"{ledger_file}: has all samples from an earlier start; fresh=true measures them anew")

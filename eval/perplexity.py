@@ -5,7 +5,6 @@ from typing import Any
 from omegaconf import DictConfig
 
 from conf.command import command
-from conf.output import writable
 from conf.strict import ConfigError, convert
 from data.config import DataError
 from eval.exit_choice import chosen_exits
@@ -15,6 +14,7 @@ from eval.load import Checkpoint, open_checkpoint
 from eval.machine import facts, settle
 from eval.perplexity_config import PerplexityConfig
 from eval.prompts import run_tokens, source_tokens
+from eval.result_file import output_of
 from eval.table import save
 from eval.windows import Windows
 from models.exit_quality import quality_table
@@ -29,7 +29,7 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     n_layers = checkpoint.stored.size.n_layers
     exits = sorted({*chosen_exits(config.exit_layers, n_layers), n_layers})
     seq_len, stride = window(config, checkpoint)
-    output = writable(config.output or checkpoint.stored.folder / "perplexity.json")
+    output = output_of(config, checkpoint.stored, "perplexity")
     tokens = (
         run_tokens(checkpoint)
         if config.source is None
@@ -61,7 +61,7 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     picture = plot_by_exit(curves, output.with_suffix(".png"), heading)
     print(quality_table(qualities))
     print(f"{n_tokens:,} tokens of {config.source or 'held-out text'}, windows of {seq_len} tokens, stride {stride}")
-    print(f"{output}, {csv}, {picture}")
+    print(output, csv, picture, sep="\n")
     return rows
 
 

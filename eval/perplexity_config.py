@@ -31,7 +31,8 @@ class PerplexityConfig:
     batch_size: int = 8
     """Windows in a pass."""
     output: str | None = None
-    """Results as .json, with .csv and .png beside it; null: perplexity.json in the checkpoint's folder."""
+    """Results as .json, with .csv and .png beside it; null: perplexity.json in the checkpoint's folder, or
+    perplexity_KEY-VALUE.json when keys are not the default."""
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from eval.drafts.measurement import carry_out, plan_of
 from eval.drafts.plot import plot
 from eval.drafts.report import report, save
 from eval.rejections_config import RejectionsConfig
+from eval.result_file import set_aside
 from models.hf_config import FormatError
 
 
@@ -17,10 +18,12 @@ def rejections(raw: DictConfig) -> None:
     config = convert(raw, RejectionsConfig)
     plan = plan_of(config)
     found = carry_out(plan)
-    csv, png = save(found, plan.output), plan.output.with_suffix(".png")
-    plot(found, png)
+    files = [plan.output, plan.output.with_suffix(".csv"), plan.output.with_suffix(".png")]
+    set_aside(files, found["samples_file"])
+    save(found, plan.output)
+    plot(found, files[-1])
     print(report(found, detail=config.detail))
-    print(f"{plan.output}, {csv}, {png}, {plan.output.with_name(found['samples_file'])}")
+    print(*files, plan.output.with_name(found["samples_file"]), sep="\n")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ class RejectionsConfig:
     task: Task = MISSING
     """What to decode: a file of conf/task."""
     exit_layer: int | None = None
-    """Layers of the draft; null: the fastest in the checkpoint's benchmark.json, else the task's first."""
+    """Layers of the draft; null: the fastest in the checkpoint's benchmark, else the task's first."""
     num_speculations: int | None = None
-    """Tokens drafted per round; null: the fastest in the checkpoint's benchmark.json, else the task's first."""
+    """Tokens drafted per round; null: the fastest in the checkpoint's benchmark, else the task's first."""
     language: Language = Language.auto
     """What words are: Python's keywords and identifiers (code), or words (prose)."""
     detail: bool = False
@@ -30,7 +30,7 @@ class RejectionsConfig:
     """Decode anew; false: go on with what an earlier start of the same settings has decoded."""
     output: str | None = None
     """Results as .json, as .csv and .png and by sample as .jsonl beside it; null: rejections.json in the checkpoint's
-    folder, with the task's name if that is not held_out."""
+    folder, or rejections_TASK_KEY-VALUE.json when task and keys are not the default."""
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:

@@ -9,16 +9,18 @@ from data.config import DataError
 from eval.ledger import Ledger
 from eval.log import log_path
 from eval.measurement import carry_out, plan_of
+from eval.recommend import recommend
+from eval.result_file import output_of, set_aside
 from eval.rows import Row
 from eval.sandbox.limits import SandboxError
 from eval.sweep_config import SweepConfig, default_drafts, default_exits
 from eval.sweep_plots import front, heat_maps, save_png
 from eval.sweep_results import with_findings
 from eval.sweep_table import table
-from eval.table import best_line, save
-from eval.tasks.held_out import HeldOut
+from eval.table import save
+from eval.verdict import verdict
 from models.hf_config import FormatError
-from models.recommended import FILE, fastest
+from models.recommended import RECOMMENDED
 from models.stored import read
 
 
@@ -28,10 +30,9 @@ def sweep(raw: DictConfig) -> list[Row]:
     stored = read(config.checkpoint)
     exits = config.exit_layers or default_exits(stored.size.n_layers)
     drafts = config.num_speculations or default_drafts(config.task.max_new_tokens)
-    held_out = isinstance(config.task, HeldOut)
-    output = config.output or str(stored.folder / ("sweep.json" if held_out else f"sweep_{config.task.name}.json"))
-    recommended = writable(stored.folder / FILE, "recommend=true: checkpoint") if config.recommend else None
-    plan = plan_of(config.benchmark(exits, drafts, output))
+    output = output_of(config, stored, "sweep")
+    recommended = writable(stored.folder / RECOMMENDED, "recommend=true: checkpoint") if config.recommend else None
+    plan = plan_of(config.benchmark(exits, drafts, str(output)))
     print(f"E {', '.join(map(str, sorted(set(exits))))}; d {', '.join(map(str, sorted(set(drafts))))}")
     measured = carry_out(plan)
     with Ledger(log_path(plan.output, plan.settings), plan.settings, plan.expected, fresh=False) as ledger:
@@ -39,18 +40,17 @@ def sweep(raw: DictConfig) -> list[Row]:
             rows, quality = with_findings(measured, ledger.entries, config.quality)
         except KeyError:
             raise ConfigError(f"quality={config.quality}: this measurement has none; leave it out") from None
-    csv = save(rows, plan.output)
-    maps = save_png(heat_maps(rows), plan.output.with_name(f"{plan.output.stem}_heat_maps.png"))
-    picture = save_png(front(rows, quality), plan.output.with_name(f"{plan.output.stem}_front.png"))
+    maps, picture = (output.with_name(f"{output.stem}_{name}.png") for name in ("heat_maps", "front"))
+    files = [output, output.with_suffix(".csv"), maps, picture]
+    set_aside(files, rows[0]["samples_file"])
+    save(rows, output)
+    save_png(heat_maps(rows), maps)
+    save_png(front(rows, quality), picture)
     print(table(rows, quality))
-    print(best_line(rows))
-    print(f"{plan.output}, {csv}, {maps}, {picture}")
+    print(verdict(rows))
+    print(*files, sep="\n")
     if recommended:
-        best = fastest(rows)
-        if best is None or best["identical_output"] is False:
-            raise ConfigError("recommend=true: the fastest setting's output differs; run eval.correctness")
-        save(rows, recommended)
-        print(f"{recommended}: what eval.generate decodes with from now on")
+        recommend(rows, recommended)
     return rows
 
 

@@ -32,12 +32,12 @@ class SweepConfig:
     repeats: int = 1
     """Times that every prompt is decoded by every setting."""
     recommend: bool = False
-    """Write the rows also as the checkpoint's benchmark.json, whose fastest row eval.generate decodes with."""
+    """Let eval.generate decode with the fastest setting from now on (recommended.json in the checkpoint's folder)."""
     fresh: bool = False
     """Measure anew; false: go on with what an earlier start of the same settings has measured."""
     output: str | None = None
     """Rows as .json, as .csv, by sample as .jsonl and as plots beside it; null: sweep.json in the checkpoint's
-    folder, with the task's name if that is not held_out."""
+    folder, or sweep_TASK_KEY-VALUE.json when task and keys are not the default."""
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from eval.columns import aligned, wrapped
 from eval.config import Mode
 from eval.rows import Row
 from eval.sweep_results import AGREEMENT, name, stated
-from eval.table import aligned, cell
+from eval.table import cell
 
 
 def table(rows: Sequence[Row], quality: str) -> str:
@@ -13,7 +14,7 @@ def table(rows: Sequence[Row], quality: str) -> str:
     early = {row["exit_layer"]: row for row in rows if row["mode"] == Mode.early_exit}
     plain = next(row for row in rows if row["mode"] == Mode.autoregressive)
     head = ["E", "best d", "speed-up", "q25-q75", "tokens/s", "accepted", "per round", "identical", quality]
-    lines = [[*head, "| early exit: speed-up", quality]]
+    lines = [[*head, "| early exit", f"its {quality}"]]
     for row in (row for row in rows if row["best_of_exit"]):
         quartiles = f"{row['speedup_q25']:.2f}-{row['speedup_q75']:.2f}"
         d, other = str(row["num_speculations"]), early[row["exit_layer"]]
@@ -24,12 +25,14 @@ def table(rows: Sequence[Row], quality: str) -> str:
     lines.append([str(plain["exit_layer"]), "plain", *speed, "-", "-", "-", _cell(plain, quality), "", ""])
     front = sorted((row for row in rows if row["on_front"]), key=lambda row: -float(row["speedup"]))
     legend = [
-        "speed-up over plain decoding: median of pairs, and quartiles; identical: texts that are plain decoding's"
+        "speed-up over plain decoding: median of pairs, and quartiles; identical: texts that are plain decoding's;"
+        " early exit: its speed-up at the same E"
     ]
     if quality == AGREEMENT:
         legend.append(f"{AGREEMENT}: the share of full depth's text before the first token that differs")
     points = "; ".join(f"{_mode(row)} ({_cell(row, 'speedup')}, {_cell(row, quality)})" for row in front)
-    return "\n".join([*aligned(lines), *legend, *stated(plain), f"on the front of speed-up and {quality}: {points}"])
+    told = [*legend, *stated(plain), f"on the front of speed-up and {quality}: {points}"]
+    return "\n".join([*aligned(lines, n_names=2), *map(wrapped, told)])
 
 
 def _cell(row: Row, key: str) -> str:

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.files import write_whole
+from eval.columns import aligned, wrapped
 from eval.rows import Row
-from models.recommended import fastest
 
 SETTING = {"mode": "mode", "exit_layer": "E", "num_speculations": "d"}
 ABLATION = {"exit_states": "exit states"}
 SPEED = {
     "tokens_per_second": "tokens/s",
-    "ms_per_token": "ms/token",
     "acceptance_rate": "accepted",
     "tokens_per_round": "per round",
     "speedup": "speed-up",
@@ -23,15 +22,14 @@ QUARTILES = {"speedup_q25": "q25", "speedup_q75": "q75"}
 BASELINE = {"speedup_over_baseline": "over baseline"}
 IDEALS = {
     "ideal_speedup": "ideal",
-    "measured_cost_ideal": "meas. ideal",
+    "measured_cost_ideal": "measured",
     "share_of_measured_cost_ideal": "share",
-    "identical_output": "identical",
-    "near_ties": "ties",
+    "identical_output": "same",
     "distinct_4grams": "4-grams",
 }
 MEANS = {"speedup_of_means": "of means"}
 WITH_INTERVAL = {"speedup", "speedup_of_means", "speedup_over_baseline"}
-DIGITS = {"tokens_per_second": 0, "ms_per_token": 3}
+DIGITS = {"tokens_per_second": 0}
 NESTED = ("by_group", "by_prompt_length", "by_position")
 
 
@@ -43,22 +41,20 @@ def table(rows: list[Row], metrics: Sequence[str]) -> str:
         columns |= BASELINE
     columns |= IDEALS
     intervals = {*metrics, *WITH_INTERVAL} if metrics else set[str]()
-    cells = [[_interval(key, row) if key in intervals else cell(key, row[key]) for key in columns] for row in rows]
-    return "\n".join([*aligned([list(columns.values()), *cells]), *_legend(rows[0], bool(metrics))])
+    cells = [[_cell(key, row, interval=key in intervals) for key in columns] for row in rows]
+    lines = aligned([list(columns.values()), *cells], n_names=len(_setting(rows)))
+    return "\n".join([*lines, *map(wrapped, _legend(rows[0], bool(metrics)))])
+
+
+def _cell(key: str, row: Row, *, interval: bool) -> str:
+    if key == "identical_output" and row[key] and row["near_ties"]:
+        return f"{row['near_ties']} tie{'s' if row['near_ties'] > 1 else ''}"
+    return _interval(key, row) if interval else cell(key, row[key])
 
 
 def _setting(rows: list[Row]) -> dict[str, str]:
     """The columns that name a setting; those that never differ are left out."""
     return SETTING | (ABLATION if any(row["exit_states"] == "recompute" for row in rows) else {})
-
-
-def aligned(cells: list[list[str]]) -> list[str]:
-    """Lines of columns, the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        for line in cells
-    ]
 
 
 def cell(key: str, value: object, digits: int = 2) -> str:
@@ -80,9 +76,10 @@ def _interval(key: str, row: Row) -> str:
 def _legend(plain: Row, intervals: bool) -> list[str]:
     beside = "of means: the paper's, ratio of mean times per token" if intervals else "with quartiles"
     lines = [
-        "E: layers of draft or exit; d: tokens drafted per round; speed-up over autoregressive: median of pairs,",
-        f"{beside}; ideal: by blocks and head; meas. ideal: by the measured time of each pass, and the share",
-        "of it that was reached; 4-grams: share that are distinct." + (" [ ]: 95 % intervals." if intervals else ""),
+        f"E: layers of draft or exit; d: tokens drafted per round; speed-up over autoregressive: median of pairs,"
+        f" {beside}; ideal: by blocks and head; measured: by the measured time of each pass, and the share of"
+        " it that was reached; same: autoregressive's text, or but for so many near-ties;"
+        " 4-grams: share that are distinct." + (" [ ]: 95 % intervals." if intervals else ""),
     ]
     each = f", {plain['repeats']} times each" if plain["repeats"] > 1 else ""
     lines.append(
@@ -118,27 +115,11 @@ def _breakdown(rows: list[Row], key: str, metrics: Sequence[str]) -> str:
             [*setting, *(cell(name, part.get(name), 3 if name in metrics else 2) for name in columns)]
             for part in row[key]
         ]
-    return "\n".join([key.replace("_", " "), *aligned(lines)])
+    return "\n".join([key.replace("_", " "), *aligned(lines, n_names=len(_setting(rows)) + 1)])
 
 
 def _is_metric(name: str, row: Row) -> bool:
     return f"{name}_low" in row and name not in WITH_INTERVAL
-
-
-def best_line(rows: list[Row]) -> str | None:
-    """The fastest self-speculative row in a sentence; None if there is none."""
-    if (row := fastest(rows)) is None:
-        return None
-    output = ""
-    if row["identical_output"] is not None:
-        ties = f" but for {row['near_ties']} near-ties" if row["near_ties"] else ""
-        output = f", {'identical output' if row['identical_output'] else 'OUTPUT THAT DIFFERS'}{ties}"
-    accepted = "" if row["acceptance_rate"] is None else f", {row['acceptance_rate']:.0%} of the drafts accepted"
-    return (
-        f"best: exit_layer={row['exit_layer']} num_speculations={row['num_speculations']}:"
-        f" {row['speedup']:.2f} times the speed of plain decoding ({row['tokens_per_second']:,.0f} tokens/s)"
-        f"{accepted}{output}"
-    )
 
 
 def save(rows: list[Row], path: Path) -> Path:

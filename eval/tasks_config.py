@@ -41,7 +41,8 @@ class TasksConfig:
     seed: int | None = None
     """Of examples and draws; null: lm-eval's own (0 for Python, 1234 for the rest)."""
     output: str | None = None
-    """Where the results go, a .json; null: a file named after the command, in the checkpoint's folder."""
+    """Where the results go, a .json; null: in the checkpoint's folder, named after the command, its tasks and the
+    keys that are not the default."""
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:
@@ -63,9 +64,9 @@ class HarnessConfig(TasksConfig):
     mode: Mode = Mode.autoregressive
     """How texts are generated, and which exit scores: exit_layer in early_exit, all layers otherwise."""
     exit_layer: int | None = None
-    """Layers of the draft or of the early exit; null: the fastest in the checkpoint's benchmark.json, else a third."""
+    """Layers of the draft or of the early exit; null: the fastest in the checkpoint's benchmark, else a third."""
     num_speculations: int | None = None
-    """Tokens drafted per round; null: the fastest in the checkpoint's benchmark.json, else 3."""
+    """Tokens drafted per round; null: the fastest in the checkpoint's benchmark, else 3."""
     log_samples: bool = False
     """Write every question, answer and score as .jsonl beside the results."""
 

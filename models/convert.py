@@ -13,6 +13,7 @@ from conf.strict import ConfigError, convert
 from models.convert_config import ConvertConfig, Format, StoredDtype
 from models.hf_config import FormatError
 from models.model_card import model_card
+from models.recommended import recommended
 from models.stored import Stored, read
 from models.tokenizer_files import write_tokenizer_files
 from models.write_dcp import write_dcp
@@ -55,8 +56,8 @@ def _write(stored: Stored, folder: Path, form: Format, config: ConvertConfig) ->
         stored.weights, folder, dtype=dtype, max_shard_bytes=max_bytes, bos_id=special.bos_id, eos_id=special.eos_id
     )
     run = stored.folder if stored.run else None
-    if run and (run / "benchmark.json").exists():
-        shutil.copy(run / "benchmark.json", folder)  # from which eval.generate takes the fastest setting
+    if run and (found := recommended(run)):
+        shutil.copy(found.file, folder)  # from which eval.generate takes the fastest setting
     n_parameters = stored.weights.n_parameters()
     card = model_card(stored.size.name, config.output, stored.size, n_parameters, run, stored.run)
     (folder / "README.md").write_text(card)

@@ -7,7 +7,7 @@ from typing import Any
 
 from models.config import ModelConfig
 from models.exits import exit_name
-from models.recommended import recommended
+from models.recommended import Recommended, recommended
 
 HEAD = """---
 library_name: transformers
@@ -32,12 +32,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained("{folder}")
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
 inputs = tokenizer("import os", return_tensors="pt")
-output = model.generate(**inputs, max_new_tokens=64, do_sample=False, assistant_early_exit={exit_layer})
+output = model.generate(**inputs, max_new_tokens=64, do_sample=False{draft})
 print(tokenizer.decode(output[0], skip_special_tokens=True))
 ```
 
-`assistant_early_exit` drafts with the first layers and verifies with all of them; the text is that of plain decoding.
-The same in the framework this model comes from, with one cache and without computing a layer twice:
+`assistant_early_exit={exit_layer}` drafts with the first layers and verifies with all of them; the text is that of
+plain decoding. The same in the framework this model comes from, with one cache and without computing a layer twice:
 `python -m eval.generate checkpoint={folder}`. vLLM serves the folder at full depth: `vllm serve {folder}`.
 """
 
@@ -51,14 +51,21 @@ def model_card(
     text = HEAD.format(name=name, n_parameters=n_parameters, n_layers=size.n_layers, how=how)
     text += _recipe(recipe) + (_exits(run / "metrics.jsonl", size.n_layers) if run else "")
     best = recommended(run) if run else None
-    if best:
-        text += (
-            f"\n## Recommended\n\n`exit_layer={best['exit_layer']}`, `num_speculations={best['num_speculations']}`:"
-            f" {best['speedup']:.2f} times the speed of plain decoding, {best['acceptance_rate']:.0%} of the drafts"
-            f" accepted (batch 1, greedy, {best['hardware']}, {best['threads']} threads, {best['dtype']},"
-            f" commit {best['commit'][:12]}).\n"
-        )
-    return text + USE.format(folder=folder, exit_layer=best["exit_layer"] if best else max(1, size.n_layers // 4))
+    exit_layer = best.row["exit_layer"] if best else max(1, size.n_layers // 4)
+    # Drafts that cost more than they save are no example to follow.
+    draft = f", assistant_early_exit={exit_layer}" if best is None or best.pays else ""
+    return text + (_recommended(best) if best else "") + USE.format(folder=folder, exit_layer=exit_layer, draft=draft)
+
+
+def _recommended(best: Recommended) -> str:
+    row = best.row
+    setting = f"`exit_layer={row['exit_layer']}`, `num_speculations={row['num_speculations']}`"
+    found = (
+        f"{row['speedup']:.2f} times the speed of plain decoding, {row['acceptance_rate']:.0%} of the drafts accepted"
+        f" (batch 1, greedy, {row['hardware']}, {row['threads']} threads, {row['dtype']}, commit {row['commit'][:12]})"
+    )
+    first = "" if best.pays else "Plain decoding. The fastest drafts that were tried, "
+    return f"\n## Recommended\n\n{first}{setting}: {found}.\n"
 
 
 def _recipe(config: Mapping[str, Any]) -> str:

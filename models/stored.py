@@ -13,6 +13,8 @@ from models.hf_config import FormatError, read_config, reason, size_of
 from models.sources import CheckpointWeights, HuggingFaceWeights, Weights
 
 HUB = "hf://"
+RESULTS = ".results"
+"""Of model.gguf they lie in model.results, because several files often share a folder."""
 TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -22,7 +24,7 @@ class Stored(NamedTuple):
     size: ModelConfig
     weights: Weights
     folder: Path
-    """The run folder, the Hugging Face folder, or the folder of the GGUF file."""
+    """The run folder or the Hugging Face folder; of a GGUF file a folder beside it for results, which may be absent."""
     tokenizer_files: list[Path]
     """Those of TOKENIZER_FILES that are there; none beside a GGUF file, which has its own."""
     run: Mapping[str, Any] | None = None
@@ -43,7 +45,7 @@ def read(path: str | Path) -> Stored:
         if not path.is_file():
             raise FormatError(f"{path}: no such file")
         weights = GGUFWeights(path)
-        return Stored(weights.size, weights, path.parent, [], gguf=path)
+        return Stored(weights.size, weights, path.with_suffix(RESULTS), [], gguf=path)
     if (path / "config.json").exists():
         config = read_config(path)
         size = size_of(config, path.name)

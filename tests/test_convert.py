@@ -243,6 +243,22 @@ def test_an_exported_run_works_in_transformers(trained: Path, tmp_path: Path) ->
     assert torch.equal(again.head, ours.head)
 
 
+@pytest.mark.parametrize("speedup", [1.5, 0.15])
+def test_the_card_recommends_what_was_measured(trained: Path, tmp_path: Path, speedup: float) -> None:
+    row = {"mode": "self_speculative", "exit_layer": 2, "num_speculations": 5, "speedup": speedup}
+    machine = {"acceptance_rate": 0.5, "hardware": "h", "threads": 1, "dtype": "float32", "commit": "abc"}
+    try:
+        (trained / "benchmark.json").write_text(json.dumps([row | machine]))
+        out = call(trained, tmp_path / "export")
+    finally:
+        (trained / "benchmark.json").unlink()
+    card = (out / "README.md").read_text()
+    assert f"`exit_layer=2`, `num_speculations=5`: {speedup:.2f} times the speed of plain decoding" in card
+    assert ("## Recommended\n\nPlain decoding." in card) == (speedup < 1)
+    assert ("do_sample=False, assistant_early_exit=2)" in card) == (speedup > 1)
+    assert json.loads((out / "benchmark.json").read_text())[0] == row | machine
+
+
 def test_a_tokenizer_json_goes_along_with_what_begins_and_ends_a_text(trained: Path, tmp_path: Path) -> None:
     export = call(trained, tmp_path / "export")
     (export / "tokenizer.model").unlink()

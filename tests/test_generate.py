@@ -166,6 +166,31 @@ def test_what_is_left_open_comes_from_the_benchmark(trained: Path) -> None:
         path.unlink()
 
 
+def test_where_no_setting_is_faster_decoding_is_plain(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"mode": "self_speculative", "exit_layer": 2, "num_speculations": 5, "speedup": 0.15}
+    path = trained / "benchmark.json"
+    given = [f"checkpoint={trained}", "prompt=import", "max_new_tokens=4"]
+    try:
+        path.write_text(json.dumps([row]))
+        call(*given)
+        err = capsys.readouterr().err
+        assert f"plain decoding: no setting in {path} is faster (the best, exit_layer=2 num_speculations=5, 0.15" in err
+        assert "all by 4 layers" in err
+        for asked, drafted in (
+            ("mode=self_speculative", "drafted by 2 layers, 5 at a time"),
+            ("exit_layer=3", "drafted by 3 layers, 5 at a time"),
+        ):
+            call(*given, asked)
+            assert drafted in capsys.readouterr().err
+        path.write_text(json.dumps([row | {"speedup": 1.2}]))
+        call(*given)
+        err = capsys.readouterr().err
+        assert f"exit_layer=2 num_speculations=5: the fastest in {path}" in err
+        assert "drafted by 2 layers, 5 at a time" in err
+    finally:
+        path.unlink()
+
+
 def test_characters_of_several_tokens_come_whole(trained: Path) -> None:
     tokenizer = load_tokenizer(trained / "tokenizer.model")
     text = "naïve 漢字 \U0001f600 ok"

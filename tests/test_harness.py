@@ -89,7 +89,7 @@ def test_the_numbers_of_the_hugging_face_backend(checkpoint: Path, tasks: Path, 
     stored = json.loads((tmp_path / "out.json").read_text())
     assert stored["results"].keys() == TASKS.keys()
     assert stored["config"]["exit_layer"] == tiny_model().n_layers
-    assert not list(tmp_path.glob("*.answers.jsonl"))
+    assert not list(tmp_path.glob("*.answers*"))
 
 
 QUESTIONS = [
@@ -233,7 +233,7 @@ def test_a_killed_command_goes_on(one: Path, tasks: Path, tmp_path: Path, monkey
     monkeypatch.setattr(LayerSkipLM, "_generate", killed)
     with pytest.raises(KeyboardInterrupt):
         run(one, tasks, tmp_path, "tasks=[local_text,local_endings]")
-    left = tmp_path / "out.answers.jsonl"
+    (left,) = tmp_path.glob("out.answers-*.jsonl")
     with left.open("a") as file:
         file.write('["half a li')
     again = run(one, tasks, tmp_path, "tasks=[local_text,local_endings]")
@@ -246,6 +246,11 @@ def test_a_killed_command_goes_on(one: Path, tasks: Path, tmp_path: Path, monkey
     n_texts[0] = 5
     run(one, tasks, tmp_path, "tasks=[local_text]", "mode=early_exit", "exit_layer=1")
     assert n_texts[0] == 5 + 12
+    # Nor are they lost by it: 4 of 12 need not be generated again.
+    assert left.exists()
+    run(one, tasks, tmp_path, "tasks=[local_text]")
+    assert n_texts[0] == 5 + 12 + 12 - 4
+    assert not left.exists()
 
 
 def test_what_cannot_be_run_is_told_in_one_line(one: Path, tasks: Path, tmp_path: Path) -> None:

@@ -203,6 +203,7 @@ def test_a_killed_run_goes_on(
     (log,) = tmp_path.glob("*.jsonl")
     with log.open("ab") as stream:
         stream.write(b'{"id": "2", "dra')
+    monkeypatch.setattr("eval.machine.code_revision", lambda: "another commit")
     call("rejections", rejections, *again)
     assert decoded == ["0", "1", "killed", "2", "3", "4"]
     first = json.loads((tmp_path / "out.json").read_text())

@@ -85,8 +85,9 @@ def test_compressed_text_and_parquet(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
 def test_a_field_of_another_name_is_told_first_with_the_key_that_names_it(tmp_path: Path, on_error: str) -> None:
-    write(tmp_path, a_dot_jsonl="\n".join(json.dumps({"content": f"line {i} of a text", "id": i}) for i in range(99)))
-    options = ["data=text", f"data.source={tmp_path}", f"data.cache_dir={tmp_path}/cache", f"data.on_error={on_error}"]
+    records = [{"content": f"line {i} of a text, {i * i:x} {i**3}", "id": i} for i in range(99)]
+    folder = write(tmp_path / "texts", a_dot_jsonl="\n".join(map(json.dumps, records)))
+    options = ["data=text", f"data.source={folder}", f"data.cache_dir={tmp_path}/cache", f"data.on_error={on_error}"]
     message = r"a\.jsonl:1: no field 'text' .*fields: content, id; choose one with data\.text_field"
     with pytest.raises(DataError, match=message):
         prepare(compose_config(*options).data, 300)

@@ -8,19 +8,18 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from conf.output import writable
 from conf.strict import ConfigError
 from eval.drafts.breakdowns import breakdowns, confusion, overall, pairs
 from eval.drafts.classes import Language, language_of
 from eval.drafts.sample import DraftedSample, drafted_sample, from_json
 from eval.engine.decoding import Engine, SelfSpeculative
-from eval.identity import samples_digest, weights_digest
+from eval.identity import conditions, samples_digest, weights_digest
 from eval.load import Checkpoint, open_checkpoint
-from eval.log import Log, log_path
+from eval.log import Log, log_path, why_anew
 from eval.machine import facts, settle
 from eval.pages.shown import plain_text
 from eval.rejections_config import RejectionsConfig
-from eval.tasks.held_out import HeldOut
+from eval.result_file import output_of
 from eval.tasks.task import Sample
 from models.recommended import recommended
 
@@ -47,8 +46,7 @@ def plan_of(config: RejectionsConfig) -> Plan:
     task, (device, dtype) = config.task, settle(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
     policy = _policy(config, checkpoint)
-    name = "rejections.json" if isinstance(task, HeldOut) else f"rejections_{task.name}.json"
-    output = writable(config.output or checkpoint.stored.folder / name)
+    output = output_of(config, checkpoint.stored, "rejections")
     chosen = task.samples(checkpoint)
     language = config.language
     if language is Language.auto:
@@ -67,15 +65,19 @@ def plan_of(config: RejectionsConfig) -> Plan:
 
 def carry_out(plan: Plan) -> Found:
     """Decode what an earlier start of the same settings has not, and sum up. Raises ConfigError or DataError."""
-    settings = plan.stated | {
+    modules = ("eval.drafts.sample", type(plan.config.task).__module__)
+    settings = conditions(plan.stated, *modules) | {
         "task": asdict(plan.config.task),
         "samples": samples_digest(plan.samples),
         "weights": weights_digest(plan.checkpoint.stored),
     }
     path = log_path(plan.output, settings)
+    anew = why_anew(path, settings)
     with Log(path, settings, from_json, fresh=plan.config.fresh) as log:
         done = {sample.id for sample in log.entries}
         if missing := [(i, sample) for i, sample in enumerate(plan.samples) if sample.id not in done]:
+            if anew:
+                print(anew)
             _decode(plan, missing, log)
         else:
             print(f"{path}: has all samples from an earlier start; fresh=true decodes them anew")
@@ -101,7 +103,8 @@ def _policy(config: RejectionsConfig, checkpoint: Checkpoint) -> SelfSpeculative
     """E and d as they are given, else of the checkpoint's benchmark, else the task's first. Raises ConfigError."""
     task, n_layers = config.task, checkpoint.stored.size.n_layers
     default = {"exit_layer": task.exit_layers(n_layers)[0], "num_speculations": task.num_speculations()[0]}
-    default |= recommended(checkpoint.stored.folder) or {}
+    if found := recommended(checkpoint.stored.folder):
+        default = found.row
     exit_layer = default["exit_layer"] if config.exit_layer is None else config.exit_layer
     d = default["num_speculations"] if config.num_speculations is None else config.num_speculations
     if not 1 <= exit_layer < n_layers:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_whole
-from eval.table import aligned
+from eval.columns import aligned, wrapped
 
 TABLES = {
     "by_class": "class of the draft",
@@ -86,12 +86,13 @@ def _pairs(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _legend(found: Mapping[str, Any]) -> str:
-    return (
-        "accepted: of those judged; intervals over samples; lost: drafts after the rejected one, never judged.\n"
+    lines = [
+        "accepted: of those judged; intervals over samples; lost: drafts after the rejected one, never judged.",
         f"{found['task']}, as {found['language']}: {found['n_samples']:,} samples, seed {found['seed']},"
         f" {found['new_tokens']:,.0f} new tokens on average; {found['hardware']}, {found['threads']} threads,"
-        f" {found['dtype']}, torch {found['torch']}, commit {found['commit'][:12]}"
-    )
+        f" {found['dtype']}, torch {found['torch']}, commit {found['commit'][:12]}",
+    ]
+    return "\n".join(map(wrapped, lines))
 
 
 def _share(value: float | None) -> str:

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
+from eval.columns import stacked
 from eval.exit_plot import Curve
 
 Row = dict[str, Any]
-WIDTH = 118
 
 
 def rows_of(results: dict[str, Any], names: Iterable[str], exit_layer: int) -> list[Row]:
@@ -75,13 +75,7 @@ def table(rows: list[Row]) -> str:
         width = max(map(len, cells))
         columns.append([cell.rjust(width) for cell in cells])
     first = [cell.rjust(len("exit_layer")) for cell in ("", "exit_layer", *map(str, exits))]
-    blocks, block = [], [first]
-    for column in columns:
-        if len(block) > 1 and sum(len(c[0]) + 2 for c in [*block, column]) > WIDTH:
-            blocks.append(block)
-            block = [first]
-        block.append(column)
-    return "\n\n".join("\n".join(map("  ".join, zip(*b, strict=True))) for b in [*blocks, block])
+    return "\n".join(stacked([first, *columns]))
 
 
 def _label(metric: str, filter_name: str) -> str:

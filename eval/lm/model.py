@@ -20,6 +20,7 @@ from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, postproc
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
+from conf.code_digest import code_digest
 from conf.strict import ConfigError
 from eval.config import Dtype, GenerateConfig, MachineConfig, Mode
 from eval.engine.decoding import EarlyExit, Engine, check
@@ -95,7 +96,7 @@ class LayerSkipLM(TemplateLM):
             raise ConfigError(str(error)) from None
         self.exit_layer = self.policy.exit_layer if isinstance(self.policy, EarlyExit) else stored.stored.size.n_layers
         self.exits: Sequence[int] = (self.exit_layer,)
-        self.folder = stored.stored.folder
+        self.stored = stored.stored
         self.name, self.mode, self.batch_size, self.seed = checkpoint, Mode(mode), int(batch_size), seed
         self.max_length, self.max_gen_toks, self.add_bos_token = max_length or context, max_gen_toks, add_bos_token
         self.n_parameters = stored.stored.weights.n_parameters()
@@ -127,6 +128,7 @@ class LayerSkipLM(TemplateLM):
         weights = [float(w.sum(dtype=torch.float64)) for w in (model.head, *(b.wo for b in model.blocks))]
         return {
             "weights": question(weights),
+            "code": code_digest("eval.lm.model"),
             "dtype": str(model.dtype),
             "exits": list(self.exits),
             "settings": [self.max_length, self.max_gen_toks, self.add_bos_token, self.seed],

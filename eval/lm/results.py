@@ -9,12 +9,14 @@ from typing import Any
 from lm_eval.utils import handle_non_serializable
 
 from data.files import write_whole
+from eval.lm.answers import question
 from eval.lm.model import LayerSkipLM
 
 
 def resume(lm: LayerSkipLM, output: Path) -> None:
-    """Keep its answers beside the output, and take those that a killed command has left there."""
-    if n := lm.answers.keep(output.with_suffix(".answers.jsonl"), lm.who()):
+    """Keep its answers beside the output, and take those that a killed command of the same model and exit has left."""
+    who = lm.who()
+    if n := lm.answers.keep(output.with_name(f"{output.stem}.answers-{question(who)[:8]}.jsonl"), who):
         print(f"goes on after {n:,} answers of an earlier start", file=sys.stderr)
 
 
