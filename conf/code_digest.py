@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 @cache
 def code_digest(*modules: str, root: Path = ROOT) -> str:
-    """16 hex digits of the modules (`eval.measure`) and of what they import of the files under `root`."""
+    """16 hex digits of the modules (`eval.measure.contest`) and of what they import of the files under `root`."""
     waiting, trees = list(modules), dict[str, ast.AST]()
     while waiting:
         module = waiting.pop()

@@ -23,10 +23,10 @@ from data.benchmark_config import DataBenchmarkConfig
 from data.config import DataError
 from data.corpus import trained_tokenizer
 from data.files import write_whole
-from data.parallel import n_processes
-from data.reading import read_documents
+from data.prepared.parallel import n_processes
+from data.sources.reading import read_documents
 from data.throughput import measure, medians
-from data.tokenizer import load_tokenizer
+from data.tokenizers.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
 

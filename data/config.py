@@ -34,7 +34,7 @@ class Format(StrEnum):
     prompt_completion = "prompt_completion"
     """`prompt_field` and `completion_field`; the loss is on the completion alone."""
     topv2 = "topv2"
-    """A row of TOPv2's .tsv files: utterance, and its parse as published (data/topv2.py)."""
+    """A row of TOPv2's .tsv files: utterance, and its parse as published (data/sources/topv2.py)."""
     topv2_json = "topv2_json"
     """The same with the parse as JSON."""
 

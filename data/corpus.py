@@ -11,12 +11,12 @@ from typing import Any
 
 from filelock import FileLock
 
+from data.batches.stream import Stream, open_held_out
 from data.config import DataConfig, DataError, SourceConfig, TokenizerConfig
 from data.files import write_whole
-from data.preparation import prepare_shards, source_fingerprint
-from data.progress import Settings
-from data.sentencepiece_tokenizer import train_tokenizer
-from data.shards import (
+from data.prepared.preparation import prepare_shards, source_fingerprint
+from data.prepared.progress import Settings
+from data.prepared.shards import (
     MANIFEST,
     Tokens,
     is_prepared,
@@ -26,10 +26,10 @@ from data.shards import (
     tokenizer_hash,
     verify,
 )
-from data.split import TRAIN, VALIDATION
-from data.stream import Stream, open_held_out
-from data.tokenizer import Tokenizer, load_tokenizer
-from data.training_sample import training_sample
+from data.sources.split import TRAIN, VALIDATION
+from data.tokenizers.sentencepiece_tokenizer import train_tokenizer
+from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from data.tokenizers.training_sample import training_sample
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import torch
 from torchtitan.components.dataloader import ParallelAwareDataloader
 from torchtitan.hf_datasets import DatasetConfig, text_datasets
 
-from data.tokenizer import Tokenizer
+from data.tokenizers.tokenizer import Tokenizer
 
 
 def _opened(path: str) -> Any:

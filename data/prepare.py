@@ -13,12 +13,12 @@ from conf.command import command
 from conf.strict import ConfigError, convert
 from data.config import DataError
 from data.corpus import trained_tokenizer
-from data.preparation import prepare_shards
 from data.prepare_config import PrepareConfig
-from data.progress import Settings
-from data.shards import is_prepared, read_manifest, shards_tokenizer
-from data.split import PARTS
-from data.tokenizer import Tokenizer, load_tokenizer
+from data.prepared.preparation import prepare_shards
+from data.prepared.progress import Settings
+from data.prepared.shards import is_prepared, read_manifest, shards_tokenizer
+from data.sources.split import PARTS
+from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 
 def prepare(raw: DictConfig) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from omegaconf import MISSING
 
 from data.config import OnError, SourceConfig, TokenizerConfig
-from data.progress import SHARD_TOKENS
+from data.prepared.progress import SHARD_TOKENS
 
 
 @dataclass(kw_only=True)

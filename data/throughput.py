@@ -11,23 +11,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.batches.loader import Loader
+from data.batches.mixture import Mixture
+from data.batches.packing import ConcatRows
+from data.batches.stream import Stream
 from data.config import OnError, SourceConfig
-from data.loader import Loader
-from data.mixture import Mixture
 from data.other_loaders import (
     datasets_text_batches,
     datasets_token_batches,
     torchtitan_batches,
     write_token_rows,
 )
-from data.packing import ConcatRows
-from data.parallel import n_processes
-from data.preparation import prepare_shards
-from data.progress import Settings
-from data.shards import Tokens, open_part, read_manifest
-from data.split import TRAIN
-from data.stream import Stream
-from data.tokenizer import Tokenizer
+from data.prepared.parallel import n_processes
+from data.prepared.preparation import prepare_shards
+from data.prepared.progress import Settings
+from data.prepared.shards import Tokens, open_part, read_manifest
+from data.sources.split import TRAIN
+from data.tokenizers.tokenizer import Tokenizer
 
 N_FILES = 8
 

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from filelock import FileLock
 
+from data.batches.loader import Loader
+from data.batches.mixture import Mixture
+from data.batches.packing import BestFitRows, ConcatRows, Rows
+from data.batches.stream import Stream
 from data.config import DataConfig, DataError, Packing
 from data.corpus import Corpus
-from data.loader import Loader
-from data.mixture import Mixture
-from data.packing import BestFitRows, ConcatRows, Rows
-from data.shards import Tokens
-from data.stream import Stream
+from data.prepared.shards import Tokens
 
 
 def rows_of(tokens: Tokens, corpus: Corpus, config: DataConfig, seq_len: int) -> Rows:

@@ -6,16 +6,16 @@ from conf.command import command
 from conf.output import writable
 from conf.strict import convert
 from data.config import DataError
-from eval.benchmark_config import BenchmarkConfig
-from eval.measurement import carry_out, plan_of
-from eval.recommend import recommend
-from eval.result_file import set_aside
-from eval.rows import Row
+from eval.measure.config import BenchmarkConfig
+from eval.measure.plan import carry_out, plan_of
+from eval.measure.result_file import set_aside
+from eval.results.recommend import recommend
+from eval.results.rows import Row
+from eval.results.table import details, save, table
+from eval.results.verdict import verdict
 from eval.sandbox.limits import SandboxError
-from eval.table import details, save, table
-from eval.verdict import verdict
-from models.hf_config import FormatError
-from models.recommended import RECOMMENDED
+from models.storage.hf_config import FormatError
+from models.storage.recommended import RECOMMENDED
 
 
 def benchmark(raw: DictConfig) -> list[Row]:

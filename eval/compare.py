@@ -8,22 +8,22 @@ from tqdm import tqdm
 from conf.command import command
 from conf.strict import convert
 from data.config import DataError
-from eval.compare_config import CompareConfig
-from eval.compared import summed, table, unexplained
 from eval.config import Mode
+from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine, Policy, SelfSpeculative
 from eval.engine.stopping import StopRule
-from eval.grid import policies
-from eval.load import Checkpoint, open_checkpoint
+from eval.exactness.compare_config import CompareConfig
+from eval.exactness.compared import summed, table, unexplained
+from eval.exactness.side_by_side import side_by_side
 from eval.machine import facts, settle
+from eval.measure.result_file import output_of
 from eval.pages.compare_page import compare_page
 from eval.pages.page import write_page
+from eval.policies import policies
 from eval.prompt_text import prompt_texts
-from eval.result_file import output_of
 from eval.settings import check_decodable, fastest
-from eval.side_by_side import side_by_side
 from eval.tasks.held_out import HeldOut
-from models.hf_config import FormatError
+from models.storage.hf_config import FormatError
 
 
 def compare(raw: DictConfig) -> None:

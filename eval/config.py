@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from omegaconf import MISSING
 
-from eval.checks import at_least, ends_in
+from conf.checks import at_least, ends_in
 from eval.engine.sampling import SamplingOptions
 
 

@@ -11,13 +11,13 @@ from conf.command import command
 from conf.strict import convert
 from data.config import DataError
 from data.files import write_whole
-from eval.correctness_check import greedy, prepare, sampled
-from eval.correctness_config import CorrectnessConfig
-from eval.correctness_report import as_json, legend, summed, table, told, verdict_line
-from eval.divergence import UnexplainedError, unexplained
-from eval.result_file import output_of
-from models.hf_config import FormatError
-from models.stored import read
+from eval.exactness.check import greedy, prepare, sampled
+from eval.exactness.correctness_config import CorrectnessConfig
+from eval.exactness.divergence import UnexplainedError, unexplained
+from eval.exactness.report import as_json, legend, summed, table, told, verdict_line
+from eval.measure.result_file import output_of
+from models.storage.hf_config import FormatError
+from models.storage.stored import read
 
 
 def correctness(raw: DictConfig) -> None:

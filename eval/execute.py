@@ -14,11 +14,11 @@ from conf.provenance import code_revision
 from conf.strict import ConfigError, convert
 from data.config import DataError
 from data.files import write_whole
-from eval.execute_config import ExecuteConfig
+from eval.humaneval.config import ExecuteConfig
 from eval.humaneval.execution import allow, check_all
 from eval.humaneval.problems import Problem, read_problems
 from eval.humaneval.samples import Results, Sample, counted, read_samples, scores
-from eval.result_name import differences, named
+from eval.measure.result_name import differences, named
 from eval.sandbox.limits import SandboxError
 from eval.sandbox.run import available
 

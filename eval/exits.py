@@ -8,17 +8,17 @@ from tqdm import tqdm
 from conf.command import command
 from conf.strict import convert
 from data.config import DataError
-from eval.exit_choice import chosen_exits
-from eval.exit_plot import plot_by_exit
+from eval.depth.exit_choice import chosen_exits
+from eval.depth.plot import plot_by_exit
+from eval.lm.config import ExitsConfig
 from eval.lm.exit_rows import curves, rows_of, table
 from eval.lm.model import LayerSkipLM
 from eval.lm.results import resume
 from eval.lm.tasks import Tasks
 from eval.machine import facts
-from eval.result_file import output_of
-from eval.table import save
-from eval.tasks_config import ExitsConfig
-from models.hf_config import FormatError
+from eval.measure.result_file import output_of
+from eval.results.table import save
+from models.storage.hf_config import FormatError
 
 
 def exits(raw: DictConfig) -> list[dict[str, Any]]:

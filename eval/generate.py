@@ -10,16 +10,16 @@ from conf.output import writable
 from conf.strict import convert
 from data.config import DataError
 from eval.config import GenerateConfig
+from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import Engine
 from eval.engine.stopping import StopRule
-from eval.load import open_checkpoint
 from eval.machine import facts, settle
 from eval.pages.drafts_page import drafts_page
 from eval.pages.page import write_page
 from eval.prompt_text import prompt_text
 from eval.settings import check_decodable, mode_of, policy_of, told
-from eval.stream import Painter, TextStream, summary
-from models.hf_config import FormatError
+from eval.text import Painter, TextStream, summary
+from models.storage.hf_config import FormatError
 
 
 def generate(raw: DictConfig) -> None:

@@ -8,13 +8,13 @@ from omegaconf import DictConfig
 from conf.command import command
 from conf.strict import convert
 from data.config import DataError
+from eval.lm.config import HarnessConfig
 from eval.lm.model import LayerSkipLM
 from eval.lm.results import resume, save, save_samples
 from eval.lm.tasks import Tasks
 from eval.machine import facts
-from eval.result_file import output_of
-from eval.tasks_config import HarnessConfig
-from models.hf_config import FormatError
+from eval.measure.result_file import output_of
+from models.storage.hf_config import FormatError
 
 
 def harness(raw: DictConfig) -> dict[str, Any]:

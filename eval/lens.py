@@ -10,20 +10,20 @@ from conf.output import writable
 from conf.strict import ConfigError, convert
 from data.config import DataError
 from data.files import write_whole
+from eval.depth.lens import predictions
+from eval.depth.lens_config import LensConfig
+from eval.depth.lens_record import Looked, record, spoken
+from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import Engine, FullDepth
 from eval.engine.stopping import StopRule
-from eval.every_exit import predictions
-from eval.lens_config import LensConfig
-from eval.lens_record import Looked, record, spoken
-from eval.load import open_checkpoint
 from eval.machine import facts, settle
+from eval.measure.result_file import output_of
 from eval.pages.page import page, write_page
 from eval.pages.shown import shown_by_id
 from eval.prompt_text import prompt_text
-from eval.result_file import output_of
 from eval.settings import check_decodable
-from models.hf_config import FormatError
 from models.inference import InferenceLlama
+from models.storage.hf_config import FormatError
 
 
 def lens(raw: DictConfig) -> None:

@@ -7,18 +7,18 @@ from omegaconf import DictConfig
 from conf.command import command
 from conf.strict import ConfigError, convert
 from data.config import DataError
-from eval.exit_choice import chosen_exits
-from eval.exit_plot import Curve, plot_by_exit
-from eval.exit_sums import exit_qualities
-from eval.load import Checkpoint, open_checkpoint
+from eval.depth.exit_choice import chosen_exits
+from eval.depth.perplexity_config import PerplexityConfig
+from eval.depth.plot import Curve, plot_by_exit
+from eval.depth.quality import exit_qualities
+from eval.depth.windows import Windows
+from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.machine import facts, settle
-from eval.perplexity_config import PerplexityConfig
-from eval.prompts import run_tokens, source_tokens
-from eval.result_file import output_of
-from eval.table import save
-from eval.windows import Windows
+from eval.measure.result_file import output_of
+from eval.results.table import save
+from eval.tasks.held_out_text import run_tokens, source_tokens
 from models.exit_quality import quality_table
-from models.hf_config import FormatError
+from models.storage.hf_config import FormatError
 
 
 def perplexity(raw: DictConfig) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from conf.strict import ConfigError
 from data.config import DataError
-from data.documents import Bad
-from data.records import line_records
+from data.sources.documents import Bad
+from data.sources.records import line_records
 
 
 def prompt_text(text: str | None, prompt_file: str) -> str:

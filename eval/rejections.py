@@ -5,12 +5,12 @@ from omegaconf import DictConfig
 from conf.command import command
 from conf.strict import convert
 from data.config import DataError
+from eval.drafts.config import RejectionsConfig
 from eval.drafts.measurement import carry_out, plan_of
 from eval.drafts.plot import plot
 from eval.drafts.report import report, save
-from eval.rejections_config import RejectionsConfig
-from eval.result_file import set_aside
-from models.hf_config import FormatError
+from eval.measure.result_file import set_aside
+from models.storage.hf_config import FormatError
 
 
 def rejections(raw: DictConfig) -> None:

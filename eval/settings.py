@@ -2,10 +2,10 @@
 
 from conf.strict import ConfigError
 from eval.config import GenerateConfig, Mode
+from eval.engine.checkpoint import Checkpoint
 from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative, check
-from eval.load import Checkpoint
 from models.inference import InferenceLlama
-from models.recommended import recommended
+from models.storage.recommended import recommended
 
 
 def check_decodable(model: InferenceLlama, policy: Policy, prompt: list[int]) -> None:

@@ -6,22 +6,22 @@ from conf.command import command
 from conf.output import writable
 from conf.strict import ConfigError, convert
 from data.config import DataError
-from eval.ledger import Ledger
-from eval.log import log_path
-from eval.measurement import carry_out, plan_of
-from eval.recommend import recommend
-from eval.result_file import output_of, set_aside
-from eval.rows import Row
+from eval.measure.ledger import Ledger
+from eval.measure.log import log_path
+from eval.measure.plan import carry_out, plan_of
+from eval.measure.result_file import output_of, set_aside
+from eval.results.recommend import recommend
+from eval.results.rows import Row
+from eval.results.sweep_config import SweepConfig, default_drafts, default_exits
+from eval.results.sweep_findings import with_findings
+from eval.results.sweep_plots import front, heat_maps, save_png
+from eval.results.sweep_table import table
+from eval.results.table import save
+from eval.results.verdict import verdict
 from eval.sandbox.limits import SandboxError
-from eval.sweep_config import SweepConfig, default_drafts, default_exits
-from eval.sweep_plots import front, heat_maps, save_png
-from eval.sweep_results import with_findings
-from eval.sweep_table import table
-from eval.table import save
-from eval.verdict import verdict
-from models.hf_config import FormatError
-from models.recommended import RECOMMENDED
-from models.stored import read
+from models.storage.hf_config import FormatError
+from models.storage.recommended import RECOMMENDED
+from models.storage.stored import read
 
 
 def sweep(raw: DictConfig) -> list[Row]:

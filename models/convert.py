@@ -11,13 +11,13 @@ from omegaconf import DictConfig
 from conf.command import command
 from conf.strict import ConfigError, convert
 from models.convert_config import ConvertConfig, Format, StoredDtype
-from models.hf_config import FormatError
-from models.model_card import model_card
-from models.recommended import recommended
-from models.stored import Stored, read
-from models.tokenizer_files import write_tokenizer_files
-from models.write_dcp import write_dcp
-from models.write_hf import write_hf
+from models.storage.hf_config import FormatError
+from models.storage.model_card import model_card
+from models.storage.recommended import recommended
+from models.storage.stored import Stored, read
+from models.storage.tokenizer_files import write_tokenizer_files
+from models.storage.write_dcp import write_dcp
+from models.storage.write_hf import write_hf
 
 
 def convert_model(raw: DictConfig) -> None:

@@ -45,7 +45,7 @@ class InferenceLlama:
     def __init__(
         self, size: ModelConfig, weights: Mapping[str, torch.Tensor], *, dtype: torch.dtype, device: torch.device
     ) -> None:
-        """Fuse the weights of our state dict (the names of models/hf.py)."""
+        """Fuse the weights of our state dict (the names of models/storage/hf.py)."""
         self.size, self.dtype, self.device = size, dtype, device
         # Angles of late positions need more than 16 bits.
         self.real_dtype = torch.promote_types(dtype, torch.float32)

@@ -24,8 +24,8 @@ from eval.sandbox.limits import SandboxError
 from eval.sandbox.run import available
 from models.config import ModelConfig
 from train.config import PretrainConfig
-from train.console import set_up_logging
 from train.cpu import prepare_torchtitan
+from train.monitoring.console import set_up_logging
 from train.resolve import resolve
 
 prepare_torchtitan()

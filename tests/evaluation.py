@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from eval.records import Record
+from eval.measure.records import Record
 
 
 class Bytes:

@@ -13,7 +13,7 @@ from test_parity_hf import hf_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from models.hf_tokenizer import write_tokenizer
+from models.storage.hf_tokenizer import write_tokenizer
 
 CONTEXT = 64
 CHOICES = {"output_type": "multiple_choice", "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}]}

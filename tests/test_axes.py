@@ -7,8 +7,8 @@ import pytest
 from matplotlib import pyplot as plt
 
 from conf.axes import exit_ticks, label_values, log_ticks, short
-from eval.exit_plot import Curve, plot_by_exit
-from train.plots import plot_perplexity_by_exit
+from eval.depth.plot import Curve, plot_by_exit
+from train.monitoring.plots import plot_perplexity_by_exit
 
 matplotlib.use("Agg")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.best_fit import best_fit
+from data.batches.best_fit import best_fit
 
 
 def rows_of(lengths: np.ndarray, capacity: int) -> list[tuple[int, ...]]:

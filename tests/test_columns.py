@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from eval import columns
-from eval.columns import aligned, screen_width, wrapped
+from eval.results import columns
+from eval.results.columns import aligned, screen_width, wrapped
 
 CELLS = [
     ["mode", "E", "a number", "another", "third"],

@@ -17,17 +17,17 @@ from test_parity_hf import our_model
 from conf.strict import ConfigError, register_schema
 from data.config import DataError
 from eval.compare import compare
-from eval.compare_config import CompareConfig
-from eval.compared import mode_name, summed, table, unexplained
 from eval.config import GenerateConfig
+from eval.engine.checkpoint import load
 from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, Round, SelfSpeculative
 from eval.engine.sampling import SamplingOptions
 from eval.engine.stopping import StopRule
+from eval.exactness.compare_config import CompareConfig
+from eval.exactness.compared import mode_name, summed, table, unexplained
+from eval.exactness.side_by_side import Side, layers_per_token, side_by_side
 from eval.generate import generate
-from eval.load import load
+from eval.measure.timing import Timed
 from eval.prompt_text import prompt_texts
-from eval.side_by_side import Side, layers_per_token, side_by_side
-from eval.speed import Timed
 from models.inference import InferenceLlama
 
 register_schema("compare", CompareConfig)

@@ -265,7 +265,7 @@ def test_our_own_fields_are_read_somewhere() -> None:
     source = "\n".join(
         f.read_text()
         for p in ("train", "data", "models")
-        for f in (CONF.parent / p).glob("*.py")
+        for f in (CONF.parent / p).rglob("*.py")
         if f.name != "config.py"
     )
     for key in leaves(compose_config("experiment=demo")):

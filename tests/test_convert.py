@@ -17,17 +17,17 @@ from test_parity_hf import SIZES, hf_model, our_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from conf.strict import ConfigError, register_schema
+from eval.engine.checkpoint import load
 from eval.engine.decoding import Engine, FullDepth
 from eval.engine.stopping import StopRule
-from eval.load import load
 from models.convert import convert_model
 from models.convert_config import ConvertConfig
-from models.gguf_file import LAYER, TOP
-from models.hf import hf_name
-from models.hf_config import FormatError
-from models.hf_index import INDEX
 from models.inference import InferenceLlama
-from models.stored import read
+from models.storage.gguf_file import LAYER, TOP
+from models.storage.hf import hf_name
+from models.storage.hf_config import FormatError
+from models.storage.hf_index import INDEX
+from models.storage.stored import read
 
 register_schema("convert", ConvertConfig)
 SCALED = {
@@ -213,7 +213,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("models.write_hf.save_file", full)
+    monkeypatch.setattr("models.storage.write_hf.save_file", full)
     with pytest.raises(ConfigError, match="No space left"):
         call(folder, tmp_path / "out", "format=hf")
     assert [p.name for p in tmp_path.iterdir()] == ["hf"]

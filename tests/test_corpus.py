@@ -11,12 +11,12 @@ import pytest
 
 from data.config import DataConfig, DataError, Packing, SourceConfig, TokenizerConfig
 from data.corpus import Corpus, prepare
-from data.documents import Document
-from data.preparation import prepare_shards
-from data.progress import Settings
-from data.reading import read_documents
-from data.shards import Tokens
-from data.split import Split, split_of
+from data.prepared.preparation import prepare_shards
+from data.prepared.progress import Settings
+from data.prepared.shards import Tokens
+from data.sources.documents import Document
+from data.sources.reading import read_documents
+from data.sources.split import Split, split_of
 from data.training import check_epochs, training_loader
 
 CODE = Path(argparse.__file__).read_text()

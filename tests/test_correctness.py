@@ -15,16 +15,16 @@ from test_decoding import CPU, decode, tokens
 from test_parity_hf import our_model
 
 from conf.strict import ConfigError, register_schema
-from eval.agreement import NEAR_TIE, first_difference, logits_after, preferences
 from eval.correctness import correctness
-from eval.correctness_config import CorrectnessConfig, default_exits
-from eval.correctness_report import told
-from eval.divergence import Compared, bound_of, compare
+from eval.engine.agreement import NEAR_TIE, first_difference, logits_after, preferences
 from eval.engine.decoding import Engine, FullDepth, Round, SelfSpeculative
 from eval.engine.stopping import StopRule
-from eval.measure import Run, engine_run
-from eval.records import Setting, setting_of
-from eval.speed import Timed
+from eval.exactness.correctness_config import CorrectnessConfig, default_exits
+from eval.exactness.divergence import Compared, bound_of, compare
+from eval.exactness.report import told
+from eval.measure.contest import Run, engine_run
+from eval.measure.records import Setting, setting_of
+from eval.measure.timing import Timed
 from eval.tasks.task import Sample
 from models.inference import InferenceLlama
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from train.curriculum import Curriculum, EarlyExitConfig, active_layers, gradual_start
+from train.recipe.curriculum import Curriculum, EarlyExitConfig, active_layers, gradual_start
 
 
 def early_exit(curriculum: Curriculum, **options: object) -> EarlyExitConfig:

@@ -10,15 +10,15 @@ import pytest
 import torch
 from conftest import TINY_TEXT
 
+from data.batches.stream import Stream
 from data.config import OnError, SourceConfig
-from data.documents import Document
 from data.other_loaders import datasets_text_batches, datasets_token_batches, torchtitan_batches, write_token_rows
-from data.preparation import prepare_shards
-from data.progress import Settings
-from data.sentencepiece_tokenizer import train_tokenizer
-from data.shards import open_part, read_manifest
-from data.stream import Stream
+from data.prepared.preparation import prepare_shards
+from data.prepared.progress import Settings
+from data.prepared.shards import open_part, read_manifest
+from data.sources.documents import Document
 from data.throughput import _ours, write_jsonl
+from data.tokenizers.sentencepiece_tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parent.parent
 KEYS = ["shard_tokens_per_second", "prepare_tokens_per_second", "encode_tokens_per_second"]

@@ -17,10 +17,10 @@ from torch.utils._pytree import tree_iter
 
 from conf.strict import ConfigError, register_schema
 from train.config import PretrainConfig, Recompute
+from train.cost.describe_config import DescribeConfig
+from train.cost.facts import break_even, facts_of, mean_weights, sampled_steps, tokens_per_second
+from train.cost.memory import block_parameters, kept_inside, memory_per_gpu, n_parameters
 from train.describe import describe
-from train.describe_config import DescribeConfig
-from train.facts import break_even, facts_of, mean_weights, sampled_steps, tokens_per_second
-from train.memory import block_parameters, kept_inside, memory_per_gpu, n_parameters
 from train.titan import trainer_config
 
 register_schema("describe", DescribeConfig)
@@ -185,7 +185,7 @@ def test_command_line(tmp_path: Path) -> None:
 
 
 def test_it_starts_without_torchtitan() -> None:
-    done = command("-c", "import sys, train.describe, train.schedule_plot; sys.exit('torchtitan' in sys.modules)")
+    done = command("-c", "import sys, train.describe, train.cost.schedule_plot; sys.exit('torchtitan' in sys.modules)")
     assert done.returncode == 0, done.stderr
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from train.dropout_schedule import (
+from train.recipe.dropout_schedule import (
     DepthSchedule,
     LayerDropoutConfig,
     Rescale,

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from train.early_exit_loss import EarlyExitLoss
+from train.recipe.early_exit_loss import EarlyExitLoss
 
 V, D, B, T = 23, 8, 3, 7
 

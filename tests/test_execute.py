@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from conf.strict import ConfigError, convert, register_schema
-from eval.execute_config import ExecuteConfig
+from eval.humaneval.config import ExecuteConfig
 from eval.humaneval.problems import read_problems
 from eval.humaneval.samples import scores
 

@@ -8,7 +8,7 @@ import torch
 from conftest import run_ranks
 from training import rows, train
 
-from train.exit_losses import ExitLosses
+from train.monitoring.exit_losses import ExitLosses
 
 
 def test_means_over_the_steps_in_which_an_exit_was_active() -> None:

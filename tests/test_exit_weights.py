@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import pytest
 
-from train.curriculum import Curriculum, EarlyExitConfig
-from train.exit_weights import exit_weights, first_step_without_weight, layer_weight
+from train.recipe.curriculum import Curriculum, EarlyExitConfig
+from train.recipe.exit_weights import exit_weights, first_step_without_weight, layer_weight
 
 
 def every_exit(e_scale: float) -> EarlyExitConfig:

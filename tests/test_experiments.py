@@ -14,12 +14,12 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torchtitan.distributed import ParallelDims
 
-from models.hf import our_names, shape_of
 from models.spec import llama_config
+from models.storage.hf import our_names, shape_of
 from train.config import PretrainConfig
-from train.curriculum import rotation
-from train.exit_weights import exit_weights
-from train.memory import n_parameters
+from train.cost.memory import n_parameters
+from train.recipe.curriculum import rotation
+from train.recipe.exit_weights import exit_weights
 from train.titan import trainer_config
 from train.trainer import LayerSkipTrainer
 

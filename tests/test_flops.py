@@ -3,7 +3,7 @@
 import pytest
 from conftest import compose_config, tiny_model
 
-from train.flops import block_flops, flops_per_token, head_flops, mean_flops, plain_flops, step_flops
+from train.cost.flops import block_flops, flops_per_token, head_flops, mean_flops, plain_flops, step_flops
 
 MODEL = tiny_model()  # dim 32, 4 layers, 4 heads of 8, 2 of keys, ffn 48, vocabulary 96
 

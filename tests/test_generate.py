@@ -11,13 +11,13 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from conf.strict import register_schema
-from data.tokenizer import load_tokenizer
+from data.tokenizers.tokenizer import load_tokenizer
 from eval.config import Color, GenerateConfig
+from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import EarlyExit, Round, SelfSpeculative
 from eval.generate import generate
-from eval.load import open_checkpoint
 from eval.settings import policy_of
-from eval.stream import DRAFTED, FULL, Painter, TextStream, summary
+from eval.text import DRAFTED, FULL, Painter, TextStream, summary
 
 ROOT = Path(__file__).parent.parent
 register_schema("generate", GenerateConfig)
@@ -120,7 +120,7 @@ def test_mistakes_are_told_in_one_line(
     import eval.generate as module
     from conf.command import command as run
     from data.config import DataError
-    from models.hf_config import FormatError
+    from models.storage.hf_config import FormatError
 
     monkeypatch.setattr(sys, "argv", ["generate", f"checkpoint={trained}", *arguments])
     with pytest.raises(SystemExit) as status:

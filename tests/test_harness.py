@@ -20,8 +20,8 @@ from conf.strict import ConfigError, register_schema
 from data.config import DataError
 from eval.exits import exits
 from eval.harness import harness
+from eval.lm.config import ExitsConfig, HarnessConfig
 from eval.lm.model import LayerSkipLM
-from eval.tasks_config import ExitsConfig, HarnessConfig
 from models.inference import InferenceLlama
 
 register_schema("harness", HarnessConfig)

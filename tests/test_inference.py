@@ -7,8 +7,8 @@ import torch
 from conftest import tiny_model
 from test_parity_hf import SIZES, hf_model, our_model
 
-from models.hf import from_hf
 from models.inference import InferenceLlama
+from models.storage.hf import from_hf
 
 CPU = torch.device("cpu")
 

@@ -16,9 +16,9 @@ from training import full_state, train
 from transformers import AutoModelForCausalLM
 
 from conf.strict import ConfigError
-from eval.load import load
+from eval.engine.checkpoint import load
 from models.config import ModelConfig
-from models.stored import read
+from models.storage.stored import read
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,8 +7,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from data.config import DataError
-from data.json_tokenizer import JsonTokenizer
-from data.tokenizer import load_tokenizer
+from data.tokenizers.json_tokenizer import JsonTokenizer
+from data.tokenizers.tokenizer import load_tokenizer
 
 TEXTS = [
     "def f(x):\n\treturn x\r\n",

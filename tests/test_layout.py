@@ -40,10 +40,10 @@ TITAN = {
     "models/parallelize.py",
     "models/spec.py",
     "train/checkpoint.py",
-    "train/benchmark_arms.py",
+    "train/cost/benchmark_arms.py",
     "train/cpu.py",
-    "train/early_exit_loss.py",
-    "train/metrics.py",
+    "train/recipe/early_exit_loss.py",
+    "train/monitoring/metrics.py",
     "train/titan.py",
     "train/trainer.py",
 }

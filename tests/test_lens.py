@@ -16,12 +16,12 @@ from hydra import compose, initialize_config_module
 from test_parity_hf import our_model
 
 from conf.strict import ConfigError, register_schema
+from eval.depth.lens import layers_needed, predictions, settled_share
+from eval.depth.lens_config import LensConfig
+from eval.engine.checkpoint import load
 from eval.engine.decoding import EarlyExit, Engine, FullDepth
 from eval.engine.stopping import StopRule
-from eval.every_exit import layers_needed, predictions, settled_share
 from eval.lens import lens
-from eval.lens_config import LensConfig
-from eval.load import load
 from models.inference import InferenceLlama
 
 register_schema("lens", LensConfig)

@@ -13,10 +13,10 @@ from conftest import compose_config
 from test_parity_hf import hf_model, our_model
 
 from data.corpus import prepare
-from eval.load import load
+from eval.engine.checkpoint import load
 from models.config import ModelConfig
-from models.hf_config import FormatError
 from models.inference import InferenceLlama
+from models.storage.hf_config import FormatError
 from train import run_dir
 
 

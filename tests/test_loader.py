@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-import data.stream
+import data.batches.stream
+from data.batches.loader import Loader, validation_batches
+from data.batches.mixture import Mixture
+from data.batches.packing import IGNORE_INDEX, ConcatRows, Rows
+from data.batches.stream import Stream
 from data.config import DataError, OnError, SourceConfig
-from data.loader import Loader, validation_batches
-from data.mixture import Mixture
-from data.packing import IGNORE_INDEX, ConcatRows, Rows
-from data.shards import Shard, Tokens
-from data.stream import Stream
+from data.prepared.shards import Shard, Tokens
 
 T = 16
 
@@ -26,7 +26,7 @@ T = 16
 def _small_blocks() -> Iterator[None]:
     """Blocks of 16 documents, so that stops fall into the middle of a file."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data.stream, "BLOCK_DOCUMENTS", 16)
+        patch.setattr(data.batches.stream, "BLOCK_DOCUMENTS", 16)
         yield
 
 

@@ -9,11 +9,11 @@ from conftest import tiny_model
 from evaluation import Bytes
 from test_parity_hf import our_model
 
-from eval import measure
 from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, Round, SelfSpeculative
-from eval.measure import Contest, turns
-from eval.records import BASELINE, TRANSFORMERS, Record, Setting, setting_of
-from eval.speed import Timed, pass_times
+from eval.measure import contest as measure
+from eval.measure.contest import Contest, turns
+from eval.measure.records import BASELINE, TRANSFORMERS, Record, Setting, setting_of
+from eval.measure.timing import Timed, pass_times
 from eval.tasks.humaneval import HumanEval
 from eval.tasks.task import Sample, Task
 from models.inference import InferenceLlama

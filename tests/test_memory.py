@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 import torch
 from models.inference import InferenceLlama
-from models.stored import read
-from models.write_dcp import write_dcp
+from models.storage.stored import read
+from models.storage.write_dcp import write_dcp
 
 def status(key):
     line = next(x for x in Path("/proc/self/status").read_text().split("\\n") if x.startswith(key))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data.mixture import PERIOD, Mixture
-from data.shuffle import permuted
+from data.batches.mixture import PERIOD, Mixture
+from data.batches.shuffle import permuted
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 63, 64, 65, 1000, 4097])

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.packing import IGNORE_INDEX, BestFitRows, ConcatRows, Rows
-from data.shards import Shard, Tokens
+from data.batches.packing import IGNORE_INDEX, BestFitRows, ConcatRows, Rows
+from data.prepared.shards import Shard, Tokens
 
 
 def documents(lengths: list[int], prompts: list[int] | None = None, first: int = 1) -> Shard:
@@ -89,6 +89,6 @@ def test_prompts_have_no_loss(kind: type) -> None:
 def test_the_plan_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = Tokens([documents(LENGTHS)])
     first = BestFitRows(tokens, 16, tmp_path / "plan")
-    monkeypatch.delattr("data.packing._plan")
+    monkeypatch.delattr("data.batches.packing._plan")
     again = BestFitRows(tokens, 16, tmp_path / "plan")
     assert all((read(first, i)[1] == read(again, i)[1]).all() for i in range(len(first)))

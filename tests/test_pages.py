@@ -16,11 +16,11 @@ from test_lens import data_of
 
 from conf.strict import register_schema
 from eval.compare import compare
-from eval.compare_config import CompareConfig
 from eval.config import GenerateConfig
+from eval.depth.lens_config import LensConfig
+from eval.exactness.compare_config import CompareConfig
 from eval.generate import generate
 from eval.lens import lens
-from eval.lens_config import LensConfig
 from eval.pages import page as page_module
 from eval.pages.page import embedded, page
 

@@ -6,9 +6,9 @@ from conftest import tiny_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from models.config import ModelConfig
-from models.hf import from_hf, to_hf
 from models.llama import LayerSkipLlama
 from models.spec import llama_config
+from models.storage.hf import from_hf, to_hf
 
 SIZES = {
     "mha": {"n_kv_heads": None},

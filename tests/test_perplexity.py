@@ -14,12 +14,12 @@ from hydra import compose, initialize_config_module
 from transformers import AutoModelForCausalLM
 
 from conf.strict import ConfigError, register_schema
-from data.packing import IGNORE_INDEX, ConcatRows
-from data.shards import Shard, Tokens
-from eval.load import open_checkpoint
+from data.batches.packing import IGNORE_INDEX, ConcatRows
+from data.prepared.shards import Shard, Tokens
+from eval.depth.perplexity_config import PerplexityConfig
+from eval.depth.windows import Windows
+from eval.engine.checkpoint import open_checkpoint
 from eval.perplexity import perplexity
-from eval.perplexity_config import PerplexityConfig
-from eval.windows import Windows
 
 register_schema("perplexity", PerplexityConfig)
 

@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import data.chunks
-import data.preparation
+import data.prepared.preparation
+import data.sources.chunks
 from data.config import DataError, Format, OnError, SourceConfig
-from data.documents import Document
-from data.parallel import encoded_chunks
-from data.preparation import prepare_shards
-from data.progress import PROGRESS, Settings
-from data.sentencepiece_tokenizer import train_tokenizer
-from data.shards import MANIFEST, open_part, read_manifest, verify
-from data.tokenizer import Tokenizer
+from data.prepared.parallel import encoded_chunks
+from data.prepared.preparation import prepare_shards
+from data.prepared.progress import PROGRESS, Settings
+from data.prepared.shards import MANIFEST, open_part, read_manifest, verify
+from data.sources.documents import Document
+from data.tokenizers.sentencepiece_tokenizer import train_tokenizer
+from data.tokenizers.tokenizer import Tokenizer
 
 CODE = Path(argparse.__file__).read_text()
 ROOT = Path(__file__).parent.parent
@@ -37,7 +37,7 @@ def tokenizer() -> Tokenizer:
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SourceConfig:
     """200 records and 40 files in about 100 chunks."""
-    monkeypatch.setattr(data.chunks, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(data.sources.chunks, "CHUNK_BYTES", 1000)
     folder = tmp_path / "corpus"
     folder.mkdir()
     lines = [json.dumps({"text": f"# record {i}\n{CODE[100 * i : 100 * i + 80 + i]}"}) for i in range(200)]
@@ -106,7 +106,7 @@ def test_goes_on_after_a_stop_at_any_chunk(
             yield chunk
 
     with monkeypatch.context() as patch:
-        patch.setattr(data.preparation, "encoded_chunks", stops)
+        patch.setattr(data.prepared.preparation, "encoded_chunks", stops)
         with pytest.raises(KeyboardInterrupt):
             prepare_shards(corpus, tokenizer, tmp_path / "again", SETTINGS)
     assert not (tmp_path / "again" / MANIFEST).exists()

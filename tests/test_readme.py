@@ -13,20 +13,20 @@ from conf.strict import convert, register_schema
 from data.benchmark_config import DataBenchmarkConfig
 from data.config import SourceConfig
 from data.prepare_config import PrepareConfig
-from data.reading import read_documents
-from eval.benchmark_config import BenchmarkConfig
-from eval.compare_config import CompareConfig
+from data.sources.reading import read_documents
 from eval.config import GenerateConfig
-from eval.correctness_config import CorrectnessConfig
-from eval.execute_config import ExecuteConfig
-from eval.lens_config import LensConfig
-from eval.perplexity_config import PerplexityConfig
-from eval.rejections_config import RejectionsConfig
-from eval.sweep_config import SweepConfig
-from eval.tasks_config import ExitsConfig, HarnessConfig
+from eval.depth.lens_config import LensConfig
+from eval.depth.perplexity_config import PerplexityConfig
+from eval.drafts.config import RejectionsConfig
+from eval.exactness.compare_config import CompareConfig
+from eval.exactness.correctness_config import CorrectnessConfig
+from eval.humaneval.config import ExecuteConfig
+from eval.lm.config import ExitsConfig, HarnessConfig
+from eval.measure.config import BenchmarkConfig
+from eval.results.sweep_config import SweepConfig
 from models.convert_config import ConvertConfig
-from train.benchmark_config import TrainBenchmarkConfig
-from train.describe_config import DescribeConfig
+from train.cost.benchmark_config import TrainBenchmarkConfig
+from train.cost.describe_config import DescribeConfig
 
 # Module -> its primary config and schema.
 CONFIGS: dict[str, tuple[str, type]] = {

@@ -12,14 +12,14 @@ from hydra import compose, initialize_config_module
 from conf.strict import ConfigError, register_schema
 from data.config import DataError
 from eval.benchmark import benchmark
-from eval.benchmark_config import BenchmarkConfig
 from eval.drafts import measurement
 from eval.drafts.breakdowns import breakdowns, confusion, overall, pairs
+from eval.drafts.config import RejectionsConfig
 from eval.drafts.judged import Counts
 from eval.drafts.report import TABLES
 from eval.drafts.sample import Draft, DraftedSample, drafted_sample
+from eval.measure.config import BenchmarkConfig
 from eval.rejections import rejections
-from eval.rejections_config import RejectionsConfig
 
 register_schema("rejections", RejectionsConfig)
 register_schema("benchmark", BenchmarkConfig)

@@ -11,19 +11,19 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from conf.strict import ConfigError, convert, register_schema
-from eval.benchmark_config import BenchmarkConfig
-from eval.compare_config import CompareConfig
-from eval.correctness_config import CorrectnessConfig
-from eval.execute_config import ExecuteConfig
-from eval.lens_config import LensConfig
-from eval.perplexity_config import PerplexityConfig
-from eval.rejections_config import RejectionsConfig
-from eval.result_file import output_of, set_aside
-from eval.result_name import differences, named
-from eval.sweep_config import SweepConfig
-from eval.tasks_config import ExitsConfig, HarnessConfig
-from models.recommended import recommended
-from models.stored import read
+from eval.depth.lens_config import LensConfig
+from eval.depth.perplexity_config import PerplexityConfig
+from eval.drafts.config import RejectionsConfig
+from eval.exactness.compare_config import CompareConfig
+from eval.exactness.correctness_config import CorrectnessConfig
+from eval.humaneval.config import ExecuteConfig
+from eval.lm.config import ExitsConfig, HarnessConfig
+from eval.measure.config import BenchmarkConfig
+from eval.measure.result_file import output_of, set_aside
+from eval.measure.result_name import differences, named
+from eval.results.sweep_config import SweepConfig
+from models.storage.recommended import recommended
+from models.storage.stored import read
 
 SCHEMAS: dict[str, type] = {
     "benchmark": BenchmarkConfig,
@@ -133,7 +133,7 @@ def test_an_older_checkpoint_has_files_of_its_own(trained: Path, tmp_path: Path)
 
 
 def test_a_gguf_file_has_a_folder_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.stored.GGUFWeights", lambda path: SimpleNamespace(size=None))
+    monkeypatch.setattr("models.storage.stored.GGUFWeights", lambda path: SimpleNamespace(size=None))
     (tmp_path / "a.Q4.gguf").touch()
     stored = read(tmp_path / "a.Q4.gguf")
     config = config_of("perplexity", f"checkpoint={tmp_path}/a.Q4.gguf")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from test_benchmark import SMALL, Counting, call, ledger, texts
 
-from eval import measure
 from eval.config import GenerateConfig, Mode
+from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import SelfSpeculative
-from eval.load import open_checkpoint
+from eval.measure import contest
 from eval.settings import policy_of
 
 ARGUMENTS = [*SMALL, "machine.dtype=float64", "transformers=false"]
@@ -22,13 +22,13 @@ def test_another_commit_and_another_place_go_on(
     given = [*ARGUMENTS, f"output={tmp_path}/out.json"]
     monkeypatch.setattr("eval.machine.code_revision", lambda: "a" * 40)
     # 7 settings run once before, and then for each of 2 samples: killed in the second.
-    monkeypatch.setattr(measure, "timed", Counting(interrupted_at=7 + 7 + 3))
+    monkeypatch.setattr(contest, "timed", Counting(interrupted_at=7 + 7 + 3))
     with pytest.raises(KeyboardInterrupt):
         call(f"checkpoint={trained}", *given)
     begun = texts(ledger(tmp_path))
     assert len(begun) == 7
     monkeypatch.setattr("eval.machine.code_revision", lambda: "b" * 40 + "+changes")
-    monkeypatch.setattr(measure, "timed", counting := Counting())
+    monkeypatch.setattr(contest, "timed", counting := Counting())
     moved = tmp_path / "moved"
     moved.symlink_to(trained)
     rows = call(f"checkpoint={moved}", *given)
@@ -44,8 +44,8 @@ def test_other_code_begins_anew_and_says_so(
     given = [f"checkpoint={trained}", *ARGUMENTS, f"output={tmp_path}/out.json"]
     first = call(*given)
     capsys.readouterr()
-    monkeypatch.setattr("eval.identity.code_digest", lambda *_: "other")
-    monkeypatch.setattr(measure, "timed", counting := Counting())
+    monkeypatch.setattr("eval.measure.identity.code_digest", lambda *_: "other")
+    monkeypatch.setattr(contest, "timed", counting := Counting())
     second = call(*given)
     assert counting.n == 7 + 2 * 7
     out, err = capsys.readouterr()

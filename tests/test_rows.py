@@ -10,12 +10,12 @@ from conftest import tiny_model
 from evaluation import record, speculative
 from test_parity_hf import our_model
 
-from eval import bootstrap
-from eval.agreement import distinct_4grams, first_difference, is_near_tie
-from eval.ideal import PassTimes, early_exit_ideal, ideal_speedup, measured_cost_ideal
-from eval.records import Record, from_json
-from eval.rows import head_cost, rows_of
-from eval.table import details, table
+from eval.engine.agreement import distinct_4grams, first_difference, is_near_tie
+from eval.measure.records import Record, from_json
+from eval.results import bootstrap
+from eval.results.ideal import PassTimes, early_exit_ideal, ideal_speedup, measured_cost_ideal
+from eval.results.rows import head_cost, rows_of
+from eval.results.table import details, table
 from eval.tasks.task import Sample, Task
 from models.inference import InferenceLlama
 

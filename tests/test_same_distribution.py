@@ -10,12 +10,12 @@ from test_correctness import SMALL, call
 from test_sampling import Markov
 
 from conf.strict import ConfigError
-from eval.divergence import UnexplainedError
 from eval.engine.decoding import Engine, SelfSpeculative
 from eval.engine.sampling import Sampler, SamplingOptions
 from eval.engine.stopping import StopRule
-from eval.records import setting_of
-from eval.same_distribution import Verdict, chi_square, compare_distributions
+from eval.exactness.distribution import Verdict, chi_square, compare_distributions
+from eval.exactness.divergence import UnexplainedError
+from eval.measure.records import setting_of
 from eval.tasks.task import Sample
 
 

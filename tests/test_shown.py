@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from data.documents import Document
-from data.sentencepiece_tokenizer import train_tokenizer
+from data.sources.documents import Document
+from data.tokenizers.sentencepiece_tokenizer import train_tokenizer
 from eval.pages.shown import plain_text, shown_alone, shown_by_id, shown_in_text
 
 BOS = 1000

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from eval.engine.checkpoint import load
 from eval.engine.decoding import Engine, FullDepth, SelfSpeculative
 from eval.engine.stopping import StopRule
-from eval.load import load
 
 ROOT = Path(__file__).parent.parent
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"

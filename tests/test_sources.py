@@ -11,13 +11,13 @@ import pytest
 import zstandard
 from conftest import compose_config
 
-import data.chunks
+import data.sources.chunks
 from conf.strict import ConfigError
 from data.config import DataError, Format, SourceConfig
 from data.corpus import prepare
-from data.documents import Bad, Document
-from data.reading import read_documents, source_chunks
-from data.source_files import find_files
+from data.sources.documents import Bad, Document
+from data.sources.reading import read_documents, source_chunks
+from data.sources.source_files import find_files
 
 CODE = Path(argparse.__file__).read_text()
 
@@ -62,7 +62,7 @@ ROWS = [{"text": "one\u2028still one"}, {"text": ""}, {"text": "two\r\n\ttabs"},
 def test_jsonl_in_chunks_of_any_size(
     tmp_path: Path, suffix: str, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data.chunks, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(data.sources.chunks, "CHUNK_BYTES", chunk_bytes)
     raw = ("\n".join(json.dumps(r, ensure_ascii=False) for r in ROWS[:2]) + "\n\n").encode()
     raw += "\n".join(json.dumps(r) for r in ROWS[2:]).encode()  # no line end at the end
     pack = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}[suffix]
@@ -142,7 +142,7 @@ def test_bad_input_is_told_by_file_and_line(tmp_path: Path, name: str, content: 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_compressed_file_that_is_cut_off(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data.chunks, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(data.sources.chunks, "CHUNK_BYTES", 1000)
     lines = "".join(json.dumps({"text": f"{i} {CODE[i : i + 50]}"}) + "\n" for i in range(2000)).encode()
     packed = gzip.compress(lines) if suffix == ".gz" else zstandard.ZstdCompressor().compress(lines)
     for keep in (len(packed) - 1, len(packed) // 2):

@@ -13,16 +13,16 @@ from matplotlib.patches import Rectangle
 from test_benchmark import Counting
 
 from conf.strict import ConfigError, register_schema
-from eval import measure
-from eval.records import Record
-from eval.rows import rows_of
+from eval.measure import contest
+from eval.measure.records import Record
+from eval.results.rows import rows_of
+from eval.results.sweep_config import SweepConfig, default_drafts, default_exits
+from eval.results.sweep_findings import best_of_exits, equal_prefix, name, pareto, with_findings
+from eval.results.sweep_plots import front, heat_maps, save_png
+from eval.results.sweep_table import table
 from eval.sweep import sweep
-from eval.sweep_config import SweepConfig, default_drafts, default_exits
-from eval.sweep_plots import front, heat_maps, save_png
-from eval.sweep_results import best_of_exits, equal_prefix, name, pareto, with_findings
-from eval.sweep_table import table
 from eval.tasks.task import Sample, Task
-from models.recommended import recommended
+from models.storage.recommended import recommended
 
 register_schema("sweep", SweepConfig)
 STATED = {"checkpoint": "c", "hardware": "h", "threads": 1, "dtype": "float32", "torch": "2", "commit": "abc"}
@@ -143,11 +143,11 @@ def test_from_a_checkpoint_to_its_files(
 ) -> None:
     again = [f"checkpoint={trained}", *SMALL, f"output={tmp_path}/s.json", "machine.dtype=float64"]
     # 7 settings run once before, and then for each sample: killed in the second.
-    monkeypatch.setattr(measure, "timed", Counting(interrupted_at=7 + 7 + 3))
+    monkeypatch.setattr(contest, "timed", Counting(interrupted_at=7 + 7 + 3))
     with pytest.raises(KeyboardInterrupt):
         call(*again)
     assert not list(tmp_path.glob("s.json"))
-    monkeypatch.setattr(measure, "timed", counting := Counting())
+    monkeypatch.setattr(contest, "timed", counting := Counting())
     rows = call(*again)
     assert counting.n == 7 + 7, "the first sample is not measured again"
     assert [(r["mode"], r["exit_layer"], r["num_speculations"]) for r in rows] == [

@@ -11,9 +11,9 @@ from hydra import compose, initialize_config_module
 
 from conf.strict import ConfigError, convert, register_schema
 from data.config import DataError
-from data.topv2 import Rendering
-from eval.benchmark_config import BenchmarkConfig
+from data.sources.topv2 import Rendering
 from eval.humaneval.problems import read_problems
+from eval.measure.config import BenchmarkConfig
 from eval.tasks.choices import TASKS
 from eval.tasks.cnn_dm import CnnDm
 from eval.tasks.cnn_dm_lm import CnnDmLm

@@ -11,7 +11,7 @@ import torch
 from conftest import tiny_model
 from test_parity_hf import our_model
 
-from eval.threads import BUDGET, INTERVAL, REPEATS, SHARE, Threads, candidates, fastest, one_token
+from eval.engine.threads import BUDGET, INTERVAL, REPEATS, SHARE, Threads, candidates, fastest, one_token
 from models.inference import InferenceLlama
 
 CPU = torch.device("cpu")

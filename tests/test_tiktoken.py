@@ -15,14 +15,14 @@ import tiktoken
 from transformers import AutoTokenizer
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
-from data import tiktoken_tokenizer
 from data.config import DataError
-from data.tiktoken_tokenizer import MAX_RUN, N_SPECIAL, SPLIT, TiktokenTokenizer
-from data.tokenizer import load_tokenizer
-from models import hf_tiktoken
-from models.hf_config import FormatError
-from models.hf_tiktoken import special_tokens
-from models.hf_tokenizer import write_tokenizer
+from data.tokenizers import tiktoken_tokenizer
+from data.tokenizers.tiktoken_tokenizer import MAX_RUN, N_SPECIAL, SPLIT, TiktokenTokenizer
+from data.tokenizers.tokenizer import load_tokenizer
+from models.storage import hf_tiktoken
+from models.storage.hf_config import FormatError
+from models.storage.hf_tiktoken import special_tokens
+from models.storage.hf_tokenizer import write_tokenizer
 
 # What merging leads to by one way or several, and a word (the last) that it does not lead to.
 MERGED = ["th", "in", "aa", " t", "the", "aaa", " th", "aaaa", " the", "  ", "\n\n", "ß", "漢", "de", "def", "xyz"]

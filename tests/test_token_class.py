@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from data.documents import Document
-from data.json_tokenizer import JsonTokenizer
-from data.sentencepiece_tokenizer import train_tokenizer
+from data.sources.documents import Document
+from data.tokenizers.json_tokenizer import JsonTokenizer
+from data.tokenizers.sentencepiece_tokenizer import train_tokenizer
 from eval.drafts.classes import Kind, Language, Piece, TokenClass, kind_of, language_of
 
 C, P = TokenClass, Piece

@@ -12,11 +12,11 @@ import sentencepiece as spm
 from tokenizers import Tokenizer, normalizers
 
 from data.config import DataError
-from data.documents import Document
-from data.json_tokenizer import JsonTokenizer
-from data.sentencepiece_tokenizer import SentencePieceTokenizer, train_tokenizer
-from data.tokenizer import load_tokenizer
-from models.hf_tokenizer import write_tokenizer
+from data.sources.documents import Document
+from data.tokenizers.json_tokenizer import JsonTokenizer
+from data.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer, train_tokenizer
+from data.tokenizers.tokenizer import load_tokenizer
+from models.storage.hf_tokenizer import write_tokenizer
 
 TEXT = Path(argparse.__file__).read_text() + "\tif größer:\r\n"
 

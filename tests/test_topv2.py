@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from data.topv2 import MAX_DEPTH, Node, Rendering, bracketed, completion, from_json, parse, prompt, to_json
+from data.sources.topv2 import MAX_DEPTH, Node, Rendering, bracketed, completion, from_json, parse, prompt, to_json
 
 # In the manner of the published rows: tokens split off, an empty slot, three levels, quotes and letters beyond ASCII.
 SAMPLES = [

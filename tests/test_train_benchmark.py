@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from train.benchmark_arms import PLAIN, Arm, Runner, arms, exit_layers
-from train.benchmark_config import TrainBenchmarkConfig
+from train.cost.benchmark_arms import PLAIN, Arm, Runner, arms, exit_layers
+from train.cost.benchmark_config import TrainBenchmarkConfig
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from eval import columns
-from eval.verdict import verdict
+from eval.results import columns
+from eval.results.verdict import verdict
 
 
 @pytest.fixture(autouse=True)

@@ -20,9 +20,9 @@ from conf.output import writable
 from conf.provenance import code_revision, processor
 from conf.strict import ConfigError, convert
 from data.files import write_whole
-from train.benchmark_arms import Arm, Step, arms, exit_layers, serve
-from train.benchmark_config import Device, TrainBenchmarkConfig
 from train.config import Recompute
+from train.cost.benchmark_arms import Arm, Step, arms, exit_layers, serve
+from train.cost.benchmark_config import Device, TrainBenchmarkConfig
 from train.precision import Precision, best_precision
 
 Pairs = list[tuple[Step, Step]]

@@ -8,10 +8,10 @@ from omegaconf import MISSING
 
 from data.config import DataConfig
 from models.config import ModelConfig
-from train.curriculum import EarlyExitConfig
-from train.dropout_schedule import LayerDropoutConfig
-from train.exit_weights import first_step_without_weight
 from train.precision import Precision
+from train.recipe.curriculum import EarlyExitConfig
+from train.recipe.dropout_schedule import LayerDropoutConfig
+from train.recipe.exit_weights import first_step_without_weight
 
 
 class Decay(StrEnum):

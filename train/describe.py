@@ -6,11 +6,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
 from conf.strict import ConfigError, register_schema
-from models.hf_config import FormatError
+from models.storage.hf_config import FormatError
 from train.config import PretrainConfig
-from train.describe_config import DescribeConfig
-from train.description import description
-from train.facts import facts_of
+from train.cost.describe_config import DescribeConfig
+from train.cost.description import description
+from train.cost.facts import facts_of
 from train.resolve import resolve
 
 
@@ -36,7 +36,7 @@ def _ranks(raw: DictConfig) -> int:
 
 
 def _draw(config: DescribeConfig) -> Path:
-    from train.schedule_plot import plot_schedules  # matplotlib takes a second
+    from train.cost.schedule_plot import plot_schedules  # matplotlib takes a second
 
     path = Path(config.describe.output).expanduser()
     try:

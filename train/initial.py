@@ -5,9 +5,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from models.checkpoints import complete_checkpoints
-from models.stored import read
-from models.write_dcp import write_weights
+from models.storage.checkpoints import complete_checkpoints
+from models.storage.stored import read
+from models.storage.write_dcp import write_weights
 
 logger = logging.getLogger(__name__)
 

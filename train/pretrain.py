@@ -15,16 +15,16 @@ from conf.strict import ConfigError
 from data.config import DataError
 from data.corpus import Corpus, prepare
 from data.training import check_epochs
-from models.hf_config import FormatError
+from models.storage.hf_config import FormatError
 from train import run_dir
 from train.config import PretrainConfig
-from train.console import set_up_logging
 from train.errors import TrainingError
 from train.initial import start_from
 from train.launcher import die_with_launcher
-from train.report import save_summary
+from train.monitoring.console import set_up_logging
+from train.monitoring.report import save_summary
+from train.monitoring.sinks import wandb_login_missing
 from train.resolve import resolve
-from train.sinks import wandb_login_missing
 
 logger = logging.getLogger("train.pretrain")  # run as __main__
 

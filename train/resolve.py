@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf.strict import ConfigError, convert
 from models.config import ModelConfig
-from models.stored import Stored, read
+from models.storage.stored import Stored, read
 from train.config import PretrainConfig, check_together
 from train.precision import Precision, best_precision
 

@@ -25,7 +25,7 @@ from conf.provenance import code_revision
 from conf.strict import ConfigError
 from data.corpus import Corpus
 from data.files import write_whole
-from models.checkpoints import complete_checkpoints
+from models.storage.checkpoints import complete_checkpoints
 from train.config import PretrainConfig
 
 logger = logging.getLogger(__name__)

@@ -9,18 +9,18 @@ from torchtitan.components.tokenizer import BaseTokenizer
 from torchtitan.config.configs import CompileConfig, DebugConfig, ParallelismConfig, TrainingConfig
 from torchtitan.distributed.activation_checkpoint import ActivationCheckpointing, FullAC, SelectiveAC
 
+from data.batches.loader import Loader
 from data.config import DataConfig
 from data.corpus import Corpus
-from data.loader import Loader
-from data.tokenizer import Tokenizer
+from data.tokenizers.tokenizer import Tokenizer
 from data.training import training_loader
-from models.checkpoints import CHECKPOINTS
 from models.spec import model_spec
+from models.storage.checkpoints import CHECKPOINTS
 from train.checkpoint import Checkpoints
 from train.config import PretrainConfig, Recompute
-from train.early_exit_loss import EarlyExitLoss
-from train.metrics import LayerSkipMetrics
+from train.monitoring.metrics import LayerSkipMetrics
 from train.precision import Precision
+from train.recipe.early_exit_loss import EarlyExitLoss
 from train.trainer import LayerSkipTrainer
 
 

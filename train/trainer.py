@@ -10,19 +10,19 @@ import torch.distributed as dist
 from torchtitan.components.optimizer.utils import init_optim_state
 from torchtitan.trainer import Trainer
 
+from data.batches.loader import validation_batches
 from data.corpus import Corpus
-from data.loader import validation_batches
 from data.training import rows_of
 from models.layer_dropout import kept_rows
 from train.config import PretrainConfig
-from train.dropout_schedule import branch_scale, dropout_probability
 from train.errors import TrainingError
-from train.exit_weights import exit_weights
-from train.metrics import DIVERGED, LayerSkipMetrics
-from train.plots import plot_perplexity_by_exit
-from train.report import validation_line
+from train.monitoring.metrics import DIVERGED, LayerSkipMetrics
+from train.monitoring.plots import plot_perplexity_by_exit
+from train.monitoring.report import validation_line
+from train.monitoring.sinks import open_sinks
+from train.recipe.dropout_schedule import branch_scale, dropout_probability
+from train.recipe.exit_weights import exit_weights
 from train.run_dir import last_checkpoint, read_metrics
-from train.sinks import open_sinks
 from train.validate import exit_metrics, exit_sums
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from data.packing import IGNORE_INDEX
+from data.batches.packing import IGNORE_INDEX
 from models.exit_quality import exit_quality
 from models.exits import chunk_bounds, exit_name, gathered_head, local, whole
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from eval import bootstrap
 from eval.drafts.classes import Piece, TokenClass
 from eval.drafts.judged import Counts
 from eval.drafts.sample import Draft, DraftedSample
+from eval.results import bootstrap
 
 Row = dict[str, Any]
 """What rejections.json lists; its keys are described in docs/rejections.md."""

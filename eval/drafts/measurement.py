@@ -11,17 +11,17 @@ from tqdm import tqdm
 from conf.strict import ConfigError
 from eval.drafts.breakdowns import breakdowns, confusion, overall, pairs
 from eval.drafts.classes import Language, language_of
+from eval.drafts.config import RejectionsConfig
 from eval.drafts.sample import DraftedSample, drafted_sample, from_json
+from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine, SelfSpeculative
-from eval.identity import conditions, samples_digest, weights_digest
-from eval.load import Checkpoint, open_checkpoint
-from eval.log import Log, log_path, why_anew
 from eval.machine import facts, settle
+from eval.measure.identity import conditions, samples_digest, weights_digest
+from eval.measure.log import Log, log_path, why_anew
+from eval.measure.result_file import output_of
 from eval.pages.shown import plain_text
-from eval.rejections_config import RejectionsConfig
-from eval.result_file import output_of
 from eval.tasks.task import Sample
-from models.recommended import recommended
+from models.storage.recommended import recommended
 
 Found = dict[str, Any]
 """What rejections.json holds."""

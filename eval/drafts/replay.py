@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from eval.agreement import NEAR_TIE
 from eval.drafts.judged import Judged
+from eval.engine.agreement import NEAR_TIE
 from eval.engine.decoding import Engine
 
 # Positions that go through the head at once: V numbers for each, of both models.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_whole
-from eval.columns import aligned, wrapped
+from eval.results.columns import aligned, wrapped
 
 TABLES = {
     "by_class": "class of the draft",

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from data.tokenizer import Tokenizer
+from data.tokenizers.tokenizer import Tokenizer
 from eval.drafts.classes import Kind, Language, kind_of
 from eval.drafts.judged import Counts, Judged, counts_of, judged_in
 from eval.drafts.replay import Thought, disagrees, replay

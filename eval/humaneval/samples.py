@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.config import DataError, SourceConfig
-from data.rows import read_rows
+from data.sources.rows import read_rows
 from eval.humaneval.problems import Problem
 from eval.humaneval.protocol import pass_at_k, program_of, truncate
 from eval.sandbox.limits import Limits, Outcome

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-from eval.columns import stacked
-from eval.exit_plot import Curve
+from eval.depth.plot import Curve
+from eval.results.columns import stacked
 
 Row = dict[str, Any]
 

@@ -4,9 +4,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from eval.load import Checkpoint
-from models.hf_config import FormatError, reason
-from models.tokenizer_files import write_tokenizer_files
+from eval.engine.checkpoint import Checkpoint
+from models.storage.hf_config import FormatError, reason
+from models.storage.tokenizer_files import write_tokenizer_files
 
 
 def transformers_tokenizer(checkpoint: Checkpoint) -> Any:

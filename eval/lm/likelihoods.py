@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from eval.exit_pass import exit_states, logit_chunks
+from eval.engine.one_pass import exit_states, logit_chunks
 from models.inference import InferenceLlama
 
 

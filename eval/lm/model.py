@@ -23,16 +23,16 @@ from tqdm import tqdm
 from conf.code_digest import code_digest
 from conf.strict import ConfigError
 from eval.config import Dtype, GenerateConfig, MachineConfig, Mode
+from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import EarlyExit, Engine, check
 from eval.engine.stopping import StopRule
 from eval.lm.answers import Answers, likelihood_of, question
+from eval.lm.config import TasksConfig
 from eval.lm.generation import Wanted, wanted
 from eval.lm.hf_text import end_ids, transformers_tokenizer
 from eval.lm.likelihoods import Likelihood, Pair, likelihoods
-from eval.load import open_checkpoint
 from eval.machine import settle
 from eval.settings import policy_of
-from eval.tasks_config import TasksConfig
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from conf.strict import ConfigError
 from data.config import DataError
-from eval.tasks_config import TasksConfig
-from models.hf_config import reason
+from eval.lm.config import TasksConfig
+from models.storage.hf_config import reason
 
 LMEVAL_SEEDS = (0, 1234, 1234, 1234)
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data.tokenizer import Tokenizer
+from data.tokenizers.tokenizer import Tokenizer
 from eval.engine.decoding import SelfSpeculative
+from eval.exactness.side_by_side import Side
 from eval.pages.page import page
 from eval.pages.shown import shown_alone, shown_in_text
-from eval.side_by_side import Side
 
 
 def compare_page(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data.tokenizer import Tokenizer
+from data.tokenizers.tokenizer import Tokenizer
 from eval.engine.decoding import EarlyExit, FullDepth, Policy, Round
 from eval.pages.page import page
 from eval.pages.shown import shown_alone, shown_in_text

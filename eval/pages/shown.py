@@ -8,7 +8,7 @@ character or of one that cannot be seen, bytes that are no whole character in he
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from data.tokenizer import Tokenizer
+from data.tokenizers.tokenizer import Tokenizer
 
 DRAWN = " \t\n"
 # Letters and symbols of which nothing is seen, whatever their category.

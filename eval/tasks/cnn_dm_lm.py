@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from data.config import SourceConfig
-from data.rows import read_rows
-from eval.load import Checkpoint
+from data.sources.rows import read_rows
+from eval.engine.checkpoint import Checkpoint
 from eval.tasks.rouge import rouge
 from eval.tasks.task import Chosen, Sample, Task, check_lengths, chosen_indices
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from conf.checks import at_least
 from conf.strict import ConfigError
-from eval.checks import at_least
-from eval.load import Checkpoint
-from eval.prompts import held_out_prompts
+from eval.engine.checkpoint import Checkpoint
+from eval.tasks.held_out_text import held_out_prompts
 from eval.tasks.task import SECTION, Chosen, Sample, Task
 
 

@@ -7,12 +7,12 @@ from functools import lru_cache
 from statistics import fmean
 from typing import ClassVar
 
-from eval.checks import at_least
+from conf.checks import at_least
+from eval.engine.checkpoint import Checkpoint
 from eval.engine.sampling import SamplingOptions
 from eval.humaneval.execution import allow, check
 from eval.humaneval.problems import Problem, read_problems
 from eval.humaneval.protocol import pass_at_k, truncate
-from eval.load import Checkpoint
 from eval.sandbox.limits import Limits, Status
 from eval.tasks.rouge import rouge
 from eval.tasks.task import SECTION, Chosen, Sample, Task, check_lengths, chosen_indices

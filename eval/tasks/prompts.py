@@ -6,8 +6,8 @@ from typing import ClassVar
 from omegaconf import MISSING
 
 from data.config import DataError, SourceConfig
-from data.rows import read_rows
-from eval.load import Checkpoint
+from data.sources.rows import read_rows
+from eval.engine.checkpoint import Checkpoint
 from eval.tasks.rouge import rouge
 from eval.tasks.task import Chosen, Sample, Task, check_lengths, chosen_indices
 

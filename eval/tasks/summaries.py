@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from conf.checks import at_least
 from conf.strict import ConfigError
 from data.config import SourceConfig
-from data.rows import Row, read_rows
-from data.tokenizer import Tokenizer
-from eval.checks import at_least
-from eval.load import Checkpoint
+from data.sources.rows import Row, read_rows
+from data.tokenizers.tokenizer import Tokenizer
+from eval.engine.checkpoint import Checkpoint
 from eval.tasks.rouge import rouge
 from eval.tasks.task import SECTION, Chosen, Sample, Task, check_lengths, chosen_indices
 

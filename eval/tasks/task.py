@@ -9,13 +9,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from conf.checks import at_least
 from conf.strict import ConfigError
-from data.tokenizer import Tokenizer
-from eval.checks import at_least
+from data.tokenizers.tokenizer import Tokenizer
+from eval.engine.checkpoint import Checkpoint
 from eval.engine.sampling import SamplingOptions
 from eval.engine.stopping import StopRule
-from eval.load import Checkpoint
-from eval.stream import TextStream
+from eval.text import TextStream
 
 # What a user writes before the keys of a task.
 SECTION = "task."

@@ -1,6 +1,6 @@
 """TOPv2: the parse of an utterance, by exact match (paper, Tables 6, 7 and 11).
 
-The prompt is the one that training reads (data/topv2.py), the answer the first line of what follows.
+The prompt is the one that training reads (data/sources/topv2.py), the answer the first line of what follows.
 """
 
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from omegaconf import MISSING
 
 from conf.strict import ConfigError
 from data.config import DataError, SourceConfig
-from data.documents import TSV_FIELDS
-from data.rows import Row, read_rows
-from data.topv2 import Node, Rendering, completion, from_json, parse, prompt
-from eval.load import Checkpoint
+from data.sources.documents import TSV_FIELDS
+from data.sources.rows import Row, read_rows
+from data.sources.topv2 import Node, Rendering, completion, from_json, parse, prompt
+from eval.engine.checkpoint import Checkpoint
 from eval.tasks.task import Chosen, Sample, Task, check_lengths, chosen_indices
 
 

@@ -1,0 +1,128 @@
+"""Tokens packed into rows of T: cut from the whole stream, or documents fitted together. No token is lost.
+
+A label is the token after its input. With `concat` every token of the stream but the first is a label exactly once;
+with `best_fit` every token but the first of each document. Tokens of a prompt are inputs without a loss.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from data.batches.best_fit import best_fit
+from data.prepared.shards import Tokens
+
+IGNORE_INDEX = -100  # torch's label for "no loss here"
+WINDOW = 1 << 17  # pieces that are fitted together at a time
+
+
+class Rows(Protocol):
+    """Rows that can be read in any order."""
+
+    seq_len: int
+
+    def __len__(self) -> int: ...
+
+    def fill(self, row: int, inputs: np.ndarray, labels: np.ndarray) -> None:
+        """Write row `row` into inputs [T] and labels [T], int64, which hold fill tokens and no labels before."""
+        ...
+
+
+class ConcatRows:
+    """Row i holds tokens i*T .. i*T+T-1 as input and the tokens after each as labels.
+
+    Rows past the end hold no labels at all: they fill a last batch.
+    """
+
+    def __init__(self, tokens: Tokens, seq_len: int) -> None:
+        """Cut `tokens` [N] into ceil((N-1)/T) rows."""
+        self.tokens, self.seq_len = tokens, seq_len
+
+    def __len__(self) -> int:
+        return max(1, -(-(len(self.tokens) - 1) // self.seq_len))
+
+    def fill(self, row: int, inputs: np.ndarray, labels: np.ndarray) -> None:
+        """See Rows."""
+        self.fill_from(row * self.seq_len, inputs, labels)
+
+    def fill_from(self, start: int, inputs: np.ndarray, labels: np.ndarray) -> None:
+        """Write the T tokens from `start` on, and those after each."""
+        window = self.tokens.read(start, start + self.seq_len + 1)
+        n = max(0, len(window) - 1)
+        inputs[:n] = window[:n]
+        labels[:n] = window[1:]
+        if self.tokens.has_prompts and n:
+            labels[:n][self.tokens.in_prompt(start + 1, start + 1 + n)] = IGNORE_INDEX
+
+
+class BestFitRows:
+    """Rows of whole documents, and of longer ones in pieces of T, each piece in one row.
+
+    A piece of n+1 tokens takes n places: its last token is a label only. Pieces are fitted together in windows, so that
+    a corpus of any size can be packed.
+    """
+
+    def __init__(self, tokens: Tokens, seq_len: int, plan: Path | None = None) -> None:
+        """Plan the rows, or read the plan from a folder of an earlier time; it is written there if it is not."""
+        self.tokens, self.seq_len = tokens, seq_len
+        names = ("starts", "lengths", "masked", "row_ends")
+        if plan is None:
+            arrays = _plan(tokens, seq_len)
+        else:
+            if not plan.exists():
+                partial = plan.with_name(plan.name + ".partial")
+                partial.mkdir(parents=True, exist_ok=True)
+                for name, array in zip(names, _plan(tokens, seq_len), strict=True):
+                    np.save(partial / f"{name}.npy", array)
+                partial.rename(plan)
+            arrays = tuple(np.load(plan / f"{name}.npy", mmap_mode="r") for name in names)
+        self.starts, self.lengths, self.masked, self.row_ends = arrays
+
+    def __len__(self) -> int:
+        return len(self.row_ends)
+
+    def fill(self, row: int, inputs: np.ndarray, labels: np.ndarray) -> None:
+        """See Rows."""
+        if row >= len(self.row_ends):
+            return
+        at = 0
+        for piece in range(int(self.row_ends[row - 1]) if row else 0, int(self.row_ends[row])):
+            start, n = int(self.starts[piece]), int(self.lengths[piece])
+            window = self.tokens.read(start, start + n + 1)
+            inputs[at : at + n] = window[:-1]
+            labels[at : at + n] = window[1:]
+            labels[at : at + int(self.masked[piece])] = IGNORE_INDEX
+            at += n
+
+
+def _plan(tokens: Tokens, seq_len: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(starts, lengths, masked labels of each piece, in the order of rows; row ends)."""
+    starts, lengths, masked = _pieces(tokens, seq_len)
+    orders, ends = [], []
+    done = 0
+    for first in range(0, len(lengths), WINDOW):
+        order, row_ends = best_fit(lengths[first : first + WINDOW], seq_len)
+        orders.append(order + first)
+        ends.append(row_ends + done)
+        done += len(order)
+    order = np.concatenate([np.empty(0, np.int64), *orders])
+    row_ends = np.concatenate([np.empty(0, np.int64), *ends])
+    return starts[order], lengths[order].astype(np.int32), masked[order].astype(np.int32), row_ends
+
+
+def _pieces(tokens: Tokens, seq_len: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(start, number of labels, how many of those are in the prompt) of every piece of every document."""
+    found: tuple[list[np.ndarray], ...] = ([], [], [])
+    for shard, base in zip(tokens.shards, tokens.starts, strict=False):
+        ends = np.asarray(shard.documents[:, 0])
+        begins = np.concatenate([[0], ends[:-1]])
+        n_labels = ends - begins - 1
+        n_pieces = -(-n_labels // seq_len)
+        document = np.repeat(np.arange(len(ends)), n_pieces)
+        offset = (np.arange(len(document)) - np.repeat(np.cumsum(n_pieces) - n_pieces, n_pieces)) * seq_len
+        length = np.minimum(seq_len, n_labels[document] - offset)
+        prompt = np.clip(shard.documents[:, 1][document] - 1 - offset, 0, length)
+        for array, to in zip((base + begins[document] + offset, length, prompt), found, strict=True):
+            to.append(array)
+    starts, lengths, masked = (np.concatenate([np.empty(0, np.int64), *arrays]) for arrays in found)
+    return starts, lengths, masked

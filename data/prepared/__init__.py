@@ -1,0 +1,1 @@
+"""Sources as tokens on disk: memory-mapped shards, made on all cores and resumable."""

@@ -1,0 +1,129 @@
+"""Llama 3's tiktoken file behind our interface: byte-level BPE, so decode(encode(text)) == text."""
+
+import base64
+import re
+from collections.abc import Iterator
+
+import tiktoken
+
+from data.config import DataError
+from data.tokenizers.sentencepiece_tokenizer import MODEL_FILE
+
+# The file does not say how text is split into words before it is merged, nor what follows its ranks: Llama 3's facts.
+SPLIT = "|".join(
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+        r"[^\r\n\p{L}\p{N}]?\p{L}+",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    )
+)
+N_SPECIAL = 256
+# tiktoken panics at a million blanks in a row, and before 0.13 takes quadratic time for a long word. Llama's own code
+# cuts runs after as many characters, too, so the ids are the same.
+MAX_RUN = 25_000
+_LONG_RUN = re.compile(rf"(?<!\S)\S{{{MAX_RUN + 1},}}|(?<!\s)\s{{{MAX_RUN + 1},}}")
+_HALF_RUN = re.compile(rf"\S{{{MAX_RUN // 2}}}|\s{{{MAX_RUN // 2}}}")
+_RANK = re.compile(rb"([A-Za-z0-9+/]+={0,2}) ([0-9]{1,9})\r?")
+
+
+def is_tiktoken(content: bytes) -> bool:
+    """Whether most of the first lines are ranks; a SentencePiece model, often of the same name, is binary."""
+    lines = content[:4096].splitlines()
+    return 2 * sum(bool(_RANK.fullmatch(line)) for line in lines) > len(lines)
+
+
+class TiktokenTokenizer:
+    """Bytes and merges from a file of lines "base64 rank", split as Llama 3 does, and its 256 special tokens."""
+
+    def __init__(self, content: bytes, name: str = MODEL_FILE) -> None:
+        """Raises DataError when a line is damaged or the ranks are not complete."""
+        self.files = {MODEL_FILE: content}
+        ranks = _ranks(content, name)
+        self._n_ranks = len(ranks)
+        self._tokens = sorted(ranks, key=ranks.__getitem__)
+        self._tiktoken = tiktoken.Encoding(name, pat_str=SPLIT, mergeable_ranks=ranks, special_tokens={})
+        self.vocab_size = self._n_ranks + N_SPECIAL
+        self.bos_id = self._n_ranks  # <|begin_of_text|>
+        self.eos_id = self._n_ranks + 1  # <|end_of_text|>
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, in which the name of a special token is text like any other."""
+        return [i for part in _parts(text) for i in self._tiktoken.encode_ordinary(part)]
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Ids of the beginning of a document, after <|begin_of_text|>."""
+        return [self.bos_id, *self.encode(text)]
+
+    def encode_document(self, text: str) -> list[int]:
+        """Ids of a whole document, between <|begin_of_text|> and <|end_of_text|>."""
+        ids = self.encode(text)
+        ids.insert(0, self.bos_id)
+        ids.append(self.eos_id)
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids; special tokens say nothing, part of a character shows as U+FFFD."""
+        return b"".join([self._tokens[i] for i in ids if i < self._n_ranks]).decode("utf-8", errors="replace")
+
+    def token_bytes(self) -> list[int]:
+        """For each id, how many bytes of text it stands for; special tokens stand for none."""
+        return [len(token) for token in self._tokens] + [0] * N_SPECIAL
+
+    def piece(self, i: int) -> bytes:
+        """The bytes of text that an id stands for, which need not be whole characters; none of a special token."""
+        return self._tokens[i] if i < self._n_ranks else b""
+
+    def name(self, i: int) -> str:
+        """What the vocabulary calls an id; special tokens but the two that begin and end a text go by their number."""
+        if i < self._n_ranks:
+            return self._tokens[i].decode("utf-8", errors="replace")
+        names = {self.bos_id: "<|begin_of_text|>", self.eos_id: "<|end_of_text|>"}
+        return names.get(i, f"<|special_{i - self._n_ranks}|>")
+
+
+def _ranks(content: bytes, name: str) -> dict[bytes, int]:
+    """Token -> rank of every line; the ranks are 0 to n - 1 and have all bytes, or a DataError says what is amiss."""
+    ranks: dict[bytes, int] = {}
+    seen: set[int] = set()
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            token, rank = _token_and_rank(line)
+            if token in ranks or rank in seen:
+                raise ValueError(f"{'its token' if token in ranks else f'rank {rank}'} occurs twice")
+        except ValueError as error:
+            raise DataError(f"{name}:{number}: not a tiktoken rank ({error}); get the file again") from None
+        ranks[token] = rank
+        seen.add(rank)
+    if any(bytes([b]) not in ranks for b in range(256)):
+        raise DataError(f"{name}: not all 256 bytes have a rank, so some text could not be written; get the file again")
+    if max(seen) >= len(ranks):
+        missing = next(i for i in range(len(ranks)) if i not in seen)
+        raise DataError(f"{name}: no token has rank {missing}, but one has {max(seen)}; get the file again")
+    return ranks
+
+
+def _token_and_rank(line: bytes) -> tuple[bytes, int]:
+    found = _RANK.fullmatch(line)
+    if not found:
+        shown = line[:40].decode("ascii", errors="backslashreplace").strip()
+        raise ValueError(f"{shown!r} is not base64 and a number")
+    return base64.b64decode(found[1], validate=True), int(found[2])
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The text, cut where as many characters follow each other without a blank, or as many blanks."""
+    # A run that long covers one of these places and half its length from there on, which is quickly seen.
+    half = MAX_RUN // 2
+    start = 0
+    if any(_HALF_RUN.match(text, i) for i in range(0, len(text) - half, half)):
+        for run in _LONG_RUN.finditer(text):
+            for cut in range(run.start() + MAX_RUN, run.end(), MAX_RUN):
+                yield text[start:cut]
+                start = cut
+    yield text[start:]

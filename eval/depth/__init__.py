@@ -1,0 +1,1 @@
+"""What each exit predicts: perplexity by exit, the lens, and their curves."""

@@ -1,0 +1,40 @@
+"""The configuration of eval.perplexity."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from conf.checks import at_least, ends_in
+from eval.config import MachineConfig
+
+
+@dataclass(kw_only=True)
+class PerplexityConfig:
+    """How well every exit predicts a text."""
+
+    checkpoint: str = MISSING
+    """A run folder, one of its checkpoints, a Hugging Face folder or a .gguf file."""
+    source: str | None = None
+    """The text: a file, folder or glob of .txt, .md, .py, .jsonl or .parquet, or hf://org/name; null: the run's own
+    held-out text."""
+    text_field: str = "text"
+    """The field (column) of the source's records that holds the text."""
+    exit_layers: list[int] = field(default_factory=list)
+    """Which exits; empty: all. The last layer is always among them, because the others are compared with it."""
+    seq_len: int | None = None
+    """Tokens of a window; null: the run's train.seq_len, or else the model's context."""
+    stride: int | None = None
+    """Tokens from one window to the next; null: seq_len, as in training. With fewer the windows overlap, each token is
+    predicted in the first that has it, and has at least seq_len - stride tokens of context; it takes longer."""
+    max_tokens: int | None = None
+    """Only as many tokens, in windows spread evenly over the text; null: all."""
+    batch_size: int = 8
+    """Windows in a pass."""
+    output: str | None = None
+    """Results as .json, with .csv and .png beside it; null: perplexity.json in the checkpoint's folder, or
+    perplexity_KEY-VALUE.json when keys are not the default."""
+    machine: MachineConfig = MISSING
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "seq_len", "stride", "max_tokens", "batch_size")
+        ends_in(".json", self, "output")

@@ -1,0 +1,44 @@
+"""From a path to a model that decodes, and its tokenizer."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import torch
+
+from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from models.inference import InferenceLlama
+from models.storage.gguf_tokenizer import write_gguf_tokenizer
+from models.storage.stored import Stored, read
+
+
+class Checkpoint(NamedTuple):
+    """A model on disk and its tokenizer."""
+
+    stored: Stored
+    tokenizer: Tokenizer
+
+    def model(self, dtype: torch.dtype, device: torch.device) -> InferenceLlama:
+        """The model, to decode in this dtype on this device; read tensor by tensor."""
+        return InferenceLlama(self.stored.size, self.stored.weights, dtype=dtype, device=device)
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """A run folder (its newest checkpoint), a checkpoint of it, a Hugging Face folder or a .gguf file.
+
+    Raises FormatError for what is no model, DataError for a tokenizer that is missing or unfit.
+    """
+    stored = read(path)
+    if stored.gguf is None:
+        return Checkpoint(stored, load_tokenizer(stored.folder))
+    with TemporaryDirectory() as folder:
+        write_gguf_tokenizer(stored.gguf, Path(folder))
+        return Checkpoint(stored, load_tokenizer(folder))
+
+
+def load(
+    path: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> tuple[InferenceLlama, Tokenizer]:
+    """The model that a path (see `open_checkpoint`) holds, ready to decode, and its tokenizer."""
+    checkpoint = open_checkpoint(path)
+    return checkpoint.model(dtype, torch.device(device)), checkpoint.tokenizer

@@ -1,0 +1,95 @@
+"""A whole check of the decoders: what is compared, over all samples."""
+
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from conf.strict import ConfigError
+from eval.config import Mode
+from eval.engine.agreement import NEAR_TIE
+from eval.engine.checkpoint import Checkpoint, open_checkpoint
+from eval.engine.decoding import EarlyExit, Engine, SelfSpeculative
+from eval.exactness.correctness_config import DRAFTS, CorrectnessConfig, default_exits
+from eval.exactness.distribution import Verdict, compare_distributions
+from eval.exactness.divergence import Compared, compare, unexplained
+from eval.machine import facts, settle
+from eval.measure.contest import Run, engine_run, transformers_run
+from eval.measure.records import TRANSFORMERS, Setting, setting_of
+from eval.measure.transformers_run import Transformers, version
+from eval.policies import policies
+from eval.tasks.task import Sample
+
+
+class Check(NamedTuple):
+    """What is compared on what."""
+
+    config: CorrectnessConfig
+    checkpoint: Checkpoint
+    samples: list[Sample]
+    engine: Engine
+    """One for all, so that what a decoder leaves in the cache cannot help or harm the next unseen."""
+    speculative: dict[Setting, SelfSpeculative]
+    runs: dict[Setting, Run]
+    """Plain decoding first."""
+    stated: dict[str, Any]
+    """Checkpoint, samples, machine, versions."""
+
+
+def prepare(config: CorrectnessConfig) -> Check:
+    """Read what is to be compared, and refuse what cannot be. Raises ConfigError, DataError or FormatError."""
+    task, (device, dtype) = config.task, settle(config.machine)
+    checkpoint = open_checkpoint(config.checkpoint)
+    size, drafts = checkpoint.stored.size, config.num_speculations or DRAFTS
+    exits = config.exit_layers or default_exits(size.n_layers)
+    modes = [Mode.self_speculative]
+    plain, *drafting = policies(size.n_layers, exits, drafts, modes=modes, exit_states=config.exit_states)
+    chosen = task.samples(checkpoint)
+    new_tokens = max(task.max_new_tokens, max(drafts) + 2, config.first_tokens)
+    longest = max(len(s.tokens) for s in chosen.samples)
+    engine = Engine(checkpoint.model(dtype, device), min(size.max_seq_len, longest + new_tokens))
+    runs = {setting_of(p, size.n_layers): engine_run(engine, p) for p in (plain, EarlyExit(size.n_layers), *drafting)}
+    if config.transformers:
+        runs[Setting(TRANSFORMERS, size.n_layers)] = transformers_run(Transformers(checkpoint, dtype, device))
+    stated = {"checkpoint": config.checkpoint, "task": task.name, "n_samples": len(chosen.samples), "seed": task.seed}
+    stated |= {"near_tie": NEAR_TIE[dtype] if config.near_tie is None else config.near_tie}
+    stated |= chosen.facts | facts(device, dtype) | ({"transformers": version()} if config.transformers else {})
+    speculative = {setting_of(p, size.n_layers): p for p in drafting if isinstance(p, SelfSpeculative)}
+    return Check(config, checkpoint, chosen.samples, engine, speculative, runs, stated)
+
+
+def greedy(check: Check) -> list[Compared]:
+    """Every decoder on every sample."""
+    stop, found = check.config.task.stop(check.checkpoint.tokenizer), list[Compared]()
+    near_tie = check.stated["near_tie"]
+    with tqdm(check.samples, desc="correctness", unit="sample", leave=False, disable=None) as bar:
+        for sample in bar:
+            found += compare(check.engine.model, check.checkpoint.tokenizer, check.runs, sample, stop, near_tie)
+            bar.set_postfix(unexplained=sum(len(unexplained(c.divergences)) for c in found))
+    return found
+
+
+def sampled(check: Check) -> list[Verdict]:
+    """The first tokens that every way to draft draws for the first of the samples.
+
+    Raises ConfigError when they always draw the same.
+    """
+    config, samples, found = check.config, check.samples[: check.config.sampled_prompts], list[Verdict]()
+    stop, n_drawn = config.task.stop(check.checkpoint.tokenizer), len(samples) * (len(check.speculative) + 1)
+    with tqdm(total=n_drawn, desc="sampled", unit="distribution", leave=False, disable=None) as bar:
+        for sample in samples:
+            found += compare_distributions(
+                check.engine,
+                sample,
+                check.speculative,
+                stop,
+                config.sampling,
+                n=config.draws,
+                first_tokens=config.first_tokens,
+                done=bar.update,
+            )
+    if blind := next((test for test in found if test.cells < 2), None):
+        raise ConfigError(
+            f"sampled=true: all draws for sample {blind.sample} fall into one cell, which tests nothing; give another"
+            " sampling.temperature or sampling.top_k, or more draws"
+        )
+    return found

@@ -1,0 +1,167 @@
+"""Where a decoder's text parts from plain decoding's, and whether rounding explains it.
+
+Two checks. A text is compared with plain decoding's, token by token; where they part, the full model's logits, by one
+pass with an empty cache, must hardly prefer one token to the other. And plain decoding's text, as well as what any
+decoder writes after it has parted, is held against one pass over that text: each token must be the full model's choice,
+or hardly less. So a mistake that all decoders share is found, too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from data.tokenizers.tokenizer import Tokenizer
+from eval.engine.agreement import NEAR_TIE, first_difference, logits_after, preferences
+from eval.engine.sampling import SamplingOptions
+from eval.engine.stopping import StopRule
+from eval.measure.contest import Run
+from eval.measure.records import TRANSFORMERS, Setting
+from eval.tasks.task import Sample, continuation
+from models.inference import InferenceLlama
+
+TAIL = 60
+"""Characters of the context that are shown."""
+
+
+class UnexplainedError(Exception):
+    """Decoders differ, and not by rounding."""
+
+
+class Choice(NamedTuple):
+    """A token, and the full model's logit of it."""
+
+    id: int
+    text: str
+    logit: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """The first token at which a text is not what it should be."""
+
+    sample: str
+    decoder: Setting
+    against: str
+    """`plain`: plain decoding's text; `one pass`: the full model's choices, in one pass over the decoder's own text."""
+    position: int
+    """Of the token in the new text, from 0."""
+    n_tokens: int
+    """Of the new text."""
+    context: str
+    """The end of what stands before it."""
+    got: Choice | None
+    """None: the text ended before."""
+    expected: Choice | None
+    """None: it should have ended before."""
+    top: tuple[Choice, Choice]
+    """The two largest logits of the full model there."""
+    gap: float
+    """From the largest logit to the smaller one of both tokens; NaN where they are no numbers."""
+    bound: float
+    """Below which it is a near-tie."""
+
+    @property
+    def near_tie(self) -> bool:
+        """Whether rounding explains it. The end of a text is never a matter of rounding."""
+        return self.got is not None and self.expected is not None and self.gap < self.bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What was found of one decoder on one sample."""
+
+    decoder: Setting
+    n_tokens: int
+    divergences: list[Divergence]
+    """None: the text is plain decoding's. Two: after a near-tie its own text went wrong."""
+
+
+def bound_of(setting: Setting, near_tie: float) -> float:
+    """Logits closer than that are a near-tie; those of transformers come from angles in float32 whatever the dtype."""
+    return max(near_tie, NEAR_TIE[torch.float32]) if setting.mode == TRANSFORMERS else near_tie
+
+
+def compare(
+    model: InferenceLlama,
+    tokenizer: Tokenizer,
+    runs: Mapping[Setting, Run],
+    sample: Sample,
+    stop: StopRule,
+    near_tie: float,
+) -> list[Compared]:
+    """Decode a sample greedily with each of `runs`, plain decoding first, and hold each text against its measure.
+
+    Logits closer than `near_tie` may be taken for each other (see `bound_of`).
+    """
+    plain: list[int] | None = None
+    found = []
+    for setting, run in runs.items():
+        text = stop.cut([], run(sample.tokens, stop, SamplingOptions()).tokens)[0]
+        judge = _Judge(model, tokenizer, sample, setting, bound_of(setting, near_tie))
+        if plain is None:
+            plain = text
+            divergences = judge.by_one_pass(text, 0)
+        else:
+            divergences = judge.by_text(text, plain)
+        found.append(Compared(decoder=setting, n_tokens=len(text), divergences=divergences))
+    return found
+
+
+class _Judge:
+    """What holds one decoder's text against its measure."""
+
+    def __init__(
+        self, model: InferenceLlama, tokenizer: Tokenizer, sample: Sample, decoder: Setting, bound: float
+    ) -> None:
+        self.model, self.tokenizer, self.sample, self.decoder = model, tokenizer, sample, decoder
+        self.bound = bound
+
+    def by_text(self, text: list[int], plain: list[int]) -> list[Divergence]:
+        """Against plain decoding's; after a near-tie, the rest by one pass."""
+        at = first_difference(text, plain)
+        if at is None:
+            return []
+        ids = [tokens[at] if at < len(tokens) else None for tokens in (text, plain)]
+        first = self._divergence(text, at, ids[0], ids[1], "plain")
+        return [first, *(self.by_one_pass(text, at + 1) if first.near_tie else [])]
+
+    def by_one_pass(self, text: list[int], start: int) -> list[Divergence]:
+        """From token `start` on: the first that is clearly not the full model's choice; none is what should be."""
+        lost = preferences(self.model, self.sample.tokens, text)
+        # Not "at least the bound": what is no number is no near-tie either.
+        wrong = [i for i in range(start, len(text)) if not lost[i] < self.bound]
+        if not wrong:
+            return []
+        at = wrong[0]
+        best = int(logits_after(self.model, [*self.sample.tokens, *text[:at]]).argmax())
+        return [self._divergence(text, at, text[at], best, "one pass")]
+
+    def _divergence(self, text: list[int], at: int, got: int | None, expected: int | None, against: str) -> Divergence:
+        context = [*self.sample.tokens, *text[:at]]
+        logits = logits_after(self.model, context).cpu()
+
+        def choice(token: int) -> Choice:
+            return Choice(token, continuation(self.tokenizer, context, [token]), float(logits[token]))
+
+        top = logits.topk(2).indices.tolist()
+        both = [token for token in (got, expected) if token is not None]
+        return Divergence(
+            sample=self.sample.id,
+            decoder=self.decoder,
+            against=against,
+            position=at,
+            n_tokens=len(text),
+            context=self.tokenizer.decode(context)[-TAIL:],
+            got=None if got is None else choice(got),
+            expected=None if expected is None else choice(expected),
+            top=(choice(top[0]), choice(top[1])),
+            gap=float(logits.max() - logits[both].min()),
+            bound=self.bound,
+        )
+
+
+def unexplained(found: Sequence[Divergence]) -> list[Divergence]:
+    """Those that are no near-ties."""
+    return [d for d in found if not d.near_tie]

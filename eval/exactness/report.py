@@ -1,0 +1,127 @@
+"""What a check of the decoders found: for people, and as JSON."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from eval.engine.agreement import NEAR_TIE
+from eval.exactness.distribution import SMALLEST_P, Verdict
+from eval.exactness.divergence import Choice, Compared, Divergence
+from eval.measure.records import Setting
+from eval.results.columns import aligned
+
+
+def name(setting: Setting) -> str:
+    """A decoder in a few words."""
+    words = [setting.mode.replace("_", "-"), f"E={setting.exit_layer}"]
+    words += [f"d={setting.num_speculations}"] if setting.num_speculations else []
+    return " ".join([*words, *([setting.exit_states] if setting.exit_states else [])])
+
+
+def summed(compared: Sequence[Compared]) -> list[dict[str, Any]]:
+    """A row for each decoder."""
+    rows: list[dict[str, Any]] = []
+    for decoder in dict.fromkeys(c.decoder for c in compared):
+        own = [c for c in compared if c.decoder == decoder]
+        rows.append(
+            decoder._asdict()
+            | {
+                "against": "plain" if rows else "one pass",
+                "n_samples": len(own),
+                "n_tokens": sum(c.n_tokens for c in own),
+                "identical": sum(not c.divergences for c in own),
+                "near_ties": sum(bool(c.divergences) and all(d.near_tie for d in c.divergences) for c in own),
+                "unexplained": sum(any(not d.near_tie for d in c.divergences) for c in own),
+            }
+        )
+    return rows
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as text."""
+    columns = ("against", "n_samples", "n_tokens", "identical", "near_ties", "unexplained")
+    cells = [["decoder", "against", "samples", "tokens", "same", "near-ties", "UNEXPLAINED"]]
+    for row in rows:
+        setting = Setting(*(row[key] for key in Setting._fields))
+        cells.append([name(setting), *(f"{row[c]:,}" if isinstance(row[c], int) else row[c] for c in columns)])
+    return "\n".join(aligned(cells))
+
+
+def told(found: Divergence) -> str:
+    """A divergence in four lines."""
+    other = "plain decoding" if found.against == "plain" else "the full model in one pass"
+    at, gap = f"token {found.position + 1} of {found.n_tokens}", f"; gap {found.gap:.3g}"
+    gap += f" {'<' if found.gap < found.bound else '>='} {found.bound:g}"
+    if found.got is None or found.expected is None:  # the end of a text is no matter of rounding
+        at, gap = f"after {found.position} tokens, where one of them ends", ""
+    return "\n".join(
+        [
+            f"{'near-tie' if found.near_tie else 'UNEXPLAINED'}: {name(found.decoder)} differs from {other}:"
+            f" sample {found.sample}, {at}",
+            f"  after      ...{found.context!r}",
+            f"  it writes  {_choice(found.got)}; {other} {_choice(found.expected)}",
+            f"  two best   {_choice(found.top[0])}; {_choice(found.top[1])}{gap}",
+        ]
+    )
+
+
+def _choice(choice: Choice | None) -> str:
+    return "nothing more" if choice is None else f"{choice.id} {choice.text!r} (logit {choice.logit:.6g})"
+
+
+def verdict_line(test: Verdict) -> str:
+    """A comparison of distributions in a line."""
+    verdict = "the same distribution" if test.same else "ANOTHER DISTRIBUTION"
+    return (
+        f"sampled, {name(test.decoder)}, sample {test.sample}: {test.draws:,} draws each, {test.cells} cells,"
+        f" chi-square {test.statistic:.1f}, p = {test.p:.2g}: {verdict} (differs below {SMALLEST_P:g})"
+    )
+
+
+def legend(stated: Mapping[str, Any]) -> str:
+    """What the table's words mean, and where it was made."""
+    lines = [
+        f"near-tie: where texts part, both tokens' logits are less than {stated['near_tie']:g} ({stated['dtype']})"
+        " below the largest one;",
+        "one pass: each token of plain decoding's text is the full model's choice in one pass over it, or hardly less",
+        f"{stated['checkpoint']}; {stated['hardware']}, {stated['threads']} threads, torch {stated['torch']},"
+        f" commit {stated['commit'][:12]}",
+    ]
+    if "transformers" in stated:
+        lines.insert(
+            1, f"(transformers {stated['transformers']}, with angles in float32: at least {NEAR_TIE[torch.float32]:g});"
+        )
+    return "\n".join(lines)
+
+
+def as_json(
+    stated: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], found: Sequence[Divergence], tests: Sequence[Verdict]
+) -> dict[str, Any]:
+    """All of it; what is no number is null."""
+    return {
+        **stated,
+        "decoders": rows,
+        "divergences": [_divergence(d) for d in found],
+        "sampled": [asdict(test) | {"decoder": test.decoder._asdict(), "same": test.same} for test in tests],
+    }
+
+
+def _divergence(found: Divergence) -> dict[str, Any]:
+    top = [_choice_json(choice) for choice in found.top]
+    fields = asdict(found) | {"decoder": found.decoder._asdict(), "gap": _number(found.gap), "top": top}
+    return fields | {
+        "got": _choice_json(found.got),
+        "expected": _choice_json(found.expected),
+        "near_tie": found.near_tie,
+    }
+
+
+def _choice_json(choice: Choice | None) -> dict[str, Any] | None:
+    return None if choice is None else choice._asdict() | {"logit": _number(choice.logit)}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

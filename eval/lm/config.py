@@ -1,0 +1,79 @@
+"""The configuration of the commands that run lm-evaluation-harness."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from conf.checks import at_least, ends_in
+from eval.config import MachineConfig, Mode
+
+
+@dataclass(kw_only=True)
+class TasksConfig:
+    """Which tasks, and how; values that are left open are each task's own."""
+
+    checkpoint: str = MISSING
+    """A run folder, one of its checkpoints, a Hugging Face folder or a .gguf file."""
+    tasks: list[str] = MISSING
+    """Names of tasks, groups or tags of lm-eval, patterns of them (`mmlu_*`), or paths of task files."""
+    include_path: str | None = None
+    """A folder with task files of your own."""
+    num_fewshot: int | None = None
+    """Examples before each question."""
+    limit: float | None = None
+    """Only the first so many questions of each task; below 1: that share of them."""
+    batch_size: int = 8
+    """Inputs in a pass over given text; texts are generated one at a time."""
+    max_length: int | None = None
+    """Tokens of context; null: the model's."""
+    gen_kwargs: str | None = None
+    """Over a task's generation_kwargs: `max_gen_toks=64,do_sample=true,temperature=0.8`."""
+    add_bos_token: bool | None = None
+    """Put the token that begins a text before every context, or never; null: as the tokenizer does."""
+    apply_chat_template: bool = False
+    """Ask as the user of the tokenizer's chat template."""
+    system_instruction: str | None = None
+    """Text before everything."""
+    confirm_run_unsafe_code: bool = False
+    """Allow tasks that run code that the model writes (HumanEval, MBPP), without a sandbox."""
+    bootstrap_iters: int = 1000
+    """Of the standard errors that have no formula."""
+    seed: int | None = None
+    """Of examples and draws; null: lm-eval's own (0 for Python, 1234 for the rest)."""
+    output: str | None = None
+    """Where the results go, a .json; null: in the checkpoint's folder, named after the command, its tasks and the
+    keys that are not the default."""
+    machine: MachineConfig = MISSING
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "batch_size", "max_length")
+        at_least(0, self, "num_fewshot", "bootstrap_iters")
+        if self.limit is not None and (self.limit <= 0 or (self.limit > 1 and self.limit != int(self.limit))):
+            raise ValueError(f"limit={self.limit:g}: must be a share below 1 or a whole number")
+        if not self.tasks:
+            raise ValueError("tasks: empty; name some, for instance tasks=[hellaswag,arc_easy]")
+        if self.gen_kwargs is not None and not all("=" in part for part in self.gen_kwargs.split(",")):
+            raise ValueError(f"gen_kwargs={self.gen_kwargs}: must be like max_gen_toks=64,temperature=0.8")
+        ends_in(".json", self, "output")
+
+
+@dataclass(kw_only=True)
+class HarnessConfig(TasksConfig):
+    """Run tasks in one mode."""
+
+    mode: Mode = Mode.autoregressive
+    """How texts are generated, and which exit scores: exit_layer in early_exit, all layers otherwise."""
+    exit_layer: int | None = None
+    """Layers of the draft or of the early exit; null: the fastest in the checkpoint's benchmark, else a third."""
+    num_speculations: int | None = None
+    """Tokens drafted per round; null: the fastest in the checkpoint's benchmark, else 3."""
+    log_samples: bool = False
+    """Write every question, answer and score as .jsonl beside the results."""
+
+
+@dataclass(kw_only=True)
+class ExitsConfig(TasksConfig):
+    """Run tasks at many exits."""
+
+    exit_layers: list[int] = field(default_factory=list)
+    """Which; empty: all of them."""

@@ -1,0 +1,167 @@
+"""Every setting on every sample, in turn, so that a machine that changes its speed changes it for all."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from data.tokenizers.tokenizer import Tokenizer
+from eval.config import Mode
+from eval.engine.agreement import first_difference, is_near_tie
+from eval.engine.decoding import Engine, FullDepth, Policy, SelfSpeculative
+from eval.engine.sampling import SamplingOptions
+from eval.engine.stopping import StopRule
+from eval.measure.ledger import Ledger
+from eval.measure.records import BASELINE, TRANSFORMERS, Record, Setting, setting_of
+from eval.measure.timing import Timed, pass_times, timed
+from eval.measure.transformers_run import Transformers
+from eval.tasks.task import Sample, Task, continuation
+
+Run = Callable[[list[int], StopRule, SamplingOptions], Timed]
+"""Decodes a prompt."""
+WARM_UP_TOKENS = 32
+
+
+@dataclass(kw_only=True)
+class Contest:
+    """What decodes the samples of a task."""
+
+    task: Task
+    tokenizer: Tokenizer
+    engine: Engine
+    policies: list[Policy]
+    others: dict[Setting, Run] = field(default_factory=dict)
+    """Baseline and transformers."""
+
+    def runs(self) -> dict[Setting, Run]:
+        """All that takes part, by its setting; plain decoding first."""
+        n_layers = self.engine.model.size.n_layers
+        ours = {setting_of(policy, n_layers): engine_run(self.engine, policy) for policy in self.policies}
+        return ours | self.others
+
+
+def engine_run(engine: Engine, policy: Policy) -> Run:
+    """An engine that decodes with one policy."""
+    return lambda prompt, stop, sampling: timed(engine, prompt, policy, stop, sampling)
+
+
+def transformers_run(reference: Transformers) -> Run:
+    """Transformers' generate, greedy; its rounds are not known."""
+    return lambda prompt, stop, _: reference.timed(prompt, stop)
+
+
+class Turn(NamedTuple):
+    """One pass over one sample."""
+
+    number: int
+    repeat: int
+    which: int
+    """Of the sample."""
+    times_passes: bool
+
+
+def turns(samples: Sequence[Sample], ledger: Ledger, *, repeats: int, pass_samples: int) -> list[Turn]:
+    """What the ledger lacks. On `pass_samples` of the samples, evenly spaced, single passes are timed."""
+    timed_indices = {k * len(samples) // pass_samples for k in range(pass_samples)}
+    schedule = [(repeat, i) for repeat in range(repeats) for i in range(len(samples))]
+    return [
+        Turn(number, repeat, i, i in timed_indices)
+        for number, (repeat, i) in enumerate(schedule)
+        if (samples[i].id, repeat) not in ledger.done
+    ]
+
+
+def measure(contest: Contest, samples: Sequence[Sample], missing: Sequence[Turn], ledger: Ledger) -> None:
+    """Decode what is missing; what runs first changes from sample to sample.
+
+    Each setting runs once before, uncounted.
+    """
+    warm_up = StopRule(max_new_tokens=min(WARM_UP_TOKENS, contest.task.max_new_tokens))
+    for run in contest.runs().values():
+        run(samples[missing[0].which].tokens, warm_up, SamplingOptions())
+    n_done = len(ledger.done)
+    with tqdm(
+        total=n_done + len(missing), initial=n_done, desc=contest.task.name, unit="sample", leave=False, disable=None
+    ) as bar:
+        for turn in missing:
+            sample = samples[turn.which]
+            records = _records(contest, sample, turn.repeat, _texts(contest, sample, turn))
+            ledger.add(_with_passes(contest, sample, records) if turn.times_passes else records)
+            bar.update()
+
+
+def _texts(contest: Contest, sample: Sample, turn: Turn) -> dict[Setting, tuple[Timed, float | None]]:
+    """What each setting makes of a sample, and the memory it takes, in the order of the settings."""
+    stop, sampling = contest.task.stop(contest.tokenizer), contest.task.sampling(turn.which)
+    device, runs = contest.engine.model.device, contest.runs()
+    out: dict[Setting, tuple[Timed, float | None]] = {}
+    for setting in _turned(list(runs), turn.number):
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        text = runs[setting](sample.tokens, stop, sampling)
+        memory = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None
+        out[setting] = text, memory
+    return {setting: out[setting] for setting in runs}
+
+
+def _records(
+    contest: Contest, sample: Sample, repeat: int, texts: dict[Setting, tuple[Timed, float | None]]
+) -> list[Record]:
+    plain = texts[setting_of(FullDepth(), contest.engine.model.size.n_layers)][0].tokens
+    greedy = contest.task.sampling(0).temperature == 0
+    records = []
+    for setting, (run, memory) in texts.items():
+        text = continuation(contest.tokenizer, sample.tokens, run.tokens)
+        at = first_difference(run.tokens, plain)
+        compared = greedy and setting.mode != BASELINE
+        # An early exit is not expected to write the same, and to find out whether it was close costs a prefill.
+        asked = compared and setting.mode == Mode.self_speculative
+        near_tie = False
+        if asked and at is not None and at < min(len(run.tokens), len(plain)):
+            near_tie = is_near_tie(contest.engine.model, sample.tokens + plain[:at], run.tokens[at], plain[at])
+        records.append(
+            Record(
+                task=contest.task.name,
+                id=sample.id,
+                group=sample.group,
+                repeat=repeat,
+                **setting._asdict(),
+                prompt_tokens=len(sample.tokens),
+                tokens=run.tokens,
+                text=text,
+                scores=contest.task.score(sample, text) if setting.mode != TRANSFORMERS else {},
+                seconds=run.seconds,
+                cpu_seconds=run.cpu_seconds,
+                emitted=[len(r.tokens) for r in run.rounds],
+                drafted=[r.n_drafted for r in run.rounds],
+                accepted=[r.n_accepted for r in run.rounds],
+                round_seconds=[round(s, 7) for s in run.round_seconds],
+                identical=at is None if compared else None,
+                near_tie=near_tie,
+                peak_memory_mb=memory,
+            )
+        )
+    return records
+
+
+def _with_passes(contest: Contest, sample: Sample, records: list[Record]) -> list[Record]:
+    """The records with the time of each kind of pass, in the middle of the text or where the widest still fits."""
+    engine, policies = contest.engine, contest.policies
+    widest = max(p.num_speculations + 1 if isinstance(p, SelfSpeculative) else 1 for p in policies)
+    end = len(sample.tokens) + len(records[0].tokens)
+    middle = min(end - len(records[0].tokens) // 2, engine.cache.max_len - widest)
+    n_layers = engine.model.size.n_layers
+    prefill_of = {record.setting: record.round_seconds[0] for record in records if record.round_seconds}
+    prefills = {p: prefill_of[setting_of(p, n_layers)] for p in policies}
+    found = pass_times(engine, sample.tokens[-1], policies, prefills, middle)
+    times = {setting_of(p, n_layers): t for p, t in found.items()}
+    return [replace(r, passes=list(times[r.setting])) if r.setting in times else r for r in records]
+
+
+def _turned(settings: list[Setting], number: int) -> list[Setting]:
+    """Another first one each time, and backwards every other time."""
+    at = (number * 7) % len(settings)
+    order = settings[at:] + settings[:at]
+    return order[::-1] if number % 2 else order

@@ -1,0 +1,131 @@
+"""A whole measurement: from its configuration by way of the ledger to rows."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from conf.strict import ConfigError
+from eval.engine.checkpoint import Checkpoint, open_checkpoint
+from eval.engine.decoding import Engine, FullDepth, Policy
+from eval.machine import facts, settle
+from eval.measure.config import BenchmarkConfig
+from eval.measure.contest import Contest, engine_run, measure, transformers_run, turns
+from eval.measure.identity import check_same_reading, conditions, samples_digest, weights_digest
+from eval.measure.ledger import Ledger
+from eval.measure.log import log_path, why_anew
+from eval.measure.records import BASELINE, TRANSFORMERS, Setting, setting_of
+from eval.measure.result_file import output_of
+from eval.measure.transformers_run import Transformers, version
+from eval.policies import policies
+from eval.results.rows import Row, rows_of
+from eval.tasks.held_out import HeldOut
+from eval.tasks.task import Sample
+
+
+class Plan(NamedTuple):
+    """What is measured on what; nothing has been decoded yet."""
+
+    config: BenchmarkConfig
+    checkpoint: Checkpoint
+    baseline: Checkpoint | None
+    policies: list[Policy]
+    samples: list[Sample]
+    device: torch.device
+    dtype: torch.dtype
+    transformers: bool
+    output: Path
+    stated: Row
+    """What every row repeats: source, checkpoint, machine, versions, commit."""
+
+    @property
+    def expected(self) -> list[Setting]:
+        """All that decodes each sample."""
+        n_layers = self.checkpoint.stored.size.n_layers
+        expected = [setting_of(policy, n_layers) for policy in self.policies]
+        expected += [Setting(BASELINE, self.baseline.stored.size.n_layers)] if self.baseline else []
+        return expected + ([Setting(TRANSFORMERS, n_layers)] if self.transformers else [])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the numbers depend on."""
+        return conditions(self.stated, "eval.measure.contest", type(self.config.task).__module__) | {
+            "task": asdict(self.config.task),
+            "samples": samples_digest(self.samples),
+            "settings": self.expected,
+            "weights": [weights_digest(c.stored) for c in (self.checkpoint, self.baseline) if c],
+            "repeats": self.config.repeats,
+            "pass_samples": self.config.pass_samples,
+        }
+
+
+def plan_of(config: BenchmarkConfig) -> Plan:
+    """Read what is to be measured, and refuse what cannot be. Raises ConfigError, DataError or FormatError."""
+    task, (device, dtype) = config.task, settle(config.machine)
+    checkpoint = open_checkpoint(config.checkpoint)
+    n_layers = checkpoint.stored.size.n_layers
+    compared = policies(
+        n_layers,
+        config.exit_layers or task.exit_layers(n_layers),
+        config.num_speculations or task.num_speculations(),
+        modes=config.modes,
+        exit_states=config.exit_states,
+    )
+    held_out = isinstance(task, HeldOut)
+    transformers = held_out if config.transformers is None else config.transformers
+    if transformers and task.sampling(0).temperature:
+        raise ConfigError("transformers=true: decodes greedily, but this task draws its tokens; leave it out")
+    output = output_of(config, checkpoint.stored, "benchmark")
+    chosen = task.samples(checkpoint)
+    print(chosen.described(task))
+    baseline = _baseline(config, checkpoint, chosen.samples)
+    stated = {"checkpoint": config.checkpoint} | ({"baseline": config.baseline} if baseline else {})
+    stated |= chosen.facts | facts(device, dtype) | ({"transformers": version()} if transformers else {})
+    return Plan(config, checkpoint, baseline, compared, chosen.samples, device, dtype, transformers, output, stated)
+
+
+def carry_out(plan: Plan) -> list[Row]:
+    """Decode what an earlier start of the same settings has not, and sum up."""
+    config, ledger_file = plan.config, log_path(plan.output, plan.settings)
+    anew = why_anew(ledger_file, plan.settings)
+    with Ledger(ledger_file, plan.settings, plan.expected, fresh=config.fresh) as ledger:
+        missing = turns(plan.samples, ledger, repeats=config.repeats, pass_samples=config.pass_samples)
+        if missing:
+            if anew:
+                print(anew)
+            measure(_contest(plan), plan.samples, missing, ledger)
+        else:
+            print(f"{ledger_file}: has all samples from an earlier start; fresh=true measures them anew")
+    samples = {sample.id: sample for sample in plan.samples}
+    stated = plan.stated | {"samples_file": ledger_file.name}
+    return rows_of(ledger.entries, config.task, samples, plan.checkpoint.stored.size, stated)
+
+
+def _contest(plan: Plan) -> Contest:
+    max_len = max(len(s.tokens) for s in plan.samples) + plan.config.task.max_new_tokens
+    contest = Contest(
+        task=plan.config.task,
+        tokenizer=plan.checkpoint.tokenizer,
+        engine=Engine(plan.checkpoint.model(plan.dtype, plan.device), max_len),
+        policies=plan.policies,
+    )
+    if plan.baseline:
+        engine = Engine(plan.baseline.model(plan.dtype, plan.device), max_len)
+        contest.others[Setting(BASELINE, engine.model.size.n_layers)] = engine_run(engine, FullDepth())
+    if plan.transformers:
+        reference = Transformers(plan.checkpoint, plan.dtype, plan.device)
+        contest.others[Setting(TRANSFORMERS, contest.engine.model.size.n_layers)] = transformers_run(reference)
+    return contest
+
+
+def _baseline(config: BenchmarkConfig, checkpoint: Checkpoint, samples: list[Sample]) -> Checkpoint | None:
+    if config.baseline is None:
+        return None
+    baseline = open_checkpoint(config.baseline)
+    check_same_reading(checkpoint.tokenizer, baseline.tokenizer, samples, f"baseline={config.baseline}")
+    context = baseline.stored.size.max_seq_len
+    n_tokens = max(len(s.tokens) for s in samples) + config.task.max_new_tokens
+    if n_tokens > context:
+        raise ConfigError(f"baseline={config.baseline}: its context has {context:,} tokens, {n_tokens:,} are needed")
+    return baseline

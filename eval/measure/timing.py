@@ -1,0 +1,130 @@
+"""One timed generation, and the time of each kind of pass it is made of."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from statistics import median
+from typing import NamedTuple
+
+import torch
+
+from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, Round, SelfSpeculative
+from eval.engine.sampling import SamplingOptions, best
+from eval.engine.stopping import StopRule
+from eval.results.ideal import PassTimes
+
+REPEATS = 3
+
+
+class Timed(NamedTuple):
+    """One text and what it took."""
+
+    tokens: list[int]
+    rounds: list[Round]
+    seconds: float
+    cpu_seconds: float
+    """Of all threads of the process."""
+    round_seconds: Sequence[float] = ()
+    """Of each round; the first one's is the prefill's."""
+
+
+def timed(
+    engine: Engine, prompt: list[int], policy: Policy, stop: StopRule, sampling: SamplingOptions | None = None
+) -> Timed:
+    """Decode a prompt. Every round has reached the host when its clock stops."""
+    rounds, cpu, ticks = [], time.process_time(), [time.perf_counter()]
+    for round_ in engine.generate(prompt, policy, stop, sampling):
+        ticks.append(time.perf_counter())
+        rounds.append(round_)
+    cpu_seconds = time.process_time() - cpu
+    steps = [after - before for before, after in pairwise(ticks)]
+    return Timed([t for r in rounds for t in r.tokens], rounds, ticks[-1] - ticks[0], cpu_seconds, steps)
+
+
+def pass_times(
+    engine: Engine, token: int, policies: list[Policy], prefills: Mapping[Policy, float], middle: int
+) -> dict[Policy, PassTimes]:
+    """The median time of each kind of pass of each policy, at position `middle`. Overwrites the cache from there on.
+
+    Passes are timed in the order in which decoding makes them, after another token or round of the same kind, because
+    what the pass before has left in the processor's cache counts. The policies take turns with plain decoding.
+
+    Args:
+        engine: which makes them.
+        token: to make them with.
+        policies: FullDepth() among them.
+        prefills: seconds that the prompt has taken each of them; a long one is too dear to be run again.
+        middle: at least as many positions must follow as the widest verification has.
+    """
+    clock, n_layers = _Clock(engine, token, middle), engine.model.size.n_layers
+    samples: dict[Policy, list[PassTimes]] = {policy: [] for policy in policies}
+    for _ in range(REPEATS):
+        for policy in policies:
+            plain = prefills[FullDepth()], [clock.token(n_layers) for _ in range(2)][-1]
+            match policy:
+                case SelfSpeculative():
+                    rounds = [clock.round(policy) for _ in range(2)]
+                    drafts, *rest = rounds[-1]
+                case EarlyExit(exit_layer):
+                    rest = [0.0, 0.0]
+                    drafts = [clock.token(exit_layer) for _ in range(4)][1:]
+                case FullDepth():
+                    drafts, rest = [plain[1]], [0.0, 0.0]
+            samples[policy].append(PassTimes(*plain, prefills[policy], sum(drafts) / len(drafts), *rest))
+    return {p: PassTimes(*(median(column) for column in zip(*rows, strict=True))) for p, rows in samples.items()}
+
+
+class _Clock:
+    """The passes of the engine, one at a time, ended by what a round ends with: a token, if only on the device."""
+
+    def __init__(self, engine: Engine, token: int, middle: int) -> None:
+        self.engine, self.model, self.middle = engine, engine.model, middle
+        self.tokens = torch.tensor([[token]], device=engine.model.device)
+
+    def token(self, n_layers: int) -> float:
+        """A token through some layers and the head."""
+
+        def call() -> torch.Tensor:
+            x = self.engine.run(self.model.embed(self.tokens), self.middle, range(n_layers))
+            return best(self.model.logits(x[0, 0]), keepdim=True)
+
+        return self._seconds(call)
+
+    def draft(self, exit_layer: int, *, head: bool) -> float:
+        """A token through the first layers, its exit state kept, and the head unless it is the last one drafted."""
+
+        def call() -> torch.Tensor:
+            x = self.engine.draft(self.tokens[0], self.middle, range(exit_layer))
+            return best(self.model.logits(x), keepdim=True) if head else x
+
+        return self._seconds(call)
+
+    def round(self, policy: SelfSpeculative) -> tuple[list[float], float, float]:
+        """The drafts, the last drafted token (nothing where all is recomputed), the verification."""
+        drafts = [self.draft(policy.exit_layer, head=True) for _ in range(policy.num_speculations)]
+        width = policy.num_speculations + 1
+        if policy.reuse_exit_states:
+            return drafts, self.draft(policy.exit_layer, head=False), self.verify(policy.exit_layer, width)
+        return drafts, 0.0, self.recompute(width)
+
+    def verify(self, exit_layer: int, width: int) -> float:
+        """So many exit states through the other layers and the head."""
+        return self._seconds(lambda: best(self.model.logits(self.engine.verify(self.middle, width, exit_layer)[0])))
+
+    def recompute(self, width: int) -> float:
+        """So many tokens through all layers and the head."""
+
+        def call() -> torch.Tensor:
+            x = self.model.embed(self.tokens.expand(1, width))
+            x = self.engine.run(x, self.middle, range(self.model.size.n_layers))
+            return best(self.model.logits(x[0]))
+
+        return self._seconds(call)
+
+    def _seconds(self, call: Callable[[], torch.Tensor]) -> float:
+        with torch.inference_mode():
+            start = time.perf_counter()
+            call()
+            if self.model.device.type == "cuda":
+                torch.cuda.synchronize(self.model.device)
+            return time.perf_counter() - start

@@ -1,0 +1,21 @@
+"""`recommend=true`: what eval.generate decodes with from now on."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from conf.strict import ConfigError
+from data.files import write_whole
+from eval.results.rows import Row
+from models.storage.recommended import fastest
+
+
+def recommend(rows: Sequence[Row], file: Path) -> None:
+    """Write the fastest self-speculative row. Raises ConfigError without one, or for one with another output."""
+    best = fastest(rows)
+    if best is None:
+        raise ConfigError("recommend=true: no self-speculation was measured")
+    if best["identical_output"] is False:
+        raise ConfigError("recommend=true: the fastest setting's output differs; run eval.correctness")
+    write_whole(file, (json.dumps([best], indent=1) + "\n").encode())
+    print(f"{file}: what eval.generate decodes with from now on")

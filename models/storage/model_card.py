@@ -1,0 +1,98 @@
+"""The README.md of an exported model: what it is, how it was trained, what each exit is good for, how to serve it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from models.config import ModelConfig
+from models.exits import exit_name
+from models.storage.recommended import Recommended, recommended
+
+HEAD = """---
+library_name: transformers
+pipeline_tag: text-generation
+tags:
+- llama
+- layerskip
+- early-exit
+- self-speculative-decoding
+---
+
+# {name}
+
+{n_parameters:,} parameters, {n_layers} layers. {how} The layout is Hugging Face's Llama.
+"""
+USE = """
+## Use
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{folder}")
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+inputs = tokenizer("import os", return_tensors="pt")
+output = model.generate(**inputs, max_new_tokens=64, do_sample=False{draft})
+print(tokenizer.decode(output[0], skip_special_tokens=True))
+```
+
+`assistant_early_exit={exit_layer}` drafts with the first layers and verifies with all of them; the text is that of
+plain decoding. The same in the framework this model comes from, with one cache and without computing a layer twice:
+`python -m eval.generate checkpoint={folder}`. vLLM serves the folder at full depth: `vllm serve {folder}`.
+"""
+
+
+def model_card(
+    name: str, folder: str, size: ModelConfig, n_parameters: int, run: Path | None, config: Mapping[str, Any] | None
+) -> str:
+    """The text; of a run, with its recipe, the perplexity of its exits and the setting that decodes fastest."""
+    recipe = config or {}
+    how = "Trained with LayerSkip (arXiv 2404.16710)." if "early_exit" in recipe else "Converted, not trained further."
+    text = HEAD.format(name=name, n_parameters=n_parameters, n_layers=size.n_layers, how=how)
+    text += _recipe(recipe) + (_exits(run / "metrics.jsonl", size.n_layers) if run else "")
+    best = recommended(run) if run else None
+    exit_layer = best.row["exit_layer"] if best else max(1, size.n_layers // 4)
+    # Drafts that cost more than they save are no example to follow.
+    draft = f", assistant_early_exit={exit_layer}" if best is None or best.pays else ""
+    return text + (_recommended(best) if best else "") + USE.format(folder=folder, exit_layer=exit_layer, draft=draft)
+
+
+def _recommended(best: Recommended) -> str:
+    row = best.row
+    setting = f"`exit_layer={row['exit_layer']}`, `num_speculations={row['num_speculations']}`"
+    found = (
+        f"{row['speedup']:.2f} times the speed of plain decoding, {row['acceptance_rate']:.0%} of the drafts accepted"
+        f" (batch 1, greedy, {row['hardware']}, {row['threads']} threads, {row['dtype']}, commit {row['commit'][:12]})"
+    )
+    first = "" if best.pays else "Plain decoding. The fastest drafts that were tried, "
+    return f"\n## Recommended\n\n{first}{setting}: {found}.\n"
+
+
+def _recipe(config: Mapping[str, Any]) -> str:
+    keys = ("layer_dropout", "early_exit", "train", "optimizer", "lr_scheduler", "data")
+    rows = [
+        f"| {section}.{key} | {value} |"
+        for section in keys
+        for key, value in config.get(section, {}).items()
+        if not isinstance(value, dict) and value is not None
+    ]
+    return "\n".join(["\n## Recipe\n", "| key | value |", "|---|---|", *rows, ""]) if rows else ""
+
+
+def _exits(metrics: Path, n_layers: int) -> str:
+    """The last validation, by exit."""
+    found: dict[str, Any] = {}
+    if metrics.exists():
+        for line in metrics.read_text().split("\n"):
+            if "val/ppl/" in line:
+                try:
+                    found = json.loads(line)
+                except ValueError:
+                    continue  # a line that a kill has left half written
+    rows = [
+        f"| {e} | {found[key]:.4g} |" for e in range(1, n_layers + 1) if (key := f"val/ppl/{exit_name(e)}") in found
+    ]
+    if not rows:
+        return ""
+    lines = [f"\n## Held-out perplexity by exit, step {found['step']}\n", "| exit_layer | perplexity |", "|---:|---:|"]
+    return "\n".join([*lines, *rows, ""])

@@ -1,0 +1,35 @@
+"""Weights as a checkpoint from which training and decoding start."""
+
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import yaml
+from torch.distributed.checkpoint.state_dict_saver import save as save_dcp
+
+from models.storage.checkpoints import CHECKPOINTS
+from models.storage.sources import Weights
+
+# No step of ours has been taken.
+STEP = "step-0"
+
+
+def write_weights(weights: Weights, folder: Path, *, dtype: torch.dtype | None) -> None:
+    """Write <folder>/checkpoint/step-0. The weights are in memory once.
+
+    `dtype` None keeps what each tensor has; training computes with its own copy in fp32 in any case.
+    """
+    tensors = {name: weights[name] if dtype is None else weights[name].to(dtype) for name in weights}
+    if weights.size.tie_embeddings:
+        # A training model has one matrix under two names, and its checkpoints have both.
+        tensors["lm_head.weight"] = tensors["tok_embeddings.weight"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is one process
+        save_dcp(tensors, checkpoint_id=folder / CHECKPOINTS / STEP, no_dist=True)
+
+
+def write_dcp(weights: Weights, folder: Path, *, dtype: torch.dtype | None) -> None:
+    """Write the weights and, in config.yaml, the sizes."""
+    write_weights(weights, folder, dtype=dtype)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"model": asdict(weights.size)}, sort_keys=False))

@@ -1,0 +1,111 @@
+"""What a run will be, in numbers: computed from its configuration alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from train.config import PretrainConfig, Recompute
+from train.cost.flops import BACKWARD, head_flops, mean_flops, plain_flops
+from train.cost.memory import Memory, memory_per_gpu, n_parameters
+from train.recipe.curriculum import Curriculum, rotation
+from train.recipe.dropout_schedule import dropout_probability
+from train.recipe.exit_weights import exit_weights
+
+SAMPLED_STEPS = 2000
+DAY = 86400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flops:
+    """Floating-point operations per token, forward and backward, mean over the steps."""
+
+    mean: float
+    """Of this run."""
+    heads: float
+    """Of that, the passes through the LM head."""
+    plain: float
+    """Of the same model without layer dropout and early exits."""
+    executed: float
+    """As `mean`, with what activation checkpointing recomputes."""
+    plain_executed: float
+    """The same of the plain model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """A run."""
+
+    parameters: int
+    tokens: int
+    flops: Flops
+    mean_exits: float
+    """Exits trained in a step, on average."""
+    most_exits: int
+    """In the step with most of them."""
+    memory: Memory
+
+
+def sampled_steps(config: PretrainConfig) -> list[int]:
+    """Steps that stand for all T: all of them, or whole rotations spread evenly over a long run."""
+    total = config.train.steps
+    if total <= SAMPLED_STEPS:
+        return list(range(total))
+    rotates = config.early_exit.curriculum is Curriculum.rotational
+    period = rotation(config.early_exit, config.model.n_layers) if rotates else 1
+    n_windows = max(1, SAMPLED_STEPS // period)
+    # In the middle of each of n equal parts, so that means over a schedule in time are those of the whole run.
+    starts = [round((i + 0.5) * total / n_windows - period / 2) for i in range(n_windows)]
+    return [step for start in starts for step in range(max(0, start), min(max(0, start) + period, total))]
+
+
+def dropout_at(config: PretrainConfig, step: int) -> list[float]:
+    """p(l, t) of every layer."""
+    n_layers, total = config.model.n_layers, config.train.steps
+    return [dropout_probability(config.layer_dropout, layer, step, n_layers, total) for layer in range(n_layers)]
+
+
+def weights_at(config: PretrainConfig, step: int) -> list[float]:
+    """e~(t, l) of every layer, 0 where its exit is not trained."""
+    weights = exit_weights(config.early_exit, step, config.model.n_layers, config.train.steps)
+    return [weights.get(layer, 0.0) for layer in range(config.model.n_layers)]
+
+
+def mean_weights(config: PretrainConfig, steps: Sequence[int]) -> list[float]:
+    """Mean over steps of e~(t, l), for every layer."""
+    columns = zip(*(weights_at(config, step) for step in steps), strict=True)
+    return [sum(column) / len(steps) for column in columns]
+
+
+def facts_of(config: PretrainConfig, world_size: int) -> Facts:
+    """All of it; `config` has its local_batch_size and precision filled in."""
+    model, seq_len, steps = config.model, config.train.seq_len, sampled_steps(config)
+    n_exits = [len(exit_weights(config.early_exit, t, model.n_layers, config.train.steps)) for t in steps]
+    mean_exits = sum(n_exits) / len(steps)
+    again = config.activation_checkpoint.mode is Recompute.full
+    return Facts(
+        parameters=n_parameters(model),
+        tokens=config.train.steps * config.train.global_batch_size * seq_len,
+        flops=Flops(
+            mean=mean_flops(config, steps),
+            heads=(1 + BACKWARD) * mean_exits * head_flops(model),
+            plain=plain_flops(model, seq_len),
+            executed=mean_flops(config, steps, again),
+            plain_executed=plain_flops(model, seq_len, again),
+        ),
+        mean_exits=mean_exits,
+        most_exits=max(n_exits),
+        memory=memory_per_gpu(config, world_size, max(n_exits)),
+    )
+
+
+def tokens_per_second(tokens: int, days: float) -> float:
+    """Needed to see all tokens in so many days."""
+    return tokens / (days * DAY)
+
+
+def break_even(spent: float, parameters: int, speedup: float) -> float:
+    """Generated tokens after which a speed-up has saved as many FLOPs as were spent; 0 if none were.
+
+    Plain decoding costs about 2 * parameters a token. Self-speculation saves time rather than operations: the share of
+    the time that it saves, 1 - 1/speedup, is taken as a share of that cost.
+    """
+    return max(0.0, spent) / (2 * parameters * (1 - 1 / speedup))

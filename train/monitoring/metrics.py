@@ -1,0 +1,123 @@
+"""What a training step reports: names, units and reductions. Takes the place of torchtitan's MetricsProcessor.
+
+train/objective           weighted loss over the active exits, mean over the step's tokens
+train/loss/exit_03        cross entropy (nats per token) of an exit, mean over the steps since the last line in which it
+                          was active; every checkpoint's step has a line, so that a continued run begins with it
+train/grad_norm           before clipping
+train/lr                  learning rate of the step
+train/tokens              seen so far, all ranks
+train/tokens_per_second   all ranks, since the last line, without validation and checkpoints
+train/data_wait_fraction  share of that time spent waiting for data, on rank 0
+train/memory_gib          peak memory on the accelerator, where there is one
+"""
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+from torchtitan.components.metrics import MetricsProcessor
+from tqdm import tqdm
+
+from models.exits import exit_name
+from train.errors import TrainingError
+from train.monitoring.console import duration
+from train.monitoring.exit_losses import ExitLosses
+from train.monitoring.sinks import Sink
+
+logger = logging.getLogger(__name__)
+
+DIVERGED = "try a lower optimizer.lr or a longer warm-up"
+
+
+class LayerSkipMetrics(MetricsProcessor):
+    """Collects a step's metrics; rank 0 writes them to the console and to the sinks."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(MetricsProcessor.Config):
+        """As torchtitan's, and the interval of the checkpoints: their steps are logged, and so checked, as well."""
+
+        checkpoint_freq: int
+
+    def should_log(self, step: int) -> bool:
+        """Whether torchtitan's Trainer is to report, and to check, this step."""
+        return step in (1, self.total_steps) or 0 in (step % self.config.log_freq, step % self.config.checkpoint_freq)
+
+    def attach(self, sinks: list[Sink], first_step: int, total_steps: int) -> None:
+        """Say where metrics go and which steps this process runs."""
+        self.sinks, self.first_step, self.total_steps = sinks, first_step, total_steps
+        self.started = time.perf_counter()
+        self.exit_losses = ExitLosses()
+        visible = dist.get_rank() == 0
+        self.bar = tqdm(
+            total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=None if visible else True
+        )
+
+    def log(
+        self,
+        step: int,
+        global_avg_loss: float,
+        global_max_loss: float,
+        grad_norm: float,
+        extra_metrics: dict[str, Any] | None = None,
+    ) -> None:
+        """Called by torchtitan's Trainer on every rank, on the steps of `should_log`.
+
+        Raises TrainingError for a gradient that is not finite: before a checkpoint could be written.
+        """
+        if not math.isfinite(grad_norm):
+            raise TrainingError(f"step {step}: the gradient is not finite; {DIVERGED}")
+        extra = extra_metrics or {}
+        dims = self.parallel_dims
+        by_exit = self.exit_losses.means(dims.get_mesh("loss").get_group() if dims.dp_cp_enabled else None)
+        elapsed = time.perf_counter() - self.time_last_log
+        ranks = dims.world_size // dims.non_data_parallel_size
+        metrics = {
+            "train/objective": global_avg_loss,
+            "train/grad_norm": grad_norm,
+            "train/lr": next(value for key, value in extra.items() if key.startswith("lr/")),
+            "train/tokens": int(extra["n_tokens_seen"]),
+            "train/tokens_per_second": self.ntokens_since_last_log * ranks / elapsed,
+            "train/data_wait_fraction": sum(self.data_loading_times) / elapsed,
+        }
+        metrics |= {f"train/loss/{exit_name(layer + 1)}": loss for layer, loss in by_exit.items()}
+        if (memory := self.device_memory_monitor.get_peak_stats().max_active_gib) > 0:
+            metrics["train/memory_gib"] = memory
+        self.write(step, metrics)
+        deepest = max(by_exit)
+        logger.info(
+            "step %d/%d  loss %.4f after %d layers  grad %.2f  lr %.2e  %s tokens/s  left %s",
+            step,
+            self.total_steps,
+            by_exit[deepest],
+            deepest + 1,
+            grad_norm,
+            metrics["train/lr"],
+            f"{metrics['train/tokens_per_second']:,.0f}",
+            duration(self.seconds_left(step)),
+        )
+        self.reset_clock()
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Send a row to the sinks."""
+        for sink in self.sinks:
+            sink.write(step, metrics)
+
+    def seconds_left(self, step: int) -> float:
+        """At the mean speed of this process so far, validation and checkpoints included."""
+        return (time.perf_counter() - self.started) / (step - self.first_step) * (self.total_steps - step)
+
+    def reset_clock(self) -> None:
+        """Begin a new interval for speeds, after logging or after work that is not training."""
+        self.ntokens_since_last_log = 0
+        self.data_loading_times.clear()
+        self.time_last_log = time.perf_counter()
+        self.device_memory_monitor.reset_peak_stats()
+
+    def close(self) -> None:
+        """Close the sinks."""
+        self.bar.close()
+        for sink in self.sinks:
+            sink.close()
