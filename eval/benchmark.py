@@ -10,11 +10,11 @@ from eval.measure.config import BenchmarkConfig
 from eval.measure.plan import carry_out, plan_of
 from eval.measure.result_file import set_aside
 from eval.results.recommend import recommend
-from eval.results.rows import Row
+from eval.results.rows import Row, measured_rows
 from eval.results.table import details, save, table
 from eval.results.verdict import verdict
 from eval.sandbox.limits import SandboxError
-from models.storage.hf_config import FormatError
+from models.storage.errors import FormatError
 from models.storage.recommended import RECOMMENDED
 
 
@@ -24,7 +24,7 @@ def benchmark(raw: DictConfig) -> list[Row]:
     plan = plan_of(config)
     own = plan.checkpoint.stored.folder / RECOMMENDED
     recommended = writable(own, "recommend=true: checkpoint") if config.recommend else None
-    rows = carry_out(plan)
+    rows = measured_rows(carry_out(plan))
     files = [plan.output, plan.output.with_suffix(".csv")]
     set_aside(files, rows[0]["samples_file"])
     save(rows, plan.output)

@@ -19,11 +19,10 @@ from eval.machine import facts, settle
 from eval.measure.result_file import output_of
 from eval.pages.compare_page import compare_page
 from eval.pages.page import write_page
-from eval.policies import policies
+from eval.policies import check_decodable, fastest, policies
 from eval.prompt_text import prompt_texts
-from eval.settings import check_decodable, fastest
 from eval.tasks.held_out import HeldOut
-from models.storage.hf_config import FormatError
+from models.storage.errors import FormatError
 
 
 def compare(raw: DictConfig) -> None:

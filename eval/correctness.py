@@ -16,7 +16,7 @@ from eval.exactness.correctness_config import CorrectnessConfig
 from eval.exactness.divergence import UnexplainedError, unexplained
 from eval.exactness.report import as_json, legend, summed, table, told, verdict_line
 from eval.measure.result_file import output_of
-from models.storage.hf_config import FormatError
+from models.storage.errors import FormatError
 from models.storage.stored import read
 
 

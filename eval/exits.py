@@ -18,7 +18,7 @@ from eval.lm.tasks import Tasks
 from eval.machine import facts
 from eval.measure.result_file import output_of
 from eval.results.table import save
-from models.storage.hf_config import FormatError
+from models.storage.errors import FormatError
 
 
 def exits(raw: DictConfig) -> list[dict[str, Any]]:

@@ -16,10 +16,11 @@ from eval.engine.stopping import StopRule
 from eval.machine import facts, settle
 from eval.pages.drafts_page import drafts_page
 from eval.pages.page import write_page
+from eval.painter import Painter, summary
+from eval.policies import check_decodable, mode_of, policy_of, told
 from eval.prompt_text import prompt_text
-from eval.settings import check_decodable, mode_of, policy_of, told
-from eval.text import Painter, TextStream, summary
-from models.storage.hf_config import FormatError
+from eval.text import TextStream
+from models.storage.errors import FormatError
 
 
 def generate(raw: DictConfig) -> None:

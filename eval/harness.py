@@ -14,7 +14,7 @@ from eval.lm.results import resume, save, save_samples
 from eval.lm.tasks import Tasks
 from eval.machine import facts
 from eval.measure.result_file import output_of
-from models.storage.hf_config import FormatError
+from models.storage.errors import FormatError
 
 
 def harness(raw: DictConfig) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from eval.machine import facts, settle
 from eval.measure.result_file import output_of
 from eval.pages.page import page, write_page
 from eval.pages.shown import shown_by_id
+from eval.policies import check_decodable
 from eval.prompt_text import prompt_text
-from eval.settings import check_decodable
 from models.inference import InferenceLlama
-from models.storage.hf_config import FormatError
+from models.storage.errors import FormatError
 
 
 def lens(raw: DictConfig) -> None:

@@ -18,7 +18,7 @@ from eval.measure.result_file import output_of
 from eval.results.table import save
 from eval.tasks.held_out_text import run_tokens, source_tokens
 from models.exit_quality import quality_table
-from models.storage.hf_config import FormatError
+from models.storage.errors import FormatError
 
 
 def perplexity(raw: DictConfig) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from eval.drafts.measurement import carry_out, plan_of
 from eval.drafts.plot import plot
 from eval.drafts.report import report, save
 from eval.measure.result_file import set_aside
-from models.storage.hf_config import FormatError
+from models.storage.errors import FormatError
 
 
 def rejections(raw: DictConfig) -> None:

@@ -6,12 +6,10 @@ from conf.command import command
 from conf.output import writable
 from conf.strict import ConfigError, convert
 from data.config import DataError
-from eval.measure.ledger import Ledger
-from eval.measure.log import log_path
 from eval.measure.plan import carry_out, plan_of
 from eval.measure.result_file import output_of, set_aside
 from eval.results.recommend import recommend
-from eval.results.rows import Row
+from eval.results.rows import Row, measured_rows
 from eval.results.sweep_config import SweepConfig, default_drafts, default_exits
 from eval.results.sweep_findings import with_findings
 from eval.results.sweep_plots import front, heat_maps, save_png
@@ -19,7 +17,7 @@ from eval.results.sweep_table import table
 from eval.results.table import save
 from eval.results.verdict import verdict
 from eval.sandbox.limits import SandboxError
-from models.storage.hf_config import FormatError
+from models.storage.errors import FormatError
 from models.storage.recommended import RECOMMENDED
 from models.storage.stored import read
 
@@ -35,11 +33,10 @@ def sweep(raw: DictConfig) -> list[Row]:
     plan = plan_of(config.benchmark(exits, drafts, str(output)))
     print(f"E {', '.join(map(str, sorted(set(exits))))}; d {', '.join(map(str, sorted(set(drafts))))}")
     measured = carry_out(plan)
-    with Ledger(log_path(plan.output, plan.settings), plan.settings, plan.expected, fresh=False) as ledger:
-        try:
-            rows, quality = with_findings(measured, ledger.entries, config.quality)
-        except KeyError:
-            raise ConfigError(f"quality={config.quality}: this measurement has none; leave it out") from None
+    try:
+        rows, quality = with_findings(measured_rows(measured), measured.records, config.quality)
+    except KeyError:
+        raise ConfigError(f"quality={config.quality}: this measurement has none; leave it out") from None
     maps, picture = (output.with_name(f"{output.stem}_{name}.png") for name in ("heat_maps", "front"))
     files = [output, output.with_suffix(".csv"), maps, picture]
     set_aside(files, rows[0]["samples_file"])

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from conf.command import command
 from conf.strict import ConfigError, convert
 from models.convert_config import ConvertConfig, Format, StoredDtype
-from models.storage.hf_config import FormatError
+from models.storage.errors import FormatError
 from models.storage.model_card import model_card
 from models.storage.recommended import recommended
 from models.storage.stored import Stored, read

@@ -16,8 +16,9 @@ from eval.config import Color, GenerateConfig
 from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import EarlyExit, Round, SelfSpeculative
 from eval.generate import generate
-from eval.settings import policy_of
-from eval.text import DRAFTED, FULL, Painter, TextStream, summary
+from eval.painter import DRAFTED, FULL, Painter, summary
+from eval.policies import policy_of
+from eval.text import TextStream
 
 ROOT = Path(__file__).parent.parent
 register_schema("generate", GenerateConfig)
@@ -120,7 +121,7 @@ def test_mistakes_are_told_in_one_line(
     import eval.generate as module
     from conf.command import command as run
     from data.config import DataError
-    from models.storage.hf_config import FormatError
+    from models.storage.errors import FormatError
 
     monkeypatch.setattr(sys, "argv", ["generate", f"checkpoint={trained}", *arguments])
     with pytest.raises(SystemExit) as status:

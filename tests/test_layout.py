@@ -2,14 +2,17 @@
 
 import ast
 import importlib
+import subprocess
+import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {
-    "models": set(),
-    "data": set(),
+    "models": {"conf"},
+    "data": {"conf"},
     "train": {"models", "data", "conf"},
     "eval": {"models", "data", "conf"},
     "conf": set(),
@@ -47,6 +50,30 @@ TITAN = {
     "train/titan.py",
     "train/trainer.py",
 }
+# The rooms of eval, from the top down: a module imports from its own room and from those below it. A room is a folder,
+# or a file that several rooms share.
+ROOMS = (
+    "commands",
+    "pages",
+    "drafts",
+    "exactness",
+    "lm",
+    "results",
+    "depth",
+    "measure",
+    "prompt_text",
+    "painter",
+    "tasks",
+    "text",
+    "humaneval",
+    "policies",
+    "machine",
+    "config",
+    "sandbox",
+    "engine",
+)
+BUDGET = 20
+"""Files of a folder, code and others counted apart."""
 FILES = [f for package in PACKAGES for f in sorted((ROOT / package).rglob("*.py"))]
 
 
@@ -67,9 +94,7 @@ def test_imports_point_the_allowed_way(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
     names = imports(path)
     ours = {name.partition(".")[0] for name in names} & PACKAGES.keys()
-    # A command composes its configuration, whatever its package may import otherwise.
-    command = {"conf"} if path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") in ENTRIES else set()
-    assert ours <= PACKAGES[package] | {package} | command
+    assert ours <= PACKAGES[package] | {package}
     assert not names & ENTRIES, "entry files are imported by nobody"
     if path.relative_to(ROOT).as_posix() not in TITAN:
         assert not [n for n in names if n.startswith("torchtitan")]
@@ -101,3 +126,62 @@ def test_entry_files_define_no_classes() -> None:
     for entry in ENTRIES:
         tree = ast.parse((ROOT / (entry.replace(".", "/") + ".py")).read_text())
         assert not [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
+
+
+def module_of(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__").replace("/", ".")
+
+
+def room_of(module: str) -> str:
+    """The folder that a module lies in, or the file that it is."""
+    return "commands" if module in ENTRIES else module.split(".")[1]
+
+
+def arrows(package: str) -> dict[str, set[str]]:
+    """Room -> the other rooms of its package that it imports from."""
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / package).rglob("*.py"):
+        if (module := module_of(path)) == package:
+            continue
+        room = room_of(module)
+        rooms = {room_of(name) for name in imports(path) if name.startswith(f"{package}.")}
+        found[room] = found.get(room, set()) | rooms - {room}
+    return found
+
+
+def test_the_rooms_of_eval_import_from_those_below() -> None:
+    rooms = arrows("eval")
+    assert rooms.keys() == set(ROOMS), "place a new room in ROOMS, or a new module in a room"
+    upwards = [(a, b) for a, below in rooms.items() for b in below if ROOMS.index(b) < ROOMS.index(a)]
+    assert not upwards
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_rooms_import_each_other_in_a_circle(package: str) -> None:
+    TopologicalSorter(arrows(package)).prepare()
+
+
+def test_folders_are_small() -> None:
+    for package in PACKAGES:
+        for folder in [ROOT / package, *(d for d in (ROOT / package).rglob("*") if d.is_dir())]:
+            files = [f for f in folder.iterdir() if f.is_file() and "__pycache__" not in f.parts]
+            n_modules = sum(f.suffix == ".py" for f in files)
+            assert max(n_modules, len(files) - n_modules) <= BUDGET, folder
+
+
+def test_no_folder_bears_the_name_of_a_module() -> None:
+    for path in FILES:
+        assert not path.with_suffix("").is_dir(), f"{path.with_suffix('')}/ hides it"
+
+
+def test_the_jail_can_load_eval_without_any_other_package() -> None:
+    assert not imports(ROOT / "eval" / "__init__.py")
+
+
+def test_programs_are_scored_without_torch() -> None:
+    code = "import sys, eval.execute; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_a_model_does_not_know_how_it_is_stored() -> None:
+    assert {room for room, below in arrows("models").items() if "storage" in below} == {"commands"}

@@ -16,7 +16,7 @@ from data.corpus import prepare
 from eval.engine.checkpoint import load
 from models.config import ModelConfig
 from models.inference import InferenceLlama
-from models.storage.hf_config import FormatError
+from models.storage.errors import FormatError
 from train import run_dir
 
 

@@ -11,7 +11,7 @@ from eval.config import GenerateConfig, Mode
 from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import SelfSpeculative
 from eval.measure import contest
-from eval.settings import policy_of
+from eval.policies import policy_of
 
 ARGUMENTS = [*SMALL, "machine.dtype=float64", "transformers=false"]
 

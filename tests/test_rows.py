@@ -12,8 +12,9 @@ from test_parity_hf import our_model
 
 from eval.engine.agreement import distinct_4grams, first_difference, is_near_tie
 from eval.measure.records import Record, from_json
+from eval.measure.timing import PassTimes
 from eval.results import bootstrap
-from eval.results.ideal import PassTimes, early_exit_ideal, ideal_speedup, measured_cost_ideal
+from eval.results.ideal import early_exit_ideal, ideal_speedup, measured_cost_ideal
 from eval.results.rows import head_cost, rows_of
 from eval.results.table import details, table
 from eval.tasks.task import Sample, Task

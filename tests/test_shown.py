@@ -9,7 +9,8 @@ import pytest
 
 from data.sources.documents import Document
 from data.tokenizers.sentencepiece_tokenizer import train_tokenizer
-from eval.pages.shown import plain_text, shown_alone, shown_by_id, shown_in_text
+from eval.pages.shown import shown_alone, shown_by_id, shown_in_text
+from eval.text import plain_text
 
 BOS = 1000
 

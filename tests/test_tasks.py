@@ -21,9 +21,10 @@ from eval.tasks.held_out import HeldOut
 from eval.tasks.humaneval import HumanEval
 from eval.tasks.prompts import Prompts
 from eval.tasks.rouge import rouge
-from eval.tasks.task import Task, continuation
+from eval.tasks.task import Task
 from eval.tasks.topv2 import TopV2
 from eval.tasks.xsum import XSum
+from eval.text import continuation
 
 register_schema("benchmark", BenchmarkConfig)
 CONF = Path(__file__).parent.parent / "conf" / "task"

@@ -20,7 +20,7 @@ from data.tokenizers import tiktoken_tokenizer
 from data.tokenizers.tiktoken_tokenizer import MAX_RUN, N_SPECIAL, SPLIT, TiktokenTokenizer
 from data.tokenizers.tokenizer import load_tokenizer
 from models.storage import hf_tiktoken
-from models.storage.hf_config import FormatError
+from models.storage.errors import FormatError
 from models.storage.hf_tiktoken import special_tokens
 from models.storage.hf_tokenizer import write_tokenizer
 

@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
 from conf.strict import ConfigError, register_schema
-from models.storage.hf_config import FormatError
+from models.storage.errors import FormatError
 from train.config import PretrainConfig
 from train.cost.describe_config import DescribeConfig
 from train.cost.description import description

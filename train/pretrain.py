@@ -15,7 +15,7 @@ from conf.strict import ConfigError
 from data.config import DataError
 from data.corpus import Corpus, prepare
 from data.training import check_epochs
-from models.storage.hf_config import FormatError
+from models.storage.errors import FormatError
 from train import run_dir
 from train.config import PretrainConfig
 from train.errors import TrainingError

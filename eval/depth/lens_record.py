@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from data.tokenizers.tokenizer import Tokenizer
 from eval.depth.lens import Predictions, layers_needed, settled_share
-from eval.pages.shown import plain_text
+from eval.text import plain_text
 
 DIGITS = 5
 

@@ -19,8 +19,8 @@ from eval.machine import facts, settle
 from eval.measure.identity import conditions, samples_digest, weights_digest
 from eval.measure.log import Log, log_path, why_anew
 from eval.measure.result_file import output_of
-from eval.pages.shown import plain_text
 from eval.tasks.task import Sample
+from eval.text import plain_text
 from models.storage.recommended import recommended
 
 Found = dict[str, Any]

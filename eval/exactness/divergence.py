@@ -18,7 +18,8 @@ from eval.engine.sampling import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.measure.contest import Run
 from eval.measure.records import TRANSFORMERS, Setting
-from eval.tasks.task import Sample, continuation
+from eval.tasks.task import Sample
+from eval.text import continuation
 from models.inference import InferenceLlama
 
 TAIL = 60

@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from eval.engine.checkpoint import Checkpoint
-from models.storage.hf_config import FormatError, reason
+from models.storage.errors import FormatError, reason
 from models.storage.tokenizer_files import write_tokenizer_files
 
 

@@ -32,7 +32,7 @@ from eval.lm.generation import Wanted, wanted
 from eval.lm.hf_text import end_ids, transformers_tokenizer
 from eval.lm.likelihoods import Likelihood, Pair, likelihoods
 from eval.machine import settle
-from eval.settings import policy_of
+from eval.policies import policy_of
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from conf.strict import ConfigError
 from data.config import DataError
 from eval.lm.config import TasksConfig
-from models.storage.hf_config import reason
+from models.storage.errors import reason
 
 LMEVAL_SEEDS = (0, 1234, 1234, 1234)
 

@@ -17,7 +17,8 @@ from eval.measure.ledger import Ledger
 from eval.measure.records import BASELINE, TRANSFORMERS, Record, Setting, setting_of
 from eval.measure.timing import Timed, pass_times, timed
 from eval.measure.transformers_run import Transformers
-from eval.tasks.task import Sample, Task, continuation
+from eval.tasks.task import Sample, Task
+from eval.text import continuation
 
 Run = Callable[[list[int], StopRule, SamplingOptions], Timed]
 """Decodes a prompt."""

@@ -1,4 +1,4 @@
-"""A whole measurement: from its configuration by way of the ledger to rows."""
+"""A whole measurement: from its configuration by way of the ledger to records."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -15,11 +15,10 @@ from eval.measure.contest import Contest, engine_run, measure, transformers_run,
 from eval.measure.identity import check_same_reading, conditions, samples_digest, weights_digest
 from eval.measure.ledger import Ledger
 from eval.measure.log import log_path, why_anew
-from eval.measure.records import BASELINE, TRANSFORMERS, Setting, setting_of
+from eval.measure.records import BASELINE, TRANSFORMERS, Record, Setting, setting_of
 from eval.measure.result_file import output_of
 from eval.measure.transformers_run import Transformers, version
 from eval.policies import policies
-from eval.results.rows import Row, rows_of
 from eval.tasks.held_out import HeldOut
 from eval.tasks.task import Sample
 
@@ -36,7 +35,7 @@ class Plan(NamedTuple):
     dtype: torch.dtype
     transformers: bool
     output: Path
-    stated: Row
+    stated: dict[str, Any]
     """What every row repeats: source, checkpoint, machine, versions, commit."""
 
     @property
@@ -58,6 +57,15 @@ class Plan(NamedTuple):
             "repeats": self.config.repeats,
             "pass_samples": self.config.pass_samples,
         }
+
+
+class Measured(NamedTuple):
+    """What has been measured."""
+
+    plan: Plan
+    records: list[Record]
+    file: Path
+    """That holds them, a line each."""
 
 
 def plan_of(config: BenchmarkConfig) -> Plan:
@@ -85,8 +93,8 @@ def plan_of(config: BenchmarkConfig) -> Plan:
     return Plan(config, checkpoint, baseline, compared, chosen.samples, device, dtype, transformers, output, stated)
 
 
-def carry_out(plan: Plan) -> list[Row]:
-    """Decode what an earlier start of the same settings has not, and sum up."""
+def carry_out(plan: Plan) -> Measured:
+    """Decode what an earlier start of the same settings has not."""
     config, ledger_file = plan.config, log_path(plan.output, plan.settings)
     anew = why_anew(ledger_file, plan.settings)
     with Ledger(ledger_file, plan.settings, plan.expected, fresh=config.fresh) as ledger:
@@ -97,9 +105,7 @@ def carry_out(plan: Plan) -> list[Row]:
             measure(_contest(plan), plan.samples, missing, ledger)
         else:
             print(f"{ledger_file}: has all samples from an earlier start; fresh=true measures them anew")
-    samples = {sample.id: sample for sample in plan.samples}
-    stated = plan.stated | {"samples_file": ledger_file.name}
-    return rows_of(ledger.entries, config.task, samples, plan.checkpoint.stored.size, stated)
+    return Measured(plan, list(ledger.entries), ledger_file)
 
 
 def _contest(plan: Plan) -> Contest:

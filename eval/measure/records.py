@@ -66,7 +66,7 @@ class Record:
     near_tie: bool = False
     """Self-speculation's differ, from a token on of which the full model hardly prefers one to the other."""
     passes: list[float] | None = None
-    """eval.results.ideal.PassTimes, of some samples."""
+    """eval.measure.timing.PassTimes, of some samples."""
     peak_memory_mb: float | None = None
     """The most that torch held at a time, on a GPU."""
 

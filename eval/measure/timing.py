@@ -11,7 +11,24 @@ import torch
 from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, Round, SelfSpeculative
 from eval.engine.sampling import SamplingOptions, best
 from eval.engine.stopping import StopRule
-from eval.results.ideal import PassTimes
+
+
+class PassTimes(NamedTuple):
+    """Seconds of each kind of pass of a policy at its own width, beside plain decoding's; medians, save prefills."""
+
+    plain_prefill: float
+    """The prompt through all layers, and a head."""
+    plain_token: float
+    """One token through all layers and the head."""
+    prefill: float
+    """The prompt through the layers this policy prefills, and a head."""
+    draft: float
+    """One token through the first E layers and the head."""
+    last_draft: float
+    """One token through the first E layers: the last drafted one, of which only keys and exit state are needed."""
+    verify: float
+    """d + 1 exit states through the other layers, and the head on all of them."""
+
 
 REPEATS = 3
 

@@ -9,8 +9,10 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from data.tokenizers.tokenizer import Tokenizer
+from eval.text import name_of, piece_of
 
 DRAWN = " \t\n"
+
 # Letters and symbols of which nothing is seen, whatever their category.
 BLANK = "\u034f\u115f\u1160\u2800\u3164\uffa0"
 
@@ -18,7 +20,7 @@ BLANK = "\u034f\u115f\u1160\u2800\u3164\uffa0"
 def shown_alone(tokenizer: Tokenizer, i: int) -> list[str]:
     """A token by itself; bytes of a part of a character in hex."""
     if not (piece := piece_of(tokenizer, i)):
-        return ["", _name(tokenizer, i)]
+        return ["", name_of(tokenizer, i)]
     parts, rest = _decoded(piece)
     return _alternating([*parts, rest])
 
@@ -44,21 +46,6 @@ def shown_in_text(tokenizer: Tokenizer, ids: Sequence[int]) -> list[list[str]]:
 def shown_by_id(tokenizer: Tokenizer, ids: Iterable[int]) -> dict[str, list[str]]:
     """Each of the tokens by itself; the keys, which are ids, are strings as in any JSON."""
     return {str(i): shown_alone(tokenizer, i) for i in sorted(set(ids))}
-
-
-def plain_text(tokenizer: Tokenizer, i: int) -> str:
-    """A token's text, for files that programs read; bytes that are no whole character become U+FFFD."""
-    piece = piece_of(tokenizer, i)
-    return piece.decode("utf-8", errors="replace") if piece else _name(tokenizer, i)
-
-
-def piece_of(tokenizer: Tokenizer, i: int) -> bytes:
-    """As the tokenizer's; none of an id that it does not have: a model's vocabulary may be padded."""
-    return tokenizer.piece(i) if i < tokenizer.vocab_size else b""
-
-
-def _name(tokenizer: Tokenizer, i: int) -> str:
-    return (tokenizer.name(i) if i < tokenizer.vocab_size else "") or f"token {i}"
 
 
 def _decoded(raw: bytes) -> tuple[list[str | bytes], bytes]:

@@ -4,7 +4,8 @@ E layers draft d tokens, L - E verify; per round n of them are accepted, and one
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+
+from eval.measure.timing import PassTimes
 
 
 def ideal_speedup(*, n_layers: int, exit_layer: int, d: float, n: float, head: float) -> float:
@@ -18,23 +19,6 @@ def ideal_speedup(*, n_layers: int, exit_layer: int, d: float, n: float, head: f
         head: h, cost of the head in units of a block.
     """
     return (n + 1) * (n_layers + head) / (d * (exit_layer + head) + n_layers + head)
-
-
-class PassTimes(NamedTuple):
-    """Seconds of each kind of pass of a policy at its own width, beside plain decoding's; medians, save prefills."""
-
-    plain_prefill: float
-    """The prompt through all layers, and a head."""
-    plain_token: float
-    """One token through all layers and the head."""
-    prefill: float
-    """The prompt through the layers this policy prefills, and a head."""
-    draft: float
-    """One token through the first E layers and the head."""
-    last_draft: float
-    """One token through the first E layers: the last drafted one, of which only keys and exit state are needed."""
-    verify: float
-    """d + 1 exit states through the other layers, and the head on all of them."""
 
 
 def measured_cost_ideal(times: PassTimes, n_tokens: int, drafts: Sequence[int]) -> float:

@@ -9,10 +9,12 @@ import numpy as np
 
 from eval.config import Mode
 from eval.engine.agreement import distinct_4grams
+from eval.measure.plan import Measured
 from eval.measure.records import BASELINE, TRANSFORMERS, Record, Setting
+from eval.measure.timing import PassTimes
 from eval.results import bootstrap
 from eval.results.breakdown import by_group, by_position, by_prompt_length
-from eval.results.ideal import PassTimes, early_exit_ideal, ideal_speedup, measured_cost_ideal
+from eval.results.ideal import early_exit_ideal, ideal_speedup, measured_cost_ideal
 from eval.tasks.task import Sample, Task
 from models.config import ModelConfig
 
@@ -31,6 +33,14 @@ class Pair:
     def speedup(self) -> float:
         """Ratio of the times per token."""
         return self.plain.seconds_per_token / self.own.seconds_per_token
+
+
+def measured_rows(measured: Measured) -> list[Row]:
+    """The rows of a whole measurement, each with what its plan states."""
+    plan = measured.plan
+    samples = {sample.id: sample for sample in plan.samples}
+    stated = plan.stated | {"samples_file": measured.file.name}
+    return rows_of(measured.records, plan.config.task, samples, plan.checkpoint.stored.size, stated)
 
 
 def rows_of(

@@ -15,7 +15,6 @@ from data.tokenizers.tokenizer import Tokenizer
 from eval.engine.checkpoint import Checkpoint
 from eval.engine.sampling import SamplingOptions
 from eval.engine.stopping import StopRule
-from eval.text import TextStream
 
 # What a user writes before the keys of a task.
 SECTION = "task."
@@ -148,9 +147,3 @@ def check_lengths(samples: Iterable[Sample], task: Task, context: int, remedy: s
             f"task.max_new_tokens={task.max_new_tokens}: with so many new tokens {len(too_long)} of {len(lengths)}"
             f" prompts do not fit into the context's {context:,} (the longest has {max(too_long):,} tokens); {remedy}"
         )
-
-
-def continuation(tokenizer: Tokenizer, prompt: Sequence[int], new: Sequence[int]) -> str:
-    """The text that new tokens add to a prompt's; the end-of-text token says nothing."""
-    stream = TextStream(tokenizer.decode, prompt)
-    return stream.push(new) + stream.rest()

@@ -13,7 +13,7 @@ from gguf.quants import dequantize
 
 from models.config import ModelConfig
 from models.rotary import frequencies
-from models.storage.hf_config import FormatError
+from models.storage.errors import FormatError
 from models.storage.sources import Weights
 
 TOP = {

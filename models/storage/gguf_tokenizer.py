@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from models.storage.hf_config import FormatError, reason
+from models.storage.errors import FormatError, reason
 from models.storage.hf_tokenizer import SpecialIds
 
 

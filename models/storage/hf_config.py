@@ -6,16 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ModelConfig
-
-
-class FormatError(ValueError):
-    """A file or folder that holds no model we can read, told in one line that names what is wrong."""
-
-
-def reason(error: BaseException) -> str:
-    """What a library's error says, in one line."""
-    return (str(error).strip() or type(error).__name__).split("\n")[0]
-
+from models.storage.errors import FormatError
 
 NEEDED = {
     "hidden_size": "dim",
@@ -24,6 +15,7 @@ NEEDED = {
     "intermediate_size": "ffn_dim",
     "vocab_size": "vocab_size",
 }
+
 # Each with the only value that we compute; a missing key has it.
 ONLY: dict[str, Any] = {
     "attention_bias": False,

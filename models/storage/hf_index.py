@@ -6,7 +6,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from models.storage.hf_config import FormatError, reason
+from models.storage.errors import FormatError, reason
 
 INDEX = "model.safetensors.index.json"
 

@@ -5,7 +5,7 @@ import re
 from itertools import pairwise
 from typing import Any
 
-from models.storage.hf_config import FormatError
+from models.storage.errors import FormatError
 
 # The file says neither how text is split into words before it is merged, nor what follows its ranks: Llama 3's facts.
 SPLIT = "|".join(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import sentencepiece as spm
 
-from models.storage.hf_config import FormatError, reason
+from models.storage.errors import FormatError, reason
 from models.storage.hf_tiktoken import BOS, EOS, SPLIT, fast_tokenizer, is_tiktoken, read_ranks
 
 SPACE_MARK = "\u2581"

@@ -16,8 +16,8 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 from torch.distributed.checkpoint.state_dict_loader import load as load_dcp
 
 from models.config import ModelConfig
+from models.storage.errors import FormatError, reason
 from models.storage.hf import hf_name, our_layout, our_names, shape_of
-from models.storage.hf_config import FormatError, reason
 from models.storage.hf_index import opened, shards
 
 FLOATS = ("F64", "F32", "F16", "BF16")

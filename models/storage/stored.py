@@ -8,8 +8,9 @@ import yaml
 
 from models.config import ModelConfig
 from models.storage.checkpoints import complete_checkpoints
+from models.storage.errors import FormatError, reason
 from models.storage.gguf_file import GGUFWeights
-from models.storage.hf_config import FormatError, read_config, reason, size_of
+from models.storage.hf_config import read_config, size_of
 from models.storage.sources import CheckpointWeights, HuggingFaceWeights, Weights
 
 HUB = "hf://"
