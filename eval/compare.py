@@ -3,9 +3,9 @@
 import sys
 
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from conf.command import command
+from conf.progress import each
 from conf.strict import convert
 from data.config import DataError
 from eval.config import Mode
@@ -48,8 +48,7 @@ def compare(raw: DictConfig) -> None:
     )
     engine = Engine(model, min(context, max(map(len, prompts)) + config.max_new_tokens))
     side_by_side(engine, prompts[0], chosen, StopRule(max_new_tokens=8))  # what runs first is slow
-    bar = tqdm(prompts, desc="compare", unit="prompt", leave=False, disable=None)
-    results = [side_by_side(engine, prompt, chosen, stop) for prompt in bar]
+    results = [side_by_side(engine, prompt, chosen, stop) for prompt in each(prompts, "compare", unit="prompt")]
     stated = {"checkpoint": config.checkpoint, **facts(device, dtype)}
     rows = summed(results, model.size.n_layers)
     write_page(output, compare_page(tokenizer, prompts, results, rows, stated))

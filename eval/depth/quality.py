@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import torch
-from tqdm import tqdm
 
+from conf.progress import each
 from data.batches.loader import validation_batches
 from data.batches.packing import IGNORE_INDEX, Rows
 from eval.engine.one_pass import exit_states, logit_chunks
@@ -33,12 +33,11 @@ def exit_qualities(
     n_rows = len(rows) if max_rows is None else min(max_rows, len(rows))
     batch_size = min(batch_size, n_rows)
     batches = validation_batches(rows, max_rows=max_rows, batch_size=batch_size, fill_id=0)
-    bar = tqdm(batches, total=-(-n_rows // batch_size), unit="batch", leave=False, disable=None)
     n_bytes = torch.tensor(token_bytes, device=model.device)
     # Nats and agreements of each exit; tokens and bytes.
     sums = torch.zeros(2, len(exits), dtype=torch.float64, device=model.device)
     counts = torch.zeros(2, dtype=torch.float64, device=model.device)
-    for inputs, labels in bar:
+    for inputs, labels in each(batches, "perplexity", unit="batch", total=-(-n_rows // batch_size)):
         valid = labels.flatten() != IGNORE_INDEX
         at, targets = valid.nonzero().flatten().to(model.device), labels.flatten()[valid].to(model.device)
         sums += _sums(model, inputs.to(model.device), at, targets, exits)

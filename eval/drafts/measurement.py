@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
+from conf.progress import progress
 from conf.strict import ConfigError
 from eval.drafts.breakdowns import breakdowns, confusion, overall, pairs
 from eval.drafts.classes import Language, language_of
@@ -121,9 +121,7 @@ def _decode(plan: Plan, missing: Sequence[tuple[int, Sample]], log: Log[DraftedS
     max_len = max(len(s.tokens) for s in plan.samples) + task.max_new_tokens
     engine = Engine(plan.checkpoint.model(plan.dtype, plan.device), max_len)
     stop, language = task.stop(tokenizer), Language(plan.stated["language"])
-    with tqdm(
-        total=len(plan.samples), initial=len(log.entries), desc=task.name, unit="sample", leave=False, disable=None
-    ) as bar:
+    with progress(f"rejections {task.name}", unit="sample", total=len(plan.samples), initial=len(log.entries)) as bar:
         for i, sample in missing:
             try:
                 drafted = drafted_sample(

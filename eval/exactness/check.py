@@ -2,8 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
+from conf.progress import progress
 from conf.strict import ConfigError
 from eval.config import Mode
 from eval.engine.agreement import NEAR_TIE
@@ -61,10 +60,11 @@ def greedy(check: Check) -> list[Compared]:
     """Every decoder on every sample."""
     stop, found = check.config.task.stop(check.checkpoint.tokenizer), list[Compared]()
     near_tie = check.stated["near_tie"]
-    with tqdm(check.samples, desc="correctness", unit="sample", leave=False, disable=None) as bar:
-        for sample in bar:
+    with progress("correctness", unit="sample", total=len(check.samples)) as bar:
+        for sample in check.samples:
             found += compare(check.engine.model, check.checkpoint.tokenizer, check.runs, sample, stop, near_tie)
-            bar.set_postfix(unexplained=sum(len(unexplained(c.divergences)) for c in found))
+            bar.update()
+            bar.set_postfix_str(f"{sum(len(unexplained(c.divergences)) for c in found)} unexplained")
     return found
 
 
@@ -75,7 +75,7 @@ def sampled(check: Check) -> list[Verdict]:
     """
     config, samples, found = check.config, check.samples[: check.config.sampled_prompts], list[Verdict]()
     stop, n_drawn = config.task.stop(check.checkpoint.tokenizer), len(samples) * (len(check.speculative) + 1)
-    with tqdm(total=n_drawn, desc="sampled", unit="distribution", leave=False, disable=None) as bar:
+    with progress("sampled", unit="distribution", total=n_drawn) as bar:
         for sample in samples:
             found += compare_distributions(
                 check.engine,

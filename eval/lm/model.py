@@ -18,9 +18,9 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from tqdm import tqdm
 
 from conf.code_digest import code_digest
+from conf.progress import each, progress
 from conf.strict import ConfigError
 from eval.config import Dtype, GenerateConfig, MachineConfig, Mode
 from eval.engine.checkpoint import open_checkpoint
@@ -190,7 +190,7 @@ class LayerSkipLM(TemplateLM):
                 )
         new = [pair for pair, key in keys.items() if key not in self.answers.known]
         self._tell(sum(len(pair.context + pair.continuation) > self.max_length + 1 for pair in new))
-        with tqdm(total=len(new), desc="likelihoods", unit="text", leave=False, disable=None) as bar:
+        with progress("likelihoods", unit="text", total=len(new)) as bar:
             found = likelihoods(self.model, new, self.exits, max_length=self.max_length, batch_size=self.batch_size)
             for pair, by_exit in found:
                 self.answers.add({keys[pair]: by_exit})
@@ -202,7 +202,7 @@ class LayerSkipLM(TemplateLM):
         """Texts up to what stops them; an early exit's own, or those of all layers."""
         self._engine = self._engine or Engine(self.model, self.max_length)
         texts, asked = [], Counter[str]()
-        for request in tqdm(requests, desc=f"{self.mode}", unit="text", leave=False, disable=None):
+        for request in each(requests, f"{self.mode}", unit="text"):
             context, options = request.args
             # What is asked again where a task draws several samples is to be drawn again.
             again = question(context, options)

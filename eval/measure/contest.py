@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
-from tqdm import tqdm
 
+from conf.progress import progress
 from data.tokenizers.tokenizer import Tokenizer
 from eval.config import Mode
 from eval.engine.agreement import first_difference, is_near_tie
@@ -83,9 +83,7 @@ def measure(contest: Contest, samples: Sequence[Sample], missing: Sequence[Turn]
     for run in contest.runs().values():
         run(samples[missing[0].which].tokens, warm_up, SamplingOptions())
     n_done = len(ledger.done)
-    with tqdm(
-        total=n_done + len(missing), initial=n_done, desc=contest.task.name, unit="sample", leave=False, disable=None
-    ) as bar:
+    with progress(contest.task.name, unit="sample", total=n_done + len(missing), initial=n_done) as bar:
         for turn in missing:
             sample = samples[turn.which]
             records = _records(contest, sample, turn.repeat, _texts(contest, sample, turn))
