@@ -12,6 +12,7 @@ from eval.config import Mode
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine, Policy, SelfSpeculative
 from eval.engine.stopping import StopRule
+from eval.engine.threads import Threads, one_token
 from eval.exactness.compare_config import CompareConfig
 from eval.exactness.compared import summed, table, unexplained
 from eval.exactness.side_by_side import side_by_side
@@ -39,6 +40,7 @@ def compare(raw: DictConfig) -> None:
     output = output_of(config, checkpoint.stored, "compare", ".html", text="\n".join(texts))
     prompts = [tokenizer.encode_prompt(text) for text in texts]
     model = checkpoint.model(dtype, device)
+    threads = Threads(config.machine.threads, device, one_token(model))
     for prompt in prompts:
         for policy in chosen:
             check_decodable(model, policy, prompt)
@@ -48,7 +50,10 @@ def compare(raw: DictConfig) -> None:
     )
     engine = Engine(model, min(context, max(map(len, prompts)) + config.max_new_tokens))
     side_by_side(engine, prompts[0], chosen, StopRule(max_new_tokens=8))  # what runs first is slow
-    results = [side_by_side(engine, prompt, chosen, stop) for prompt in each(prompts, "compare", unit="prompt")]
+    results = []
+    for prompt in each(prompts, "compare", unit="prompt"):
+        threads.refresh()
+        results.append(side_by_side(engine, prompt, chosen, stop))
     stated = {"checkpoint": config.checkpoint, **facts(device, dtype)}
     rows = summed(results, model.size.n_layers)
     write_page(output, compare_page(tokenizer, prompts, results, rows, stated))

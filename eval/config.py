@@ -58,7 +58,8 @@ class MachineConfig:
     dtype: Dtype = Dtype.auto
     """Of weights and cache."""
     threads: int | None = None
-    """Of the CPU; null: what torch takes."""
+    """Of the CPU. null: as many as decode fastest, found by timing passes at the start and again every few seconds,
+    since what else the machine does decides it; at most OMP_NUM_THREADS or the cores."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "threads", section="machine.")

@@ -13,6 +13,7 @@ from eval.config import GenerateConfig
 from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import Engine
 from eval.engine.stopping import StopRule
+from eval.engine.threads import Threads, one_token
 from eval.machine import facts, settle
 from eval.pages.drafts_page import drafts_page
 from eval.pages.page import write_page
@@ -33,6 +34,7 @@ def generate(raw: DictConfig) -> None:
     text = prompt_text(config.prompt, config.prompt_file)
     prompt = tokenizer.encode_prompt(text)
     model = checkpoint.model(dtype, device)
+    threads = Threads(config.machine.threads, device, one_token(model))
     check_decodable(model, policy, prompt)
     stop = StopRule(
         max_new_tokens=config.max_new_tokens,
@@ -47,6 +49,7 @@ def generate(raw: DictConfig) -> None:
     engine, rounds, start = Engine(model, min(context, len(prompt) + config.max_new_tokens)), [], time.perf_counter()
     for round_ in engine.generate(prompt, policy, stop, config.sampling):
         rounds.append(round_)
+        threads.refresh()
         painter.drafted(stream.push(round_.tokens[: round_.n_accepted]))
         painter.full(stream.push(round_.tokens[round_.n_accepted :]))
     painter.end(stream.rest())

@@ -1,6 +1,6 @@
 """Sums over a text, for every exit from one pass, and what they come to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -19,6 +19,7 @@ def exit_qualities(
     token_bytes: Sequence[int],
     max_rows: int | None = None,
     batch_size: int = 8,
+    between: Callable[[], object] = lambda: None,
 ) -> tuple[int, list[ExitQuality]]:
     """The number of tokens predicted, and how well each exit does.
 
@@ -29,6 +30,7 @@ def exit_qualities(
         token_bytes: [V], bytes that each id stands for.
         max_rows: only as many, spread evenly over the text; None: all.
         batch_size: rows in a pass.
+        between: called before each pass.
     """
     n_rows = len(rows) if max_rows is None else min(max_rows, len(rows))
     batch_size = min(batch_size, n_rows)
@@ -38,6 +40,7 @@ def exit_qualities(
     sums = torch.zeros(2, len(exits), dtype=torch.float64, device=model.device)
     counts = torch.zeros(2, dtype=torch.float64, device=model.device)
     for inputs, labels in each(batches, "perplexity", unit="batch", total=-(-n_rows // batch_size)):
+        between()
         valid = labels.flatten() != IGNORE_INDEX
         at, targets = valid.nonzero().flatten().to(model.device), labels.flatten()[valid].to(model.device)
         sums += _sums(model, inputs.to(model.device), at, targets, exits)

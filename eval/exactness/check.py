@@ -8,6 +8,7 @@ from eval.config import Mode
 from eval.engine.agreement import NEAR_TIE
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import EarlyExit, Engine, SelfSpeculative
+from eval.engine.threads import Threads, one_token
 from eval.exactness.correctness_config import DRAFTS, CorrectnessConfig, default_exits
 from eval.exactness.distribution import Verdict, compare_distributions
 from eval.exactness.divergence import Compared, compare, unexplained
@@ -46,6 +47,8 @@ def prepare(config: CorrectnessConfig) -> Check:
     new_tokens = max(task.max_new_tokens, max(drafts) + 2, config.first_tokens)
     longest = max(len(s.tokens) for s in chosen.samples)
     engine = Engine(checkpoint.model(dtype, device), min(size.max_seq_len, longest + new_tokens))
+    # Chosen once: with another number sums are rounded otherwise, and decoders of one text are compared here.
+    Threads(config.machine.threads, device, one_token(engine.model))
     runs = {setting_of(p, size.n_layers): engine_run(engine, p) for p in (plain, EarlyExit(size.n_layers), *drafting)}
     if config.transformers:
         runs[Setting(TRANSFORMERS, size.n_layers)] = transformers_run(Transformers(checkpoint, dtype, device))

@@ -26,6 +26,7 @@ from eval.config import Dtype, GenerateConfig, MachineConfig, Mode
 from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import EarlyExit, Engine, check
 from eval.engine.stopping import StopRule
+from eval.engine.threads import Threads, one_token, one_window
 from eval.lm.answers import Answers, likelihood_of, question
 from eval.lm.config import TasksConfig
 from eval.lm.generation import Wanted, wanted
@@ -102,6 +103,7 @@ class LayerSkipLM(TemplateLM):
         self.n_parameters = stored.stored.weights.n_parameters()
         self.answers, self.told = Answers(), False
         self._engine: Engine | None = None
+        self._fixed_threads = threads
 
     @classmethod
     def of(cls, config: TasksConfig, **mode: Any) -> "LayerSkipLM":
@@ -192,7 +194,9 @@ class LayerSkipLM(TemplateLM):
         self._tell(sum(len(pair.context + pair.continuation) > self.max_length + 1 for pair in new))
         with progress("likelihoods", unit="text", total=len(new)) as bar:
             found = likelihoods(self.model, new, self.exits, max_length=self.max_length, batch_size=self.batch_size)
+            threads = Threads(self._fixed_threads, self._device, one_window(self.model, self.max_length))
             for pair, by_exit in found:
+                threads.refresh()
                 self.answers.add({keys[pair]: by_exit})
                 bar.update()
         at = list(self.exits).index(self.exit_layer)
@@ -202,6 +206,7 @@ class LayerSkipLM(TemplateLM):
         """Texts up to what stops them; an early exit's own, or those of all layers."""
         self._engine = self._engine or Engine(self.model, self.max_length)
         texts, asked = [], Counter[str]()
+        threads = Threads(self._fixed_threads, self._device, one_token(self.model))
         for request in each(requests, f"{self.mode}", unit="text"):
             context, options = request.args
             # What is asked again where a task draws several samples is to be drawn again.
@@ -209,6 +214,7 @@ class LayerSkipLM(TemplateLM):
             asked[again] += 1
             key = question(context, options, repr(self.policy), asked[again])
             if key not in self.answers.known:
+                threads.refresh()
                 settings = wanted(options, self.max_gen_toks, self.seed + asked[again] - 1)
                 self.answers.add({key: self._generate(self._engine, context, settings)})
             texts.append(str(self.answers.known[key]))

@@ -9,6 +9,7 @@ import torch
 from conf.strict import ConfigError
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine, FullDepth, Policy
+from eval.engine.threads import Threads, one_token
 from eval.machine import facts, settle
 from eval.measure.config import BenchmarkConfig
 from eval.measure.contest import Contest, engine_run, measure, transformers_run, turns
@@ -89,7 +90,12 @@ def plan_of(config: BenchmarkConfig) -> Plan:
     print(chosen.described(task))
     baseline = _baseline(config, checkpoint, chosen.samples)
     stated = {"checkpoint": config.checkpoint} | ({"baseline": config.baseline} if baseline else {})
-    stated |= chosen.facts | facts(device, dtype) | ({"transformers": version()} if transformers else {})
+    stated |= (
+        chosen.facts
+        | facts(device, dtype)
+        | {"threads": config.machine.threads or "auto"}
+        | ({"transformers": version()} if transformers else {})
+    )
     return Plan(config, checkpoint, baseline, compared, chosen.samples, device, dtype, transformers, output, stated)
 
 
@@ -116,6 +122,7 @@ def _contest(plan: Plan) -> Contest:
         engine=Engine(plan.checkpoint.model(plan.dtype, plan.device), max_len),
         policies=plan.policies,
     )
+    contest.threads = Threads(plan.config.machine.threads, plan.device, one_token(contest.engine.model))
     if plan.baseline:
         engine = Engine(plan.baseline.model(plan.dtype, plan.device), max_len)
         contest.others[Setting(BASELINE, engine.model.size.n_layers)] = engine_run(engine, FullDepth())
