@@ -8,6 +8,7 @@ from conf.command import command
 from conf.progress import each
 from conf.strict import convert
 from data.config import DataError
+from eval.chat import with_chat
 from eval.config import Mode
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine, Policy, SelfSpeculative
@@ -31,9 +32,11 @@ def compare(raw: DictConfig) -> None:
     config = convert(raw, CompareConfig)
     device, dtype = settle(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
+    if config.chat:
+        checkpoint = with_chat(checkpoint)
     tokenizer, context = checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
     chosen = _policies(config, checkpoint)
-    texts = prompt_texts(config.prompt, config.prompt_file)
+    texts = prompt_texts(config.prompt, config.prompt_file, config.field)
     if len(texts) > config.max_prompts:
         print(f"the first {config.max_prompts} of {len(texts):,} prompts (max_prompts)", file=sys.stderr)
     texts = texts[: config.max_prompts]

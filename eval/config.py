@@ -75,6 +75,8 @@ class GenerateConfig:
     """The text to continue, taken as it is; null: from prompt_file."""
     prompt_file: str = "-"
     """A UTF-8 text file; `-` is standard input."""
+    chat: bool = False
+    """Ask the prompt as a user's turn in the model's own chat template."""
     mode: Mode | None = None
     """How to decode; null: self_speculative; autoregressive where its benchmark found no setting that is faster and
     neither exit_layer nor num_speculations is given."""

@@ -25,12 +25,12 @@ from conf.strict import ConfigError
 from eval.config import Dtype, GenerateConfig, MachineConfig, Mode
 from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import EarlyExit, Engine, check
+from eval.engine.hf_tokenizer import end_ids, transformers_tokenizer
 from eval.engine.stopping import StopRule
 from eval.engine.threads import Threads, one_token, one_window
 from eval.lm.answers import Answers, likelihood_of, question
 from eval.lm.config import TasksConfig
 from eval.lm.generation import Wanted, wanted
-from eval.lm.hf_text import end_ids, transformers_tokenizer
 from eval.lm.likelihoods import Likelihood, Pair, likelihoods
 from eval.machine import settle
 from eval.policies import policy_of
