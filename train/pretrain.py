@@ -7,26 +7,22 @@ line and exit status 2.
 import logging
 import os
 import socket
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from conf.command import command
 from conf.strict import ConfigError
-from data.config import DataError
-from data.corpus import Corpus, prepare
-from data.training import check_epochs
-from models.storage.errors import FormatError
-from train import run_dir
 from train.config import PretrainConfig
-from train.errors import TrainingError
-from train.initial import start_from
 from train.launcher import die_with_launcher
 from train.monitoring.console import set_up_logging
-from train.monitoring.report import save_summary
 from train.monitoring.sinks import wandb_login_missing
 from train.resolve import resolve
 
 logger = logging.getLogger("train.pretrain")  # run as __main__
+
+if TYPE_CHECKING:
+    from data.corpus import Corpus
 
 
 def pretrain(raw: DictConfig) -> None:
@@ -34,13 +30,13 @@ def pretrain(raw: DictConfig) -> None:
     die_with_launcher()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     set_up_logging(rank)
-    config = resolve(raw, world_size)
-    if config.checkpoint.needs_initial and config.checkpoint.initial is None:
-        raise ConfigError(
-            "checkpoint.initial: missing; this recipe goes on from a run, a checkpoint or a Hugging Face folder"
-        )
-    if wandb_login_missing(config):
-        raise ConfigError("wandb.mode=online: no login found; run `wandb login`, or use offline or disabled")
+    config = _checked(raw, world_size)
+    from data.corpus import prepare
+    from data.training import check_epochs
+    from train import run_dir
+    from train.initial import start_from
+    from train.monitoring.report import save_summary
+
     corpus = prepare(config.data, config.model.vocab_size)
     n_rows = config.train.steps * config.train.global_batch_size
     check_epochs(corpus, config.data, config.train.seq_len, n_rows)
@@ -65,8 +61,20 @@ def pretrain(raw: DictConfig) -> None:
         held.release()
 
 
-def _train(config: PretrainConfig, corpus: Corpus) -> None:
-    """Run torchtitan's loop. Imported late: it takes seconds, and a wrong config should not wait for it."""
+def _checked(raw: DictConfig, world_size: int) -> PretrainConfig:
+    """The configuration of a run that can start. Raises ConfigError and FormatError."""
+    config = resolve(raw, world_size)
+    if config.checkpoint.needs_initial and config.checkpoint.initial is None:
+        raise ConfigError(
+            "checkpoint.initial: missing; this recipe goes on from a run, a checkpoint or a Hugging Face folder"
+        )
+    if wandb_login_missing(config):
+        raise ConfigError("wandb.mode=online: no login found; run `wandb login`, or use offline or disabled")
+    return config
+
+
+def _train(config: PretrainConfig, corpus: "Corpus") -> None:
+    """Run torchtitan's loop."""
     from train.cpu import prepare_torchtitan
 
     prepare_torchtitan()
@@ -104,7 +112,6 @@ if __name__ == "__main__":
         "pretrain",
         PretrainConfig,
         pretrain,
-        told={DataError: 2, FormatError: 2, TrainingError: 1},
         check=lambda raw: resolve(raw, world_size=1),
         own_output="run_dir",
         interrupted="interrupted; the same command continues from the last checkpoint",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from models.layer_dropout import Sampling
+from models.row_sampling import Sampling
 
 
 class DepthSchedule(StrEnum):
