@@ -79,6 +79,12 @@ def check_continues(config: PretrainConfig, corpus: Corpus) -> None:
             raise ConfigError(
                 f"{key}={new}: the checkpoints in run_dir={folder} have {old}; choose another run_dir{go_on}"
             )
+    for path in {source.path for source in config.data.sources.values()} & config.plugins.keys():
+        if f"plugins.{path}" in different:
+            raise ConfigError(
+                f"{path}: its file has changed since the checkpoints in run_dir={folder}; choose another run_dir"
+                f" (and checkpoint.initial={folder} to start from its weights)"
+            )
     seen = json.loads((folder / CORPUS).read_text()) if (folder / CORPUS).exists() else {}
     for key in ("train_documents", "train_tokens"):
         if seen.get(key) != corpus.facts.get(key):

@@ -6,6 +6,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+from conf.plugins import is_plugin
 from data.config import DataError
 
 STDLIB = "stdlib"
@@ -17,6 +18,11 @@ COMPRESSED = (".gz", ".zst")
 SUFFIXES = (*TEXT, *LINES, *PARQUET)
 # Tests repeat themselves, encodings and pydoc_data are tables, and site-packages belongs to the user.
 STDLIB_LEFT_OUT = {"test", "tests", "idle_test", "encodings", "pydoc_data", "idlelib", "site-packages", "dist-packages"}
+
+
+def has_files(path: str) -> bool:
+    """Whether a source is files of this machine, rather than of the hub or what a function of the user's gives."""
+    return not path.startswith(HUB) and not is_plugin(path)
 
 
 def kind(file: Path) -> str:
