@@ -92,7 +92,8 @@ def _recipe(config: Mapping[str, Any]) -> str:
     for name, source in config.get("data", {}).get("sources", {}).items():
         keys = (*SOURCE, *OF_THE_HUB) if source["path"].startswith("hf://") else SOURCE
         found += [(f"data.sources.{name}.{key}", source.get(key)) for key in keys]
-    rows = [f"| {key} | {_name(value) if key.endswith(PATHS) else value} |" for key, value in found if value is not None]
+    shown = [(key, _name(value) if key.endswith(PATHS) else value) for key, value in found if value is not None]
+    rows = [f"| {key} | {value} |" for key, value in shown]
     return "\n".join(["\n## Recipe\n", "| key | value |", "|---|---|", *rows, ""]) if rows else ""
 
 
