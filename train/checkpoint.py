@@ -8,6 +8,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torchtitan.components.checkpointer import CheckpointManager
 
 from models.storage.checkpoints import complete_checkpoints
+from models.storage.errors import reason
 from train.errors import TrainingError
 
 
@@ -23,9 +24,8 @@ class Checkpoints(CheckpointManager):
             return super()._load(step)
         except (CheckpointException, Exception) as error:  # the former is a BaseException; readers raise anything
             found = self._find_load_step() if step == -1 else step
-            reason = (str(error).strip() or type(error).__name__).split("\n")[0]
             raise TrainingError(
-                f"{self._create_checkpoint_id(found)}: cannot be read ({reason});"
+                f"{self._create_checkpoint_id(found)}: cannot be read ({reason(error)});"
                 " delete that folder to continue from the checkpoint before it"
             ) from error
 

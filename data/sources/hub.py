@@ -56,7 +56,10 @@ def open_stream(source: SourceConfig, split: str | None = None, columns: Sequenc
 
     datasets.disable_progress_bars()
     name = source.path.removeprefix(HUB)
-    if not Path(name).exists() and not Path(name).is_absolute() and (why := unreachable()):
+    local = Path(name)
+    if local.is_absolute() and not local.exists():
+        raise DataError(f"{source.path}: cannot be opened (no such folder)")
+    if not local.exists() and (why := unreachable()):
         raise DataError(f"{source.path}: the hub cannot be reached ({why}); from here, only local files can be read")
     try:
         stream = datasets.load_dataset(
