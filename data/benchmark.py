@@ -13,10 +13,10 @@ from typing import Any
 import datasets
 import torch
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from conf.command import command
 from conf.output import writable
+from conf.progress import each
 from conf.provenance import code_revision, processor
 from conf.strict import convert
 from data.benchmark_config import DataBenchmarkConfig
@@ -54,7 +54,7 @@ def benchmark(raw: DictConfig) -> None:
             seconds=config.seconds,
             workers=config.workers,
         )
-        measured = list(islice(tqdm(rounds, total=config.rounds, unit="round", disable=None), config.rounds))
+        measured = list(islice(each(rounds, "data.benchmark", unit="round", total=config.rounds), config.rounds))
         figures: dict[str, Any] = medians(measured)
         if config.demo_steps:
             figures["data_wait_fraction"] = _data_wait(tmp, config.demo_steps)

@@ -3,15 +3,17 @@
 import sys
 
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from conf.command import command
+from conf.progress import each
 from conf.strict import convert
 from data.config import DataError
+from eval.chat import with_chat
 from eval.config import Mode
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine, Policy, SelfSpeculative
 from eval.engine.stopping import StopRule
+from eval.engine.threads import Threads, one_token
 from eval.exactness.compare_config import CompareConfig
 from eval.exactness.compared import summed, table, unexplained
 from eval.exactness.side_by_side import side_by_side
@@ -30,15 +32,18 @@ def compare(raw: DictConfig) -> None:
     config = convert(raw, CompareConfig)
     device, dtype = settle(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
+    if config.chat:
+        checkpoint = with_chat(checkpoint)
     tokenizer, context = checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
     chosen = _policies(config, checkpoint)
-    texts = prompt_texts(config.prompt, config.prompt_file)
+    texts = prompt_texts(config.prompt, config.prompt_file, config.field)
     if len(texts) > config.max_prompts:
         print(f"the first {config.max_prompts} of {len(texts):,} prompts (max_prompts)", file=sys.stderr)
     texts = texts[: config.max_prompts]
     output = output_of(config, checkpoint.stored, "compare", ".html", text="\n".join(texts))
     prompts = [tokenizer.encode_prompt(text) for text in texts]
     model = checkpoint.model(dtype, device)
+    threads = Threads(config.machine.threads, device, one_token(model))
     for prompt in prompts:
         for policy in chosen:
             check_decodable(model, policy, prompt)
@@ -48,8 +53,10 @@ def compare(raw: DictConfig) -> None:
     )
     engine = Engine(model, min(context, max(map(len, prompts)) + config.max_new_tokens))
     side_by_side(engine, prompts[0], chosen, StopRule(max_new_tokens=8))  # what runs first is slow
-    bar = tqdm(prompts, desc="compare", unit="prompt", leave=False, disable=None)
-    results = [side_by_side(engine, prompt, chosen, stop) for prompt in bar]
+    results = []
+    for prompt in each(prompts, "compare", unit="prompt"):
+        threads.refresh()
+        results.append(side_by_side(engine, prompt, chosen, stop))
     stated = {"checkpoint": config.checkpoint, **facts(device, dtype)}
     rows = summed(results, model.size.n_layers)
     write_page(output, compare_page(tokenizer, prompts, results, rows, stated))

@@ -58,7 +58,8 @@ class MachineConfig:
     dtype: Dtype = Dtype.auto
     """Of weights and cache."""
     threads: int | None = None
-    """Of the CPU; null: what torch takes."""
+    """Of the CPU. null: as many as decode fastest, found by timing passes at the start and again every few seconds,
+    since what else the machine does decides it; at most OMP_NUM_THREADS or the cores."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "threads", section="machine.")
@@ -74,6 +75,8 @@ class GenerateConfig:
     """The text to continue, taken as it is; null: from prompt_file."""
     prompt_file: str = "-"
     """A UTF-8 text file; `-` is standard input."""
+    chat: bool = False
+    """Ask the prompt as a user's turn in the model's own chat template."""
     mode: Mode | None = None
     """How to decode; null: self_speculative; autoregressive where its benchmark found no setting that is faster and
     neither exit_layer nor num_speculations is given."""

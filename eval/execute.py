@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from conf.command import command
 from conf.output import writable
+from conf.progress import progress
 from conf.provenance import code_revision
 from conf.strict import ConfigError, convert
 from data.config import DataError
@@ -71,7 +71,7 @@ def _run(samples: list[Sample], results: Results, config: ExecuteConfig) -> None
     answers = ((sample.problem, sample.completion) for sample in waiting.values())
     outcomes = check_all(answers, results.limits, allow_execution=config.execute, workers=config.workers)
     n_before = len(results.known)
-    with tqdm(total=n_before + len(waiting), initial=n_before, unit="program", disable=None) as bar:
+    with progress("execute", unit="program", total=n_before + len(waiting), initial=n_before) as bar:
         for key, outcome in zip(waiting, outcomes, strict=True):
             results.add(key, outcome)
             bar.update()

@@ -3,9 +3,9 @@
 from typing import Any
 
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from conf.command import command
+from conf.progress import each
 from conf.strict import convert
 from data.config import DataError
 from eval.depth.exit_choice import chosen_exits
@@ -35,7 +35,7 @@ def exits(raw: DictConfig) -> list[dict[str, Any]]:
     tasks.load()
     resume(lm, output)
     rows: list[dict[str, Any]] = []
-    for exit_layer in tqdm(chosen, desc="exits", unit="exit", leave=False, disable=None):
+    for exit_layer in each(chosen, "exits", unit="exit"):
         lm.leave_at(exit_layer, chosen)
         results = tasks.run(lm, log_samples=False)
         rows += rows_of(results, tasks.found, exit_layer)

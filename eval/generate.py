@@ -9,17 +9,19 @@ from conf.command import command
 from conf.output import writable
 from conf.strict import convert
 from data.config import DataError
+from eval.chat import with_chat
 from eval.config import GenerateConfig
 from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import Engine
 from eval.engine.stopping import StopRule
+from eval.engine.text_stream import TextStream
+from eval.engine.threads import Threads, one_token
 from eval.machine import facts, settle
 from eval.pages.drafts_page import drafts_page
 from eval.pages.page import write_page
 from eval.painter import Painter, summary
 from eval.policies import check_decodable, mode_of, policy_of, told
 from eval.prompt_text import prompt_text
-from eval.text import TextStream
 from models.storage.errors import FormatError
 
 
@@ -28,11 +30,14 @@ def generate(raw: DictConfig) -> None:
     config = convert(raw, GenerateConfig)
     device, dtype = settle(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
+    if config.chat:
+        checkpoint = with_chat(checkpoint)
     policy, tokenizer, context = policy_of(config, checkpoint), checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
     html = writable(config.html, "html") if config.html else None
     text = prompt_text(config.prompt, config.prompt_file)
     prompt = tokenizer.encode_prompt(text)
     model = checkpoint.model(dtype, device)
+    threads = Threads(config.machine.threads, device, one_token(model))
     check_decodable(model, policy, prompt)
     stop = StopRule(
         max_new_tokens=config.max_new_tokens,
@@ -43,12 +48,13 @@ def generate(raw: DictConfig) -> None:
     painter, stream = Painter(config.color), TextStream(tokenizer.decode, prompt)
     if line := told(config, checkpoint):
         print(line, file=sys.stderr)
-    painter.prompt(text)
+    painter.prompt(text + "\n" if config.chat else text)
     engine, rounds, start = Engine(model, min(context, len(prompt) + config.max_new_tokens)), [], time.perf_counter()
     for round_ in engine.generate(prompt, policy, stop, config.sampling):
         rounds.append(round_)
         painter.drafted(stream.push(round_.tokens[: round_.n_accepted]))
         painter.full(stream.push(round_.tokens[round_.n_accepted :]))
+        threads.refresh()
     painter.end(stream.rest())
     seconds = time.perf_counter() - start
     print(summary(rounds, policy, model.size.n_layers, seconds, painter), file=sys.stderr)

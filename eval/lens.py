@@ -16,6 +16,7 @@ from eval.depth.lens_record import Looked, record, spoken
 from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import Engine, FullDepth
 from eval.engine.stopping import StopRule
+from eval.engine.threads import Threads, one_token
 from eval.machine import facts, settle
 from eval.measure.result_file import output_of
 from eval.pages.page import page, write_page
@@ -39,6 +40,7 @@ def lens(raw: DictConfig) -> None:
     output = output_of(config, checkpoint.stored, "lens", ".html", text=text)
     prompt = tokenizer.encode_prompt(text)
     model = checkpoint.model(dtype, device)
+    Threads(config.machine.threads, device, one_token(model))
     check_decodable(model, FullDepth(), prompt)
     generated = _generated(model, prompt, config.max_new_tokens, tokenizer.eos_id) if config.max_new_tokens else []
     tokens = prompt + generated[:-1]  # the last one is what the last position predicts

@@ -8,7 +8,7 @@ from eval.config import Dtype, MachineConfig
 
 
 def settle(config: MachineConfig) -> tuple[torch.device, torch.dtype]:
-    """Device and dtype; sets the number of threads. Raises ConfigError for a device that is not here."""
+    """Device and dtype; sets the number of threads if it is given. Raises ConfigError for a device that is not here."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     name = config.device

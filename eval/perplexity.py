@@ -13,6 +13,7 @@ from eval.depth.plot import Curve, plot_by_exit
 from eval.depth.quality import exit_qualities
 from eval.depth.windows import Windows
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
+from eval.engine.threads import Threads, one_window
 from eval.machine import facts, settle
 from eval.measure.result_file import output_of
 from eval.results.table import save
@@ -40,7 +41,10 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     windows, token_bytes = Windows(tokens, seq_len, stride), checkpoint.tokenizer.token_bytes()
     n_windows = None if config.max_tokens is None else -(-config.max_tokens // stride)
     model = checkpoint.model(dtype, device)
-    n_tokens, qualities = exit_qualities(model, windows, exits, token_bytes, n_windows, config.batch_size)
+    threads = Threads(config.machine.threads, device, one_window(model, seq_len))
+    n_tokens, qualities = exit_qualities(
+        model, windows, exits, token_bytes, n_windows, config.batch_size, threads.refresh
+    )
     stated = {
         "tokens": n_tokens,
         "seq_len": seq_len,

@@ -7,6 +7,7 @@ from conf.strict import ConfigError
 from data.config import DataError
 from data.sources.documents import Bad
 from data.sources.records import line_records
+from eval.text import first_turn, is_text
 
 
 def prompt_text(text: str | None, prompt_file: str) -> str:
@@ -27,13 +28,13 @@ def prompt_text(text: str | None, prompt_file: str) -> str:
             raise ConfigError(f"prompt_file={name}: not UTF-8 (byte {error.start}); convert it") from None
     if not text:
         raise ConfigError("prompt: is empty; give some text to continue, with prompt=, prompt_file= or standard input")
-    if not _is_text(text):
+    if not is_text(text):
         raise ConfigError("prompt: not UTF-8; give it as it is in a UTF-8 file, with prompt_file=")
     return text
 
 
-def prompt_texts(text: str | None, prompt_file: str) -> list[str]:
-    """The texts to continue: the "prompt" of each line of a .jsonl file, else the one that `prompt_text` finds.
+def prompt_texts(text: str | None, prompt_file: str, field: str) -> list[str]:
+    """The texts to continue: `field` of each line of a .jsonl file, else the one that `prompt_text` finds.
 
     Raises ConfigError, and DataError for a line that has none.
     """
@@ -48,17 +49,9 @@ def prompt_texts(text: str | None, prompt_file: str) -> list[str]:
     for line, record in line_records(raw, path, 1, None):
         if isinstance(record, Bad):
             raise DataError(record.message)
-        found = record.get("prompt") if isinstance(record, dict) else None
-        if not isinstance(found, str) or not found:
-            raise DataError(f'{path}:{line}: no text under "prompt"; each line must be an object with one')
-        if not _is_text(found):
-            raise DataError(f'{path}:{line}: half a surrogate pair under "prompt"; write the character itself')
-        texts.append(found)
+        if not isinstance(record, dict):
+            raise DataError(f"{path}:{line}: not an object with a field '{field}'")
+        texts.append(first_turn(record, field, f"{path}:{line}", "field"))
     if not texts:
         raise ConfigError(f"prompt_file={prompt_file}: has no prompt")
     return texts
-
-
-def _is_text(text: str) -> bool:
-    """Whether all of it can be written; bytes of a command line that are no UTF-8, and half pairs in JSON, cannot."""
-    return not any("\ud800" <= c <= "\udfff" for c in text)

@@ -1,44 +1,47 @@
-"""Tokens to text: as they come, as a continuation of a prompt, or a single one."""
+"""Tokens to text, as a continuation of a prompt or one by one; and the prompt in a record."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from data.config import DataError
 from data.tokenizers.tokenizer import Tokenizer
-
-
-class TextStream:
-    """Text of tokens that come a few at a time; bytes that are not a whole character yet are held back."""
-
-    # As many tokens before the new ones are decoded with them, because a tokenizer may treat the first ones otherwise.
-    CONTEXT = 8
-
-    def __init__(self, decode: Callable[[list[int]], str], prompt: Sequence[int]) -> None:
-        self.decode = decode
-        self.before = list(prompt[-self.CONTEXT :])
-        self.pending: list[int] = []
-
-    def push(self, tokens: Sequence[int]) -> str:
-        """The text that is complete with these tokens."""
-        self.pending += tokens
-        text = self._text()
-        # A character is at most 4 bytes: what still lacks one after more tokens than that is no UTF-8 at all.
-        if text.endswith("\ufffd") and len(self.pending) <= self.CONTEXT:
-            return ""
-        self.before, self.pending = (self.before + self.pending)[-self.CONTEXT :], []
-        return text
-
-    def rest(self) -> str:
-        """What was held back."""
-        text, self.pending = self._text(), []
-        return text
-
-    def _text(self) -> str:
-        return self.decode(self.before + self.pending)[len(self.decode(self.before)) :]
+from eval.engine.text_stream import TextStream
 
 
 def continuation(tokenizer: Tokenizer, prompt: Sequence[int], new: Sequence[int]) -> str:
     """The text that new tokens add to a prompt's; the end-of-text token says nothing."""
     stream = TextStream(tokenizer.decode, prompt)
     return stream.push(new) + stream.rest()
+
+
+def first_turn(record: Mapping[str, Any], field: str, where: str, key: str) -> str:
+    """The prompt in a field of a record: a text, or the first of a list of turns, as later ones need answers.
+
+    Args:
+        record: its fields.
+        field: which of them.
+        where: file and line, for the message.
+        key: the user's key for `field`, for the message.
+
+    Raises DataError.
+    """
+    value = record.get(field)
+    if isinstance(value, list) and value:
+        value = value[0]
+    if not isinstance(value, str):
+        what = "no text in field" if field in record else "no field"
+        fields = ", ".join(map(str, record))
+        raise DataError(f"{where}: {what} '{field}'; fields: {fields}; choose the one with the prompt with {key}=")
+    if not value:
+        raise DataError(f"{where}: the prompt is empty (field '{field}')")
+    if not is_text(value):
+        raise DataError(f"{where}: half a surrogate pair in field '{field}'; write the character itself")
+    return value
+
+
+def is_text(text: str) -> bool:
+    """Whether all of it can be written; bytes of a command line that are no UTF-8, and half pairs in JSON, cannot."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def plain_text(tokenizer: Tokenizer, i: int) -> str:

@@ -164,9 +164,9 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
     lines, plain = tmp_path / "a.jsonl", tmp_path / "a.txt"
     lines.write_text('{"prompt": "a"}\n\n{"prompt": "b\\n", "other": 1}\n')
     plain.write_text('{"prompt": "a"}\n')
-    assert prompt_texts(None, str(lines)) == ["a", "b\n"]
-    assert prompt_texts(None, str(plain)) == ['{"prompt": "a"}']
-    assert prompt_texts("x", str(lines)) == ["x"]
+    assert prompt_texts(None, str(lines), "prompt") == ["a", "b\n"]
+    assert prompt_texts(None, str(plain), "prompt") == ['{"prompt": "a"}']
+    assert prompt_texts("x", str(lines), "prompt") == ["x"]
     for content, message in {
         '{"prompt": "a"}\n{"text": "b"}': r'a\.jsonl:2: no text under "prompt"',
         '{"prompt": 3}': r'a\.jsonl:1: no text under "prompt"',
@@ -176,14 +176,14 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
     }.items():
         lines.write_text(content)
         with pytest.raises(DataError, match=message):
-            prompt_texts(None, str(lines))
+            prompt_texts(None, str(lines), "prompt")
     lines.write_text("\n")
     with pytest.raises(ConfigError, match=r"prompt_file=.*a\.jsonl: has no prompt"):
-        prompt_texts(None, str(lines))
+        prompt_texts(None, str(lines), "prompt")
     with pytest.raises(ConfigError, match="prompt: not UTF-8"):
-        prompt_texts("a\udcff", "-")  # as Python has a byte of the command line that is no UTF-8
+        prompt_texts("a\udcff", "-", "prompt")  # as Python has a byte of the command line that is no UTF-8
     with pytest.raises(ConfigError, match=r"prompt_file=nowhere\.jsonl: No such file"):
-        prompt_texts(None, "nowhere.jsonl")
+        prompt_texts(None, "nowhere.jsonl", "prompt")
 
 
 def test_the_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,10 +15,10 @@ from data.tokenizers.tokenizer import load_tokenizer
 from eval.config import Color, GenerateConfig
 from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import EarlyExit, Round, SelfSpeculative
+from eval.engine.text_stream import TextStream
 from eval.generate import generate
 from eval.painter import DRAFTED, FULL, Painter, summary
 from eval.policies import policy_of
-from eval.text import TextStream
 
 ROOT = Path(__file__).parent.parent
 register_schema("generate", GenerateConfig)

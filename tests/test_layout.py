@@ -65,6 +65,7 @@ ROOMS = (
     "painter",
     "tasks",
     "text",
+    "chat",
     "humaneval",
     "policies",
     "machine",

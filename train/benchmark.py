@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from conf.command import command
 from conf.output import writable
+from conf.progress import progress
 from conf.provenance import code_revision, processor
 from conf.strict import ConfigError, convert
 from data.files import write_whole
@@ -58,9 +58,7 @@ def _measure(config: TrainBenchmarkConfig, recompute: Recompute, device: str) ->
     a time, because more would not fit on a GPU with a model worth measuring.
     """
     chosen, rows, plain_peak = arms(config), [], 0
-    with tqdm(
-        total=config.rounds * len(chosen), desc=f"checkpointing={recompute.value}", unit="pair", disable=None
-    ) as bar:
+    with progress(f"checkpointing={recompute.value}", unit="pair", total=config.rounds * len(chosen)) as bar:
         for arm in chosen:
             with ExitStack() as stack:
                 baseline, ask = (_process(stack, config, a, recompute, device) for a in (chosen[0], arm))

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from conf.progress import progress
 from data.config import DataError, SourceConfig
 from data.files import write_whole
 from data.prepared.compressors import compressors
@@ -86,26 +86,25 @@ def _source_bytes(source: SourceConfig) -> int | None:
 def _run(
     stages: list[tuple[Iterator[Chunk], Split]],
     encoder: Encoder,
-    progress: Progress,
+    written: Progress,
     settings: Settings,
     total: int | None,
 ) -> None:
     """Tokenize what is left of each stage into shards."""
     numbered = 0
-    bar = tqdm(total=total, unit="B", unit_scale=True, desc="tokenizing", leave=False, disable=None)
-    with bar:
+    with progress("tokenizing", unit="B", total=total) as bar:
         for chunks, split in stages:
             stage = replace(encoder, split=split)
-            skip = max(0, progress.next_chunk - numbered)
+            skip = max(0, written.next_chunk - numbered)
             for chunk in islice(chunks, skip):
                 numbered += 1
                 bar.update(chunk.n_source_bytes)
             for encoded in encoded_chunks(chunks, stage, settings.workers):
                 numbered += 1
-                progress.add(encoded)
+                written.add(encoded)
                 bar.update(encoded.n_source_bytes)
-                bar.set_postfix_str(f"{progress.n_tokens:,} tokens", refresh=False)
-    progress.close_shard()
+                bar.set_postfix_str(f"{written.n_tokens:,} tokens", refresh=False)
+    written.close_shard()
 
 
 def _finish(

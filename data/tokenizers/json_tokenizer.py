@@ -11,6 +11,7 @@ from data.config import DataError
 
 JSON_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+CHAT_FILE = "chat_template.jinja"
 # Names of what ends a document, where tokenizer_config.json does not say.
 END = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 SPACE_MARK = "\u2581"
@@ -20,9 +21,9 @@ _BYTE_NAME = re.compile("<0x([0-9A-Fa-f]{2})>")
 class JsonTokenizer:
     """A tokenizer.json; tokenizer_config.json beside it says which tokens begin and end a text."""
 
-    def __init__(self, content: bytes, config: bytes, name: str = JSON_FILE) -> None:
-        """Raises DataError when the content is no tokenizer, or nothing ends a text."""
-        self.files = {JSON_FILE: content, CONFIG_FILE: config}
+    def __init__(self, content: bytes, config: bytes, name: str = JSON_FILE, chat: bytes | None = None) -> None:
+        """`chat`: a chat template, carried along. Raises DataError for no tokenizer, or where nothing ends a text."""
+        self.files = {JSON_FILE: content, CONFIG_FILE: config} | ({} if chat is None else {CHAT_FILE: chat})
         try:
             self._fast = Fast.from_str(content.decode("utf-8"))
             self._layout: dict[str, Any] = json.loads(content)

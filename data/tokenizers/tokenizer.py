@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from data.config import DataError
-from data.tokenizers.json_tokenizer import CONFIG_FILE, JSON_FILE, JsonTokenizer
+from data.tokenizers.json_tokenizer import CHAT_FILE, CONFIG_FILE, JSON_FILE, JsonTokenizer
 from data.tokenizers.sentencepiece_tokenizer import MODEL_FILE, SentencePieceTokenizer
 from data.tokenizers.tiktoken_tokenizer import TiktokenTokenizer, is_tiktoken
 
@@ -93,8 +93,9 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 def _load(path: Path) -> Tokenizer:
     content = path.read_bytes()
     if path.suffix == ".json":
-        config = path.with_name(CONFIG_FILE)
-        return JsonTokenizer(content, config.read_bytes() if config.exists() else b"{}", str(path))
+        config, chat = path.with_name(CONFIG_FILE), path.with_name(CHAT_FILE)
+        settings = config.read_bytes() if config.exists() else b"{}"
+        return JsonTokenizer(content, settings, str(path), chat.read_bytes() if chat.exists() else None)
     # Llama 3's file has the name of a SentencePiece model.
     if is_tiktoken(content):
         return TiktokenTokenizer(content, str(path))

@@ -1,10 +1,10 @@
 """Sums over a text, for every exit from one pass, and what they come to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from tqdm import tqdm
 
+from conf.progress import each
 from data.batches.loader import validation_batches
 from data.batches.packing import IGNORE_INDEX, Rows
 from eval.engine.one_pass import exit_states, logit_chunks
@@ -19,6 +19,7 @@ def exit_qualities(
     token_bytes: Sequence[int],
     max_rows: int | None = None,
     batch_size: int = 8,
+    between: Callable[[], object] = lambda: None,
 ) -> tuple[int, list[ExitQuality]]:
     """The number of tokens predicted, and how well each exit does.
 
@@ -29,16 +30,17 @@ def exit_qualities(
         token_bytes: [V], bytes that each id stands for.
         max_rows: only as many, spread evenly over the text; None: all.
         batch_size: rows in a pass.
+        between: called before each pass.
     """
     n_rows = len(rows) if max_rows is None else min(max_rows, len(rows))
     batch_size = min(batch_size, n_rows)
     batches = validation_batches(rows, max_rows=max_rows, batch_size=batch_size, fill_id=0)
-    bar = tqdm(batches, total=-(-n_rows // batch_size), unit="batch", leave=False, disable=None)
     n_bytes = torch.tensor(token_bytes, device=model.device)
     # Nats and agreements of each exit; tokens and bytes.
     sums = torch.zeros(2, len(exits), dtype=torch.float64, device=model.device)
     counts = torch.zeros(2, dtype=torch.float64, device=model.device)
-    for inputs, labels in bar:
+    for inputs, labels in each(batches, "perplexity", unit="batch", total=-(-n_rows // batch_size)):
+        between()
         valid = labels.flatten() != IGNORE_INDEX
         at, targets = valid.nonzero().flatten().to(model.device), labels.flatten()[valid].to(model.device)
         sums += _sums(model, inputs.to(model.device), at, targets, exits)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
+from conf.progress import progress
 from conf.strict import ConfigError
 from eval.drafts.breakdowns import breakdowns, confusion, overall, pairs
 from eval.drafts.classes import Language, language_of
@@ -15,6 +15,7 @@ from eval.drafts.config import RejectionsConfig
 from eval.drafts.sample import DraftedSample, drafted_sample, from_json
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine, SelfSpeculative
+from eval.engine.threads import Threads, one_token
 from eval.machine import facts, settle
 from eval.measure.identity import conditions, samples_digest, weights_digest
 from eval.measure.log import Log, log_path, why_anew
@@ -59,7 +60,7 @@ def plan_of(config: RejectionsConfig) -> Plan:
     }
     stated |= {"num_speculations": policy.num_speculations, "language": language.value, "task": task.name}
     stated |= {"n_samples": len(chosen.samples), "seed": task.seed, "temperature": task.sampling(0).temperature}
-    stated |= chosen.facts | facts(device, dtype)
+    stated |= chosen.facts | facts(device, dtype) | {"threads": config.machine.threads or "auto"}
     return Plan(config, checkpoint, policy, chosen.samples, device, dtype, output, stated)
 
 
@@ -120,11 +121,11 @@ def _decode(plan: Plan, missing: Sequence[tuple[int, Sample]], log: Log[DraftedS
     task, tokenizer = plan.config.task, plan.checkpoint.tokenizer
     max_len = max(len(s.tokens) for s in plan.samples) + task.max_new_tokens
     engine = Engine(plan.checkpoint.model(plan.dtype, plan.device), max_len)
+    threads = Threads(plan.config.machine.threads, plan.device, one_token(engine.model))
     stop, language = task.stop(tokenizer), Language(plan.stated["language"])
-    with tqdm(
-        total=len(plan.samples), initial=len(log.entries), desc=task.name, unit="sample", leave=False, disable=None
-    ) as bar:
+    with progress(f"rejections {task.name}", unit="sample", total=len(plan.samples), initial=len(log.entries)) as bar:
         for i, sample in missing:
+            threads.refresh()
             try:
                 drafted = drafted_sample(
                     engine,

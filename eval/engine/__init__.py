@@ -2,7 +2,20 @@
 
 from eval.engine.checkpoint import load
 from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, SelfSpeculative
+from eval.engine.one_pass import exit_logits
 from eval.engine.sampling import SamplingOptions
 from eval.engine.stopping import StopRule
+from eval.engine.text_stream import TextStream
 
-__all__ = ["EarlyExit", "Engine", "FullDepth", "Policy", "SamplingOptions", "SelfSpeculative", "StopRule", "load"]
+__all__ = [
+    "EarlyExit",
+    "Engine",
+    "FullDepth",
+    "Policy",
+    "SamplingOptions",
+    "SelfSpeculative",
+    "StopRule",
+    "TextStream",
+    "exit_logits",
+    "load",
+]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from data.tokenizers.tokenizer import Tokenizer
 from models.inference import InferenceLlama
 
 # Numbers of a chunk of logits: 128 MiB in fp32.
@@ -44,3 +45,37 @@ def logit_chunks(model: InferenceLlama, states: torch.Tensor) -> Iterator[tuple[
     size = max(1, CHUNK // model.size.vocab_size)
     for start in range(0, len(states), size):
         yield start, model.logits(states[start : start + size]).to(model.real_dtype)
+
+
+def exit_logits(
+    model: InferenceLlama, tokenizer: Tokenizer, texts: Sequence[str], exit_layer: int | None = None
+) -> list[torch.Tensor]:
+    """What an exit predicts after every token of each text, all texts in one pass.
+
+    Args:
+        model: on any device.
+        tokenizer: the model's.
+        texts: each is read as a prompt, with what begins a document before it.
+        exit_layer: E in 1..L; None: L, the whole model.
+
+    Returns:
+        For each text its logits [T, V], T being its number of tokens, in at least fp32. Row t predicts token t + 1.
+
+    Raises ValueError for an exit that the model does not have, and for a text that does not fit into its context.
+    """
+    n_layers, context = model.size.n_layers, model.size.max_seq_len
+    exit_layer = n_layers if exit_layer is None else exit_layer
+    if not 1 <= exit_layer <= n_layers:
+        raise ValueError(f"exit_layer={exit_layer}: must lie in 1..{n_layers}")
+    rows = [tokenizer.encode_prompt(text) for text in texts]
+    for i, row in enumerate(rows):
+        if not 1 <= len(row) <= context:
+            raise ValueError(f"texts[{i}]: has {len(row)} tokens, must have 1 to {context}, the model's context")
+    if not rows:
+        return []
+    tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = torch.tensor(row)
+    with torch.inference_mode():
+        [states] = exit_states(model, tokens.to(model.device), [exit_layer])
+        return [model.logits(states[i, : len(row)]).to(model.real_dtype) for i, row in enumerate(rows)]

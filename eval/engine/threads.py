@@ -12,6 +12,7 @@ from statistics import median
 import torch
 
 from eval.engine.decoding import Engine
+from eval.engine.one_pass import exit_states
 from models.inference import InferenceLlama
 
 MOST = torch.get_num_threads()
@@ -24,6 +25,8 @@ BUDGET = 0.25
 """Seconds that a choice takes, unless a single pass of each number takes longer."""
 REPEATS = 7
 """Passes of each number, if the budget allows."""
+WINDOW = 128
+"""Tokens of a text that are passed at once to time it, at most."""
 MARGIN = 0.97
 """More threads must take less than this share of the time, since they lose more where load comes in between."""
 
@@ -95,6 +98,18 @@ class Threads:
         fastest(self._probe, self._counts, self._clock)
         end = self._clock()
         self._due = end + max(INTERVAL, SHARE * (end - start))
+
+
+def one_window(model: InferenceLlama, n_tokens: int) -> Probe:
+    """A pass over some tokens of a text that is known, as likelihoods are computed."""
+    tokens = torch.zeros(1, min(n_tokens, WINDOW), dtype=torch.int64, device=model.device)
+
+    def probe() -> torch.Tensor:
+        with torch.inference_mode():
+            [states] = exit_states(model, tokens, [model.size.n_layers])
+            return model.logits(states[0])
+
+    return probe
 
 
 def one_token(model: InferenceLlama) -> Probe:

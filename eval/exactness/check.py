@@ -2,13 +2,13 @@
 
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
+from conf.progress import progress
 from conf.strict import ConfigError
 from eval.config import Mode
 from eval.engine.agreement import NEAR_TIE
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import EarlyExit, Engine, SelfSpeculative
+from eval.engine.threads import Threads, one_token
 from eval.exactness.correctness_config import DRAFTS, CorrectnessConfig, default_exits
 from eval.exactness.distribution import Verdict, compare_distributions
 from eval.exactness.divergence import Compared, compare, unexplained
@@ -47,6 +47,8 @@ def prepare(config: CorrectnessConfig) -> Check:
     new_tokens = max(task.max_new_tokens, max(drafts) + 2, config.first_tokens)
     longest = max(len(s.tokens) for s in chosen.samples)
     engine = Engine(checkpoint.model(dtype, device), min(size.max_seq_len, longest + new_tokens))
+    # Chosen once: with another number sums are rounded otherwise, and decoders of one text are compared here.
+    Threads(config.machine.threads, device, one_token(engine.model))
     runs = {setting_of(p, size.n_layers): engine_run(engine, p) for p in (plain, EarlyExit(size.n_layers), *drafting)}
     if config.transformers:
         runs[Setting(TRANSFORMERS, size.n_layers)] = transformers_run(Transformers(checkpoint, dtype, device))
@@ -61,10 +63,11 @@ def greedy(check: Check) -> list[Compared]:
     """Every decoder on every sample."""
     stop, found = check.config.task.stop(check.checkpoint.tokenizer), list[Compared]()
     near_tie = check.stated["near_tie"]
-    with tqdm(check.samples, desc="correctness", unit="sample", leave=False, disable=None) as bar:
-        for sample in bar:
+    with progress("correctness", unit="sample", total=len(check.samples)) as bar:
+        for sample in check.samples:
             found += compare(check.engine.model, check.checkpoint.tokenizer, check.runs, sample, stop, near_tie)
-            bar.set_postfix(unexplained=sum(len(unexplained(c.divergences)) for c in found))
+            bar.update()
+            bar.set_postfix_str(f"{sum(len(unexplained(c.divergences)) for c in found)} unexplained")
     return found
 
 
@@ -75,7 +78,7 @@ def sampled(check: Check) -> list[Verdict]:
     """
     config, samples, found = check.config, check.samples[: check.config.sampled_prompts], list[Verdict]()
     stop, n_drawn = config.task.stop(check.checkpoint.tokenizer), len(samples) * (len(check.speculative) + 1)
-    with tqdm(total=n_drawn, desc="sampled", unit="distribution", leave=False, disable=None) as bar:
+    with progress("sampled", unit="distribution", total=n_drawn) as bar:
         for sample in samples:
             found += compare_distributions(
                 check.engine,

@@ -17,7 +17,9 @@ class CompareConfig:
     prompt: str | None = None
     """The text to continue, taken as it is; null: from prompt_file."""
     prompt_file: str = "-"
-    """A UTF-8 text file that is one prompt; a .jsonl with a "prompt" in each line; `-` is standard input."""
+    """A UTF-8 text file that is one prompt; a .jsonl with a prompt in each line; `-` is standard input."""
+    chat: bool = False
+    """Ask prompts as a user's turn in the model's own chat template."""
     max_prompts: int = 8
     """Of a .jsonl with more only the first so many."""
     exit_layers: list[int] = field(default_factory=list)
@@ -32,6 +34,8 @@ class CompareConfig:
     """Go on after the end-of-text token."""
     output: str | None = None
     """The page, a .html; null: compare_TEXT.html in the checkpoint's folder, with the keys that are not the default."""
+    field: str = "prompt"
+    """The field of a .jsonl's lines with the prompt: a text, or a list of turns, of which the first is asked."""
     machine: MachineConfig = MISSING
 
     def __post_init__(self) -> None:

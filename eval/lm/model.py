@@ -18,18 +18,19 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from tqdm import tqdm
 
 from conf.code_digest import code_digest
+from conf.progress import each, progress
 from conf.strict import ConfigError
 from eval.config import Dtype, GenerateConfig, MachineConfig, Mode
 from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import EarlyExit, Engine, check
+from eval.engine.hf_tokenizer import end_ids, transformers_tokenizer
 from eval.engine.stopping import StopRule
+from eval.engine.threads import Threads, one_token, one_window
 from eval.lm.answers import Answers, likelihood_of, question
 from eval.lm.config import TasksConfig
 from eval.lm.generation import Wanted, wanted
-from eval.lm.hf_text import end_ids, transformers_tokenizer
 from eval.lm.likelihoods import Likelihood, Pair, likelihoods
 from eval.machine import settle
 from eval.policies import policy_of
@@ -102,6 +103,7 @@ class LayerSkipLM(TemplateLM):
         self.n_parameters = stored.stored.weights.n_parameters()
         self.answers, self.told = Answers(), False
         self._engine: Engine | None = None
+        self._fixed_threads = threads
 
     @classmethod
     def of(cls, config: TasksConfig, **mode: Any) -> "LayerSkipLM":
@@ -190,9 +192,11 @@ class LayerSkipLM(TemplateLM):
                 )
         new = [pair for pair, key in keys.items() if key not in self.answers.known]
         self._tell(sum(len(pair.context + pair.continuation) > self.max_length + 1 for pair in new))
-        with tqdm(total=len(new), desc="likelihoods", unit="text", leave=False, disable=None) as bar:
+        with progress("likelihoods", unit="text", total=len(new)) as bar:
             found = likelihoods(self.model, new, self.exits, max_length=self.max_length, batch_size=self.batch_size)
+            threads = Threads(self._fixed_threads, self._device, one_window(self.model, self.max_length))
             for pair, by_exit in found:
+                threads.refresh()
                 self.answers.add({keys[pair]: by_exit})
                 bar.update()
         at = list(self.exits).index(self.exit_layer)
@@ -202,13 +206,15 @@ class LayerSkipLM(TemplateLM):
         """Texts up to what stops them; an early exit's own, or those of all layers."""
         self._engine = self._engine or Engine(self.model, self.max_length)
         texts, asked = [], Counter[str]()
-        for request in tqdm(requests, desc=f"{self.mode}", unit="text", leave=False, disable=None):
+        threads = Threads(self._fixed_threads, self._device, one_token(self.model))
+        for request in each(requests, f"{self.mode}", unit="text"):
             context, options = request.args
             # What is asked again where a task draws several samples is to be drawn again.
             again = question(context, options)
             asked[again] += 1
             key = question(context, options, repr(self.policy), asked[again])
             if key not in self.answers.known:
+                threads.refresh()
                 settings = wanted(options, self.max_gen_toks, self.seed + asked[again] - 1)
                 self.answers.add({key: self._generate(self._engine, context, settings)})
             texts.append(str(self.answers.known[key]))

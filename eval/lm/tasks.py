@@ -3,7 +3,7 @@
 import difflib
 import logging
 import os
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from lm_eval.api.model import LM
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from torch.utils import collect_env
-from tqdm import tqdm
 
+from conf.progress import each
 from conf.strict import ConfigError
 from data.config import DataError
 from data.sources.hub import unreachable, use_cache_if_unreachable
@@ -36,7 +36,9 @@ class Tasks:
         # It warns of what a task leaves to its defaults, and shows bars where there is no terminal, at every exit anew.
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         collect_env.get_pretty_env_info = cache(collect_env.get_pretty_env_info)  # takes a second
-        lm_eval.api.task.tqdm = partial(tqdm, leave=False, disable=None)
+        lm_eval.api.task.tqdm = lambda documents, **options: each(
+            documents, "prompts", unit="document", total=options.get("total")
+        )
         include = Path(config.include_path).expanduser() if config.include_path is not None else None
         if include is not None and not include.is_dir():
             raise ConfigError(f"include_path={config.include_path}: no such folder")

@@ -17,6 +17,8 @@ class BenchmarkConfig:
     """A run folder, one of its checkpoints, a Hugging Face folder or a .gguf file."""
     task: Task = MISSING
     """What to decode and how to score it: a file of conf/task."""
+    chat: bool = False
+    """Ask prompts as a user's turn in the model's own chat template."""
     modes: list[Mode] = field(default_factory=lambda: list(Mode))
     """What to measure; autoregressive always is, as what the others are compared with."""
     exit_layers: list[int] = field(default_factory=list)

@@ -5,14 +5,15 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
-from tqdm import tqdm
 
+from conf.progress import progress
 from data.tokenizers.tokenizer import Tokenizer
 from eval.config import Mode
 from eval.engine.agreement import first_difference, is_near_tie
 from eval.engine.decoding import Engine, FullDepth, Policy, SelfSpeculative
 from eval.engine.sampling import SamplingOptions
 from eval.engine.stopping import StopRule
+from eval.engine.threads import Threads
 from eval.measure.ledger import Ledger
 from eval.measure.records import BASELINE, TRANSFORMERS, Record, Setting, setting_of
 from eval.measure.timing import Timed, pass_times, timed
@@ -35,6 +36,8 @@ class Contest:
     policies: list[Policy]
     others: dict[Setting, Run] = field(default_factory=dict)
     """Baseline and transformers."""
+    threads: Threads | None = None
+    """Chosen anew between two samples; None: as they are."""
 
     def runs(self) -> dict[Setting, Run]:
         """All that takes part, by its setting; plain decoding first."""
@@ -83,10 +86,10 @@ def measure(contest: Contest, samples: Sequence[Sample], missing: Sequence[Turn]
     for run in contest.runs().values():
         run(samples[missing[0].which].tokens, warm_up, SamplingOptions())
     n_done = len(ledger.done)
-    with tqdm(
-        total=n_done + len(missing), initial=n_done, desc=contest.task.name, unit="sample", leave=False, disable=None
-    ) as bar:
+    with progress(contest.task.name, unit="sample", total=n_done + len(missing), initial=n_done) as bar:
         for turn in missing:
+            if contest.threads:
+                contest.threads.refresh()
             sample = samples[turn.which]
             records = _records(contest, sample, turn.repeat, _texts(contest, sample, turn))
             ledger.add(_with_passes(contest, sample, records) if turn.times_passes else records)
@@ -141,6 +144,7 @@ def _records(
                 round_seconds=[round(s, 7) for s in run.round_seconds],
                 identical=at is None if compared else None,
                 near_tie=near_tie,
+                threads=torch.get_num_threads(),
                 peak_memory_mb=memory,
             )
         )

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import torch
 
 from conf.strict import ConfigError
+from eval.chat import with_chat
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine, FullDepth, Policy
+from eval.engine.threads import Threads, one_token
 from eval.machine import facts, settle
 from eval.measure.config import BenchmarkConfig
 from eval.measure.contest import Contest, engine_run, measure, transformers_run, turns
@@ -72,6 +74,10 @@ def plan_of(config: BenchmarkConfig) -> Plan:
     """Read what is to be measured, and refuse what cannot be. Raises ConfigError, DataError or FormatError."""
     task, (device, dtype) = config.task, settle(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
+    if config.chat:
+        if isinstance(task, HeldOut):
+            raise ConfigError("chat=true: task=held_out continues pieces of a text, no turns; choose another task")
+        checkpoint = with_chat(checkpoint)
     n_layers = checkpoint.stored.size.n_layers
     compared = policies(
         n_layers,
@@ -88,8 +94,11 @@ def plan_of(config: BenchmarkConfig) -> Plan:
     chosen = task.samples(checkpoint)
     print(chosen.described(task))
     baseline = _baseline(config, checkpoint, chosen.samples)
-    stated = {"checkpoint": config.checkpoint} | ({"baseline": config.baseline} if baseline else {})
-    stated |= chosen.facts | facts(device, dtype) | ({"transformers": version()} if transformers else {})
+    stated: dict[str, Any] = {"checkpoint": config.checkpoint}
+    stated |= {"baseline": config.baseline} if baseline else {}
+    stated |= {"chat": True} if config.chat else {}
+    stated |= chosen.facts | facts(device, dtype) | {"threads": config.machine.threads or "auto"}
+    stated |= {"transformers": version()} if transformers else {}
     return Plan(config, checkpoint, baseline, compared, chosen.samples, device, dtype, transformers, output, stated)
 
 
@@ -116,6 +125,7 @@ def _contest(plan: Plan) -> Contest:
         engine=Engine(plan.checkpoint.model(plan.dtype, plan.device), max_len),
         policies=plan.policies,
     )
+    contest.threads = Threads(plan.config.machine.threads, plan.device, one_token(contest.engine.model))
     if plan.baseline:
         engine = Engine(plan.baseline.model(plan.dtype, plan.device), max_len)
         contest.others[Setting(BASELINE, engine.model.size.n_layers)] = engine_run(engine, FullDepth())

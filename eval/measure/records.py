@@ -67,6 +67,8 @@ class Record:
     """Self-speculation's differ, from a token on of which the full model hardly prefers one to the other."""
     passes: list[float] | None = None
     """eval.measure.timing.PassTimes, of some samples."""
+    threads: int | None = None
+    """Of the CPU, the same for all settings of a sample."""
     peak_memory_mb: float | None = None
     """The most that torch held at a time, on a GPU."""
 

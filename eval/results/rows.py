@@ -69,9 +69,15 @@ def rows_of(
             "by_prompt_length": by_prompt_length(task, samples, own, [p.plain for p in pairs]),
             "by_position": by_position(own, [p.plain for p in pairs]),
         }
-        row |= _counts(task, samples, own) | stated
+        row |= _counts(task, samples, own) | stated | _threads(own)
         rows.append(row | ({"checkpoint": stated["baseline"]} if setting.mode == BASELINE else {}))
     return rows
+
+
+def _threads(own: Sequence[Record]) -> Row:
+    """The number of CPU threads; several where it has been chosen anew in between."""
+    found = sorted({record.threads for record in own if record.threads is not None})
+    return {"threads": found[0] if len(found) == 1 else ", ".join(map(str, found))} if found else {}
 
 
 def quality(task: Task, samples: Mapping[str, Sample], own: Sequence[Record]) -> Row:

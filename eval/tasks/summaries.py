@@ -14,7 +14,7 @@ from data.sources.rows import Row, read_rows
 from data.tokenizers.tokenizer import Tokenizer
 from eval.engine.checkpoint import Checkpoint
 from eval.tasks.rouge import rouge
-from eval.tasks.task import SECTION, Chosen, Sample, Task, check_lengths, chosen_indices
+from eval.tasks.task import SECTION, Chosen, Sample, Task, chosen_indices, fitting, shortened
 
 # Shots are drawn from the first of their source's records: a stream cannot be drawn from as a whole.
 SHOT_POOL = 1000
@@ -80,10 +80,9 @@ class Summaries(Task):
                 sample = shorter
             samples.append(sample)
         remedy = "task.truncate=true cuts articles from their end, or take fewer shots or new tokens"
-        check_lengths(samples, self, checkpoint.stored.size.max_seq_len, remedy)
         facts: dict[str, Any] = {"source": self.source, "n_available": len(rows), "n_truncated": n_cut}
         facts["shots"] = [{"id": _id(row), "at": row.where, "begins": self._pair(row)[0][:80]} for row in shots]
-        return Chosen(samples, facts)
+        return fitting(samples, self, checkpoint.stored.size.max_seq_len, remedy, facts)
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
         """ROUGE in all variants."""
@@ -108,18 +107,11 @@ class Summaries(Task):
 
     def _shortened(self, checkpoint: Checkpoint, sample: Sample, before: str, article: str) -> Sample:
         """The sample with as much of the article's beginning as fits; an impossible one as it was."""
-        room = checkpoint.stored.size.max_seq_len - self.max_new_tokens
-        if len(sample.tokens) <= room:
-            return sample
-        fits, too_long, found = 0, len(article), sample
-        while too_long - fits > 1:  # characters of the article
-            middle = (fits + too_long) // 2
-            cut = _encoded(checkpoint.tokenizer, sample.id, before, article[:middle], sample.reference or "")
-            if len(cut.tokens) <= room:
-                fits, found = middle, cut
-            else:
-                too_long = middle
-        return found
+
+        def cut(n: int) -> Sample:
+            return _encoded(checkpoint.tokenizer, sample.id, before, article[:n], sample.reference or "")
+
+        return shortened(sample, len(article), cut, checkpoint.stored.size.max_seq_len - self.max_new_tokens)
 
 
 def _encoded(tokenizer: Tokenizer, id_: str, before: str, article: str, reference: str) -> Sample:

@@ -3,7 +3,7 @@
 A task is its own configuration: `task=cnn_dm task.n_samples=100` makes a `CnnDm(n_samples=100)`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -56,7 +56,9 @@ class Chosen(NamedTuple):
         lines = [f"{task.name}: {n:,} samples{how} ({self.facts['source']})"]
         lines += [f"shot {shot['id']} ({shot['at']}): {shot['begins']!r}..." for shot in self.facts.get("shots", [])]
         if n_truncated := self.facts.get("n_truncated"):
-            lines.append(f"{n_truncated:,} articles were cut to fit into the context")
+            lines.append(f"{n_truncated:,} prompts were cut to fit into the context")
+        if n_too_long := self.facts.get("n_too_long"):
+            lines.append(f"{n_too_long:,} prompts that do not fit into the context were left out")
         if n_too_short := self.facts.get("n_too_short"):
             lines.append(f"{n_too_short:,} articles of at most 100 words were left out")
         return "\n".join(lines)
@@ -85,6 +87,8 @@ class Task:
     """At most so many tokens are generated."""
     ignore_eos: bool = False
     """Go on after the end-of-text token."""
+    skip_too_long: bool = False
+    """Leave out prompts that do not fit into the context with `max_new_tokens`; how many is stated. false: stop."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "n_samples", "max_new_tokens", section=SECTION)
@@ -138,12 +142,35 @@ def chosen_indices(n_available: int, task: Task) -> list[int]:
     return sorted(np.random.default_rng(task.seed).choice(n_available, n, replace=False).tolist())
 
 
-def check_lengths(samples: Iterable[Sample], task: Task, context: int, remedy: str) -> None:
-    """Raise ConfigError when a prompt and its new tokens do not fit into the context."""
+def fitting(samples: Sequence[Sample], task: Task, context: int, remedy: str, facts: dict[str, Any]) -> Chosen:
+    """The samples whose prompts fit into the context together with their new tokens, and the facts about the choice.
+
+    Raises ConfigError when one does not, unless `task.skip_too_long` leaves such samples out.
+    """
     lengths = [len(s.tokens) for s in samples]
     room = context - task.max_new_tokens
-    if too_long := [n for n in lengths if n > room]:
+    too_long = [n for n in lengths if n > room]
+    if too_long and (not task.skip_too_long or len(too_long) == len(samples)):
+        leave_out = "" if task.skip_too_long else "; task.skip_too_long=true leaves them out"
         raise ConfigError(
             f"task.max_new_tokens={task.max_new_tokens}: with so many new tokens {len(too_long)} of {len(lengths)}"
-            f" prompts do not fit into the context's {context:,} (the longest has {max(too_long):,} tokens); {remedy}"
+            f" prompts do not fit into the context's {context:,} (the longest has {max(too_long):,} tokens);"
+            f" {remedy}{leave_out}"
         )
+    kept = [sample for sample, n in zip(samples, lengths, strict=True) if n <= room]
+    return Chosen(kept, facts | ({"n_too_long": len(too_long)} if too_long else {}))
+
+
+def shortened(sample: Sample, n_units: int, cut: Callable[[int], Sample], room: int) -> Sample:
+    """The sample, or the longest of its cuts to 1..`n_units` - 1 units of text whose prompt fits; else as it was."""
+    if len(sample.tokens) <= room:
+        return sample
+    fits, too_long, found = 0, n_units, sample
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        shorter = cut(middle)
+        if len(shorter.tokens) <= room:
+            fits, found = middle, shorter
+        else:
+            too_long = middle
+    return found

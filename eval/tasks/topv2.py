@@ -16,7 +16,7 @@ from data.sources.documents import TSV_FIELDS
 from data.sources.rows import Row, read_rows
 from data.sources.topv2 import Node, Rendering, completion, from_json, parse, prompt
 from eval.engine.checkpoint import Checkpoint
-from eval.tasks.task import Chosen, Sample, Task, check_lengths, chosen_indices
+from eval.tasks.task import Chosen, Sample, Task, chosen_indices, fitting
 
 
 @dataclass(kw_only=True)
@@ -59,8 +59,13 @@ class TopV2(Task):
                     group=domain,
                 )
             )
-        check_lengths(samples, self, checkpoint.stored.size.max_seq_len, "take fewer")
-        return Chosen(samples, {"source": self.source, "n_available": len(rows)})
+        return fitting(
+            samples,
+            self,
+            checkpoint.stored.size.max_seq_len,
+            "take fewer",
+            {"source": self.source, "n_available": len(rows)},
+        )
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
         """Whether the parse is the annotated one (white space between tokens is free), and whether it is no parse."""

@@ -16,7 +16,13 @@ from models.storage.sources import CheckpointWeights, HuggingFaceWeights, Weight
 HUB = "hf://"
 RESULTS = ".results"
 """Of model.gguf they lie in model.results, because several files often share a folder."""
-TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
 
 
 class Stored(NamedTuple):

@@ -39,10 +39,3 @@ def set_up_logging(rank: int) -> None:
     root.setLevel(logging.WARNING)
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO if rank == 0 else logging.WARNING)
-
-
-def duration(seconds: float) -> str:
-    """1:02:03 or 2:03."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"

@@ -21,9 +21,9 @@ import torch.distributed as dist
 from torchtitan.components.metrics import MetricsProcessor
 from tqdm import tqdm
 
+from conf.progress import duration
 from models.exits import exit_name
 from train.errors import TrainingError
-from train.monitoring.console import duration
 from train.monitoring.exit_losses import ExitLosses
 from train.monitoring.sinks import Sink
 

@@ -1,4 +1,4 @@
-"""The tokenizer as transformers has it, because that is what lm-eval's own Hugging Face backend reads texts with."""
+"""The tokenizer as transformers has it: what lm-eval reads texts with, and what knows a chat template."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
