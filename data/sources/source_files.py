@@ -48,7 +48,7 @@ def find_files(path: str) -> tuple[Path, list[Path]]:
         root = _common_folder(files)
         for file in files:
             if not kind(file):
-                raise DataError(f"{path}: {file} is not one of {_known()}")
+                raise DataError(f"{file}: not one of {_known()}")
     if not files:
         raise DataError(f"{path}: no {_known()} file there (give a file, folder or glob)")
     return root, sorted(files, key=lambda f: f.relative_to(root).as_posix())

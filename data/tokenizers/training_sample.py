@@ -37,7 +37,7 @@ def _sample(source: SourceConfig, fraction: float, max_bytes: int, bad: list[Bad
     """Training documents of one source; the first that cannot be read joins `bad`."""
     split = split_of(source, 0.0 if source.validation else fraction)
     # Twice as much as is needed: chunks differ in size, and what is held out falls away.
-    share = 2 * max_bytes / _text_bytes(source)
+    share = 2 * max_bytes / max(1.0, _text_bytes(source))
     taken = 0
     for number, chunk in enumerate(source_chunks(source)):
         if share < 1.0 and _hash(number) >= share * 2**64:
