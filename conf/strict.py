@@ -113,6 +113,7 @@ def one_line(error: BaseException, schema: type) -> str:
             section = cause.object_type if is_dataclass(cause.object_type) else _section(schema, key)
             if section:
                 return _unknown(key, section)
+            return f"{key}: a new key of a table begins with a plus sign: +{key}=VALUE"
         return f"{key}: {message}" if key and key not in message else message
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     # Hydra suggests "+key=value" for unknown keys, which we refuse as well, and lists its search path.

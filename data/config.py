@@ -47,7 +47,8 @@ class SourceConfig:
 
     path: str = MISSING
     """`stdlib`; a file, folder or glob of .txt, .md, .py, .jsonl, .tsv (each also .gz or .zst) or .parquet; a folder
-    that data.prepare has written; or hf://org/name, which `datasets` reads (hf:///folder: its local files)."""
+    that data.prepare has written; hf://org/name, which `datasets` reads (hf:///folder: its local files); or
+    my_package.mine:name, a function without arguments that gives texts or rows of token ids, one document each."""
     format: Format = Format.text
     """text, prompt_completion, topv2 or topv2_json."""
     text_field: str = "text"

@@ -43,6 +43,7 @@ def prepare(raw: DictConfig) -> None:
     )
     prepare_shards(config.dataset, _tokenizer(config, output), output, settings)
     _report(output, None if finished else time.perf_counter() - begun)
+    (output / ".lock").unlink(missing_ok=True)  # whoever makes it anew finds the manifest and writes nothing
 
 
 def _tokenizer(config: PrepareConfig, output: Path) -> "Tokenizer":

@@ -31,7 +31,7 @@ def benchmark(raw: DictConfig) -> "list[Row]":
     files = [plan.output, plan.output.with_suffix(".csv")]
     set_aside(files, rows[0]["samples_file"])
     save(rows, plan.output)
-    shown = [name for name in config.task.SHOWN if name in rows[0]]
+    shown = [name for name in config.task.shown if name in rows[0]]
     print(table(rows, shown))
     if said := verdict(rows):
         print(said)

@@ -32,6 +32,7 @@ def test_a_run_from_begin_to_end_and_again(tmp_path: Path, tiny_run: list[str]) 
     assert {"config.yaml", "starts.jsonl", "tokenizer.model"} <= {p.name for p in folder.iterdir()}
     assert list((folder / "wandb").glob("offline-run-*/*.wandb"))
     assert sorted(p.name for p in (folder / "checkpoint").iterdir()) == ["step-4", "step-6"]
+    assert not {".lock", ".initial.lock", "comm_traces"} & {p.name for p in folder.iterdir()}
 
     again = pretrain(folder, *options, "checkpoint.every=4")
     assert again.returncode == 0
@@ -40,6 +41,7 @@ def test_a_run_from_begin_to_end_and_again(tmp_path: Path, tiny_run: list[str]) 
     longer = pretrain(folder, *options, "checkpoint.every=4", "train.steps=7")
     assert longer.returncode == 0
     assert "train.steps: 6 -> 7" in longer.stderr
+    assert sorted(p.name for p in (folder / "checkpoint").iterdir()) == ["step-6", "step-7"]
     for file in (folder / "checkpoint" / "step-7").glob("*.distcp"):
         file.write_bytes(file.read_bytes()[:100])
     damaged = pretrain(folder, *options, "train.steps=8")

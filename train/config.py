@@ -10,7 +10,7 @@ from data.config import DataConfig
 from models.config import ModelConfig
 from train.precision import Precision
 from train.recipe.curriculum import EarlyExitConfig
-from train.recipe.dropout_schedule import LayerDropoutConfig
+from train.recipe.dropout_schedule import LayerDropoutConfig, check_schedules
 from train.recipe.exit_weights import first_step_without_weight
 
 
@@ -239,6 +239,8 @@ class PretrainConfig:
     checkpoint: CheckpointConfig = MISSING
     validation: ValidationConfig = MISSING
     wandb: WandbConfig = MISSING
+    plugins: dict[str, str] = field(default_factory=dict)
+    """Filled in: digests of the files that hold the functions of your own which other keys name."""
 
 
 def _check_ranks(config: PretrainConfig, world_size: int) -> None:
@@ -287,6 +289,7 @@ def check_together(config: PretrainConfig, world_size: int) -> None:
         _require(
             1 <= exit_layer <= n_layers, "validation.exit_layers", exit_layer, f"must lie in 1..n_layers={n_layers}"
         )
+    check_schedules(config.layer_dropout, n_layers, train.steps)
     idle = first_step_without_weight(config.early_exit, n_layers, train.steps)
     _require(
         idle is None,

@@ -19,7 +19,9 @@ def start_from(initial: str, run_dir: str) -> None:
     """
     folder = Path(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".initial.lock"):
+    lock = folder / ".initial.lock"
+    with FileLock(lock):
         if not complete_checkpoints(folder):
             logger.info("starting from the weights of %s", initial)
             write_weights(read(initial).weights, folder, dtype=None)
+    lock.unlink(missing_ok=True)  # whoever waits for it, or makes it anew, finds the checkpoint and does nothing

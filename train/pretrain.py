@@ -7,6 +7,7 @@ line and exit status 2.
 import logging
 import os
 import socket
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
@@ -34,14 +35,23 @@ def pretrain(raw: DictConfig) -> None:
     from data.corpus import prepare
     from data.training import check_epochs
     from train import run_dir
-    from train.initial import start_from
     from train.monitoring.report import save_summary
 
     corpus = prepare(config.data, config.model.vocab_size)
     n_rows = config.train.steps * config.train.global_batch_size
     check_epochs(corpus, config.data, config.train.seq_len, n_rows)
     run_dir.check_continues(config, corpus)
-    held = run_dir.lock(config.run_dir) if rank == 0 else None
+    with run_dir.lock(config.run_dir) if rank == 0 else nullcontext():
+        _go_on(config, corpus, rank, world_size)
+        if rank == 0:
+            print(save_summary(config.run_dir, corpus.facts))
+
+
+def _go_on(config: PretrainConfig, corpus: "Corpus", rank: int, world_size: int) -> None:
+    """Train from where the run folder is to the last step."""
+    from train import run_dir
+    from train.initial import start_from
+
     if (step := run_dir.last_checkpoint(config.run_dir)) >= config.train.steps:
         logger.info(
             "%s is finished (step %d of %d); choose another run_dir, or more train.steps to go on",
@@ -55,10 +65,6 @@ def pretrain(raw: DictConfig) -> None:
         if config.checkpoint.initial is not None:
             start_from(config.checkpoint.initial, config.run_dir)
         _train(config, corpus)
-    if rank == 0:
-        print(save_summary(config.run_dir, corpus.facts))
-    if held is not None:
-        held.release()
 
 
 def _checked(raw: DictConfig, world_size: int) -> PretrainConfig:

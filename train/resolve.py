@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
+from conf.plugins import digest, is_plugin
 from conf.strict import ConfigError, convert
 from models.config import ModelConfig
 from train.config import PretrainConfig, check_together
@@ -40,6 +41,7 @@ def resolve(raw: DictConfig, world_size: int, schema: type[PretrainConfig] = Pre
         config.data.tokenizer.path = config.data.tokenizer.path or str(stored.folder)
     if config.train.precision is Precision.auto:
         config.train.precision = best_precision()
+    config.plugins = {value: digest(value) for value in plugins_of(config)}
     rows = config.train.global_batch_size // config.parallelism.data_ranks(world_size)
     config.train.local_batch_size = config.train.local_batch_size or rows
     return config
@@ -67,3 +69,10 @@ def _check_fits(model: ModelConfig, stored: "Stored") -> None:
     for key, value in asdict(model).items():
         if key not in FREE and value != theirs[key]:
             raise ConfigError(f"model.{key}={value}: checkpoint.initial has {theirs[key]}; take model=initial")
+
+
+def plugins_of(config: PretrainConfig) -> list[str]:
+    """Functions of the user's own that the configuration names."""
+    schedules = (config.early_exit.curriculum, config.layer_dropout.depth_schedule, config.layer_dropout.time_schedule)
+    values = [*schedules, *(source.path for source in config.data.sources.values())]
+    return sorted({value for value in values if is_plugin(value)})

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from conf.provenance import code_revision
@@ -27,6 +26,7 @@ from data.corpus import Corpus
 from data.files import write_whole
 from models.storage.checkpoints import complete_checkpoints
 from train.config import PretrainConfig
+from train.folder_lock import FolderLock
 
 logger = logging.getLogger(__name__)
 
@@ -44,16 +44,16 @@ def last_checkpoint(run_dir: str | Path) -> int:
     return max(complete_checkpoints(run_dir), default=0)
 
 
-def lock(run_dir: str | Path) -> FileLock:
+def lock(run_dir: str | Path) -> FolderLock:
     """Hold a run folder. Raises ConfigError when another process trains there.
 
     A killed process lets go of it, but may take a moment to die, with much memory to give back.
     """
     Path(run_dir).mkdir(parents=True, exist_ok=True)
-    held = FileLock(Path(run_dir, ".lock"))
+    held = FolderLock(Path(run_dir, ".lock"))
     try:
-        held.acquire(timeout=5)
-    except Timeout:
+        held.acquire(seconds=5)
+    except TimeoutError:
         raise ConfigError(
             f"run_dir={run_dir}: another process is training there; wait for it or choose another"
         ) from None
@@ -78,6 +78,12 @@ def check_continues(config: PretrainConfig, corpus: Corpus) -> None:
             go_on = "" if key.startswith("model.") else f" (and checkpoint.initial={folder} to start from its weights)"
             raise ConfigError(
                 f"{key}={new}: the checkpoints in run_dir={folder} have {old}; choose another run_dir{go_on}"
+            )
+    for path in {source.path for source in config.data.sources.values()} & config.plugins.keys():
+        if f"plugins.{path}" in different:
+            raise ConfigError(
+                f"{path}: its file has changed since the checkpoints in run_dir={folder}; choose another run_dir"
+                f" (and checkpoint.initial={folder} to start from its weights)"
             )
     seen = json.loads((folder / CORPUS).read_text()) if (folder / CORPUS).exists() else {}
     for key in ("train_documents", "train_tokens"):

@@ -6,7 +6,7 @@ from typing import Any
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.optimizer import LRSchedulersContainer, OptimizersContainer, ParamGroupConfig
 from torchtitan.components.tokenizer import BaseTokenizer
-from torchtitan.config.configs import CompileConfig, DebugConfig, ParallelismConfig, TrainingConfig
+from torchtitan.config.configs import CommConfig, CompileConfig, DebugConfig, ParallelismConfig, TrainingConfig
 from torchtitan.distributed.activation_checkpoint import ActivationCheckpointing, FullAC, SelectiveAC
 
 from data.batches.loader import Loader
@@ -148,6 +148,8 @@ def trainer_config(config: PretrainConfig, corpus: Corpus) -> LayerSkipTrainer.C
         lr_scheduler=_lr_scheduler(config),
         checkpoint=_checkpoint(config),
         activation_checkpoint=_activation_checkpoint(config),
+        # What NCCL's flight recorder leaves after a timeout lies in the run folder itself: a folder would stay empty.
+        comm=CommConfig(save_traces_folder=".", save_traces_file_prefix="comm_trace_rank_"),
         compile=CompileConfig(enable=config.train.compile),
         metrics=LayerSkipMetrics.Config(log_freq=config.train.log_every, checkpoint_freq=config.checkpoint.every),
         debug=DebugConfig(seed=config.train.seed, enable_structured_logging=False),

@@ -66,7 +66,9 @@ class Encoder:
         for document in chunk.documents(self.source):
             if isinstance(document, Bad):
                 done.bad.append(document.message)
-            elif not document.text:
+            elif (wrong := _unknown(document, self.tokenizer.vocab_size)) is not None:
+                done.bad.append(f"{document.name}: token {wrong}; the tokenizer has {self.tokenizer.vocab_size} pieces")
+            elif document.is_empty:
                 done.empty.append(document.name)
             else:
                 for part, piece in self.split.parts(document):
@@ -76,11 +78,22 @@ class Encoder:
                     to = done.parts[part]
                     to.lengths.append(len(ids))
                     to.prompts.append(n_prompt)
-                    to.n_bytes += len(piece.text.encode("utf-8"))
+                    to.n_bytes += _n_bytes(piece, self.tokenizer)
         for part in PARTS:
             if arrays[part]:
                 done.parts[part].tokens = np.concatenate(arrays[part])
         return done
+
+
+def _unknown(document: Document, vocab_size: int) -> int | None:
+    """A token that the vocabulary does not have."""
+    return next((token for token in document.tokens if not 0 <= token < vocab_size), None)
+
+
+def _n_bytes(document: Document, tokenizer: Tokenizer) -> int:
+    """Bytes of a document's text, in UTF-8."""
+    text = tokenizer.decode(list(document.tokens)) if document.tokens else document.text
+    return len(text.encode("utf-8"))
 
 
 def document_ids(tokenizer: Tokenizer, document: Document) -> tuple[list[int], int]:
@@ -88,6 +101,8 @@ def document_ids(tokenizer: Tokenizer, document: Document) -> tuple[list[int], i
 
     A prompt is encoded as it will be when the model is asked to continue it.
     """
+    if document.tokens:
+        return list(document.tokens), 0
     if not document.prompt:
         return tokenizer.encode_document(document.text), 0
     prompt = tokenizer.encode_prompt(document.prompt)

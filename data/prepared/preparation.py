@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from conf.plugins import digest as plugin_digest
+from conf.plugins import is_plugin
 from conf.progress import progress
 from data.config import DataError, SourceConfig
 from data.files import write_whole
@@ -26,7 +28,7 @@ from data.prepared.progress import Progress, Settings
 from data.prepared.shards import FORMAT, MANIFEST, open_part, read_manifest, token_dtype, tokenizer_hash
 from data.sources.chunks import Chunk
 from data.sources.reading import source_chunks
-from data.sources.source_files import HUB, find_files
+from data.sources.source_files import HUB, find_files, has_files
 from data.sources.split import PARTS, TRAIN, VALIDATION, Split, split_of
 from data.tokenizers.tokenizer import Tokenizer
 
@@ -38,7 +40,9 @@ def source_fingerprint(source: SourceConfig) -> str:
     settings = {k: str(v) for k, v in asdict(source).items() if k not in ("weight", "epochs", "streaming")}
     digest = hashlib.sha256(json.dumps(settings).encode())
     for path in (source.path, source.validation):
-        if path is None or source.path.startswith(HUB):
+        if path is not None and is_plugin(path):
+            digest.update(plugin_digest(path).encode())
+        if path is None or not has_files(path) or source.path.startswith(HUB):
             continue
         root, files = find_files(path)
         for file in files:
@@ -77,9 +81,9 @@ def prepare_shards(source: SourceConfig, tokenizer: Tokenizer, folder: Path, set
 
 
 def _source_bytes(source: SourceConfig) -> int | None:
-    if source.path.startswith(HUB):
-        return None
     paths = [source.path, *([source.validation] if source.validation else [])]
+    if not all(map(has_files, paths)):
+        return None
     return sum(f.stat().st_size for path in paths for f in find_files(path)[1])
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from data.config import DataError
 from data.files import write_whole
+from data.sources.compressed import reason
 from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 MANIFEST = "manifest.json"
@@ -180,6 +181,8 @@ def open_part(folder: Path, manifest: dict[str, Any], part: str) -> Tokens:
         try:
             arrays = [np.load(folder / entry[key], mmap_mode="r") for key in ("tokens", "documents")]
         except (OSError, ValueError) as error:
-            raise DataError(f"{folder / entry['tokens']}: cannot be read ({error}); prepare the shards again") from None
+            raise DataError(
+                f"{folder / entry['tokens']}: cannot be read ({reason(error)}); prepare the shards again"
+            ) from None
         shards.append(Shard(*arrays))
     return Tokens(shards)

@@ -13,7 +13,11 @@ UNREADABLE = (OSError, EOFError, zlib.error, zstandard.ZstdError, ValueError)
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what a library says, or else the kind of its error."""
+    """The first line of what a library says, or else the kind of its error; without the file's name, which our
+    messages begin with.
+    """
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return error.strerror
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 

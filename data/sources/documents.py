@@ -19,6 +19,13 @@ class Document:
     text: str
     prompt: str = ""
     """What comes before the text, without a loss on it."""
+    tokens: tuple[int, ...] = ()
+    """In place of a text: its tokens, with what begins and ends it."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to learn from."""
+        return not (self.text or self.tokens)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,9 @@
 """Data sets of the Hugging Face hub, read as streams by `datasets`; hf:///folder reads local files the same way."""
 
+import time
 from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from data.config import DataError, SourceConfig
@@ -8,6 +11,37 @@ from data.sources.chunks import CHUNK_BYTES, Chunk, Records, Unreadable
 from data.sources.compressed import reason
 from data.sources.documents import fields
 from data.sources.source_files import HUB
+
+
+@cache
+def unreachable() -> str | None:
+    """Why this machine cannot connect to the hub; None: it can. Asked once, in seconds.
+
+    The hub's libraries take half a minute to find out, at every data set anew, and print a dozen lines.
+    """
+    import httpx
+    from huggingface_hub import constants, get_session
+
+    if constants.is_offline_mode():
+        return "HF_HUB_OFFLINE is set"
+    why = ""
+    for pause in (0.0, 1.0):  # a second try, so that a start of many processes does not fail for a moment's trouble
+        time.sleep(pause)
+        try:
+            get_session().head(constants.ENDPOINT, timeout=5.0)
+            return None
+        except httpx.TransportError as error:
+            why = reason(error)
+    return why
+
+
+def use_cache_if_unreachable() -> None:
+    """Have the hub's libraries take what they have of earlier days without asking the hub whether it is new."""
+    import datasets
+    from huggingface_hub import constants
+
+    if unreachable():
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
 
 
 def open_stream(source: SourceConfig, split: str | None = None, columns: Sequence[str] | None = None) -> Any:
@@ -21,9 +55,15 @@ def open_stream(source: SourceConfig, split: str | None = None, columns: Sequenc
     import datasets
 
     datasets.disable_progress_bars()
+    name = source.path.removeprefix(HUB)
+    local = Path(name)
+    if local.is_absolute() and not local.exists():
+        raise DataError(f"{source.path}: cannot be opened (no such folder)")
+    if not local.exists() and (why := unreachable()):
+        raise DataError(f"{source.path}: the hub cannot be reached ({why}); from here, only local files can be read")
     try:
         stream = datasets.load_dataset(
-            source.path.removeprefix(HUB),
+            name,
             source.subset,
             split=split or source.split,
             revision=source.revision,

@@ -6,6 +6,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+from conf.plugins import is_plugin
 from data.config import DataError
 
 STDLIB = "stdlib"
@@ -17,6 +18,11 @@ COMPRESSED = (".gz", ".zst")
 SUFFIXES = (*TEXT, *LINES, *PARQUET)
 # Tests repeat themselves, encodings and pydoc_data are tables, and site-packages belongs to the user.
 STDLIB_LEFT_OUT = {"test", "tests", "idle_test", "encodings", "pydoc_data", "idlelib", "site-packages", "dist-packages"}
+
+
+def has_files(path: str) -> bool:
+    """Whether a source is files of this machine, rather than of the hub or what a function of the user's gives."""
+    return not path.startswith(HUB) and not is_plugin(path)
 
 
 def kind(file: Path) -> str:
@@ -42,7 +48,7 @@ def find_files(path: str) -> tuple[Path, list[Path]]:
         root = _common_folder(files)
         for file in files:
             if not kind(file):
-                raise DataError(f"{path}: {file} is not one of {_known()}")
+                raise DataError(f"{file}: not one of {_known()}")
     if not files:
         raise DataError(f"{path}: no {_known()} file there (give a file, folder or glob)")
     return root, sorted(files, key=lambda f: f.relative_to(root).as_posix())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from data.config import SourceConfig
 from data.sources.documents import Document
-from data.sources.source_files import HUB, LINES, PARQUET, find_files, kind
+from data.sources.source_files import LINES, PARQUET, find_files, has_files, kind
 
 TRAIN = "train"
 VALIDATION = "validation"
@@ -43,7 +43,7 @@ class Split:
 
 def split_of(source: SourceConfig, fraction: float) -> Split:
     """How a source is split; fraction 0 holds nothing out."""
-    if fraction == 0.0 or source.path.startswith(HUB):
+    if fraction == 0.0 or not has_files(source.path):
         return Split(fraction)
     root, files = find_files(source.path)
     texts = [f for f in files if kind(f) not in LINES + PARQUET]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from data.config import DataError, SourceConfig
 from data.sources.documents import Bad, Document
 from data.sources.reading import source_chunks
-from data.sources.source_files import COMPRESSED, HUB, PARQUET, find_files, kind
+from data.sources.source_files import COMPRESSED, PARQUET, find_files, has_files, kind
 from data.sources.split import TRAIN, split_of
 
 COMPRESSION = 4  # about how many bytes of text a compressed byte stands for
@@ -37,7 +37,7 @@ def _sample(source: SourceConfig, fraction: float, max_bytes: int, bad: list[Bad
     """Training documents of one source; the first that cannot be read joins `bad`."""
     split = split_of(source, 0.0 if source.validation else fraction)
     # Twice as much as is needed: chunks differ in size, and what is held out falls away.
-    share = 2 * max_bytes / _text_bytes(source)
+    share = 2 * max_bytes / max(1.0, _text_bytes(source))
     taken = 0
     for number, chunk in enumerate(source_chunks(source)):
         if share < 1.0 and _hash(number) >= share * 2**64:
@@ -50,13 +50,13 @@ def _sample(source: SourceConfig, fraction: float, max_bytes: int, bad: list[Bad
                 if part == TRAIN:
                     taken += len(piece.text.encode("utf-8")) + len(piece.prompt.encode("utf-8"))
                     yield Document(piece.name, piece.prompt + piece.text)
-        if taken > max_bytes and (share < 1.0 or source.path.startswith(HUB)):
+        if taken > max_bytes and (share < 1.0 or not has_files(source.path)):
             return
 
 
 def _text_bytes(source: SourceConfig) -> float:
     """Roughly; a stream's size is not known, so that its beginning is taken."""
-    if source.path.startswith(HUB):
+    if not has_files(source.path):
         return 1.0
     files = find_files(source.path)[1]
     return sum(f.stat().st_size * (COMPRESSION if f.suffix in COMPRESSED + PARQUET else 1) for f in files if kind(f))

@@ -18,9 +18,11 @@ from torch.utils import collect_env
 from conf.progress import each
 from conf.strict import ConfigError
 from data.config import DataError
+from data.sources.hub import unreachable, use_cache_if_unreachable
 from eval.lm.config import TasksConfig
 from models.storage.errors import reason
 
+LMEVAL = Path(lm_eval.api.task.__file__).resolve().parents[1]
 LMEVAL_SEEDS = (0, 1234, 1234, 1234)
 
 
@@ -49,6 +51,8 @@ class Tasks:
 
     def load(self) -> None:
         """Read their data. Raises DataError for data that cannot be had, ConfigError for a task that cannot be run."""
+        if not all(map(self._is_local, self.names)):
+            use_cache_if_unreachable()
         for name in self.names:
             self.found |= self._load(name)
         for name, task in self.leaves():
@@ -70,10 +74,18 @@ class Tasks:
         hint = f" (did you mean {', '.join(near)}?)" if near else "; `lm_eval ls tasks` lists them"
         raise ConfigError(f"tasks={pattern}: no task of this name{hint}")
 
+    def _is_local(self, name: str) -> bool:
+        """Whether a task is a file of the user's, whose data may well lie beside it."""
+        entry = self.manager.task_index.get(name)
+        file = Path(name) if entry is None else entry.yaml_path
+        return file is not None and LMEVAL not in file.resolve().parents
+
     def _load(self, name: str) -> dict[str, Task | Group]:
         try:
             loaded = self.manager.load([name])
         except Exception as error:  # whatever the hub, a data set's script or a task's own imports raise
+            if isinstance(error, ConnectionError) and (why := unreachable()):
+                raise DataError(f"tasks={name}: not in the cache, and the hub cannot be reached ({why})") from None
             raise DataError(f"tasks={name}: cannot be loaded ({type(error).__name__}: {reason(error)})") from None
         groups = loaded.get("groups", {})
         return {name: groups[name]} if name in groups else dict(loaded["tasks"])

@@ -135,7 +135,7 @@ def _records(
                 prompt_tokens=len(sample.tokens),
                 tokens=run.tokens,
                 text=text,
-                scores=contest.task.score(sample, text) if setting.mode != TRANSFORMERS else {},
+                scores=contest.task.all_scores(sample, text) if setting.mode != TRANSFORMERS else {},
                 seconds=run.seconds,
                 cpu_seconds=run.cpu_seconds,
                 emitted=[len(r.tokens) for r in run.rounds],

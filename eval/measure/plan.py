@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from conf.plugins import digest
 from conf.strict import ConfigError
 from eval.chat import with_chat
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
@@ -97,6 +98,7 @@ def plan_of(config: BenchmarkConfig) -> Plan:
     stated: dict[str, Any] = {"checkpoint": config.checkpoint}
     stated |= {"baseline": config.baseline} if baseline else {}
     stated |= {"chat": True} if config.chat else {}
+    stated |= {"metrics": {path: digest(path) for path in task.metrics}} if task.metrics else {}
     stated |= chosen.facts | facts(device, dtype) | {"threads": config.machine.threads or "auto"}
     stated |= {"transformers": version()} if transformers else {}
     return Plan(config, checkpoint, baseline, compared, chosen.samples, device, dtype, transformers, output, stated)

@@ -45,7 +45,7 @@ class SweepConfig:
     def __post_init__(self) -> None:
         # It has its own conditions.
         self.benchmark(self.exit_layers, self.num_speculations or default_drafts(self.task.max_new_tokens), self.output)
-        allowed = [name for name in (*self.task.SHOWN, AGREEMENT) if name not in LESS_IS_BETTER]
+        allowed = [name for name in (*self.task.shown, AGREEMENT) if name not in LESS_IS_BETTER]
         if self.quality is not None and self.quality not in allowed:
             raise ValueError(f"quality={self.quality}: must be {' or '.join(allowed)}")
 

@@ -4,6 +4,7 @@ from hydra.core.config_store import ConfigStore
 
 from eval.tasks.cnn_dm import CnnDm
 from eval.tasks.cnn_dm_lm import CnnDmLm
+from eval.tasks.custom import Custom
 from eval.tasks.held_out import HeldOut
 from eval.tasks.humaneval import HumanEval
 from eval.tasks.prompts import Prompts
@@ -21,6 +22,7 @@ TASKS: dict[str, type[Task]] = {
     "humaneval": HumanEval,
     "topv2": TopV2,
     "prompts": Prompts,
+    "custom": Custom,
 }
 
 

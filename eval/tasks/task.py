@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from conf.checks import at_least
+from conf.plugins import load_function
 from conf.strict import ConfigError
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # What a user writes before the keys of a task.
 SECTION = "task."
+METRICS, METRIC_PARAMETERS = "task.metrics", ("text", "reference")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +94,19 @@ class Task:
     skip_too_long: bool = False
     """Leave out prompts that do not fit into the context with `max_new_tokens`; how many is stated. false: stop."""
 
+    metrics: list[str] = field(default_factory=list)
+    """Scores of your own: my_package.mine:name, each a function (text, reference) that returns a number, or None where
+    it has nothing to say; the reference is None where a sample has none."""
+
     def __post_init__(self) -> None:
         at_least(1, self, "n_samples", "max_new_tokens", section=SECTION)
+        for path in self.metrics:
+            load_function(path, METRICS, METRIC_PARAMETERS)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The metrics that a table has room for: the task's, and all of the user's own."""
+        return (*self.SHOWN, *(path.partition(":")[2] for path in self.metrics))
 
     def samples(self, checkpoint: "Checkpoint") -> Chosen:
         """What to decode, each prompt encoded as this model reads it and short enough for its context.
@@ -106,6 +119,18 @@ class Task:
         """Scores of a continuation, by name; larger or smaller is better as the task says."""
         del sample, text
         return {}
+
+    def all_scores(self, sample: Sample, text: str) -> dict[str, float]:
+        """The task's scores of a continuation, and the user's own. Raises ConfigError for one that is no number."""
+        scores = dict(self.score(sample, text))
+        for path in self.metrics:
+            value = load_function(path, METRICS, METRIC_PARAMETERS)(text=text, reference=sample.reference)
+            if value is None:
+                continue
+            if not isinstance(value, int | float):
+                raise ConfigError(f"{METRICS}: {path} gave {value!r} for sample {sample.id}; must be a number or None")
+            scores[path.partition(":")[2]] = float(value)
+        return scores
 
     def units(self, scored: Sequence[tuple[Sample, Mapping[str, float]]]) -> dict[str, list[float]]:
         """Metric -> a value for each independent unit, whose mean is the metric and which a bootstrap draws from.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ModelConfig
-from models.storage.errors import FormatError
+from models.storage.errors import FormatError, reason
 
 NEEDED = {
     "hidden_size": "dim",
@@ -123,7 +123,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise FormatError(f"{folder}/config.json: cannot be read ({error})") from None
+        raise FormatError(f"{folder}/config.json: cannot be read ({reason(error)})") from None
     if not isinstance(config, dict):
         raise FormatError(f"{folder}/config.json: holds no object")
     return config

@@ -40,6 +40,20 @@ print(tokenizer.decode(output[0], skip_special_tokens=True))
 plain decoding. The same in the framework this model comes from, with one cache and without computing a layer twice:
 `python -m eval.generate checkpoint={folder}`. vLLM serves the folder at full depth: `vllm serve {folder}`.
 """
+# What decides about the weights that come out. What a machine needs (caches, workers, log lines) is no part of it.
+# None: all keys of a section.
+RECIPE: dict[str, tuple[str, ...] | None] = {
+    "checkpoint": ("initial",),
+    "layer_dropout": None,
+    "early_exit": None,
+    "train": ("steps", "seq_len", "global_batch_size", "seed", "precision", "max_grad_norm"),
+    "optimizer": None,
+    "lr_scheduler": None,
+    "data": ("packing", "validation_fraction"),
+}
+SOURCE = ("path", "format", "weight", "epochs")
+OF_THE_HUB = ("subset", "split", "revision")
+PATHS = ("initial", "path")
 
 
 def model_card(
@@ -69,14 +83,23 @@ def _recommended(best: Recommended) -> str:
 
 
 def _recipe(config: Mapping[str, Any]) -> str:
-    keys = ("layer_dropout", "early_exit", "train", "optimizer", "lr_scheduler", "data")
-    rows = [
-        f"| {section}.{key} | {value} |"
-        for section in keys
+    found = [
+        (f"{section}.{key}", value)
+        for section, keys in RECIPE.items()
         for key, value in config.get(section, {}).items()
-        if not isinstance(value, dict) and value is not None
+        if key in (keys or config[section])
     ]
+    for name, source in config.get("data", {}).get("sources", {}).items():
+        keys = (*SOURCE, *OF_THE_HUB) if source["path"].startswith("hf://") else SOURCE
+        found += [(f"data.sources.{name}.{key}", source.get(key)) for key in keys]
+    shown = [(key, _name(value) if key.endswith(PATHS) else value) for key, value in found if value is not None]
+    rows = [f"| {key} | {value} |" for key, value in shown]
     return "\n".join(["\n## Recipe\n", "| key | value |", "|---|---|", *rows, ""]) if rows else ""
+
+
+def _name(path: str) -> str:
+    """Without the folders of the machine that has trained."""
+    return path if path.startswith("hf://") else Path(path).name
 
 
 def _exits(metrics: Path, n_layers: int) -> str:

@@ -55,7 +55,10 @@ def read(path: str | Path) -> Stored:
         return Stored(weights.size, weights, path.with_suffix(RESULTS), [], gguf=path)
     if (path / "config.json").exists():
         config = read_config(path)
-        size = size_of(config, path.name)
+        try:
+            size = size_of(config, path.name)
+        except FormatError as error:
+            raise FormatError(f"{path}/{error}") from None
         return Stored(size, HuggingFaceWeights(path, size), path, _tokenizer_files(path), hf=config)
     checkpoint = path if (path / ".metadata").exists() else _newest_checkpoint(path)
     return _read_checkpoint(checkpoint)

@@ -49,7 +49,7 @@ def sampled_steps(config: PretrainConfig) -> list[int]:
     total = config.train.steps
     if total <= SAMPLED_STEPS:
         return list(range(total))
-    rotates = config.early_exit.curriculum is Curriculum.rotational
+    rotates = config.early_exit.curriculum == Curriculum.rotational
     period = rotation(config.early_exit, config.model.n_layers) if rotates else 1
     n_windows = max(1, SAMPLED_STEPS // period)
     # In the middle of each of n equal parts, so that means over a schedule in time are those of the whole run.

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from conf.plugins import check_choice, is_plugin, load_function
+
+KEY, PARAMETERS = "early_exit.curriculum", ("step", "n_layers", "total_steps")
+
 
 class Curriculum(StrEnum):
     """Which exits are active when."""
@@ -21,8 +25,9 @@ class Curriculum(StrEnum):
 class EarlyExitConfig:
     """The early-exit loss: which exits, and how much each weighs."""
 
-    curriculum: Curriculum = Curriculum.none
-    """C(t, l)."""
+    curriculum: str = Curriculum.none.value
+    """C(t, l): none, all, rotational, gradual, or my_package.mine:name, a function (step, n_layers, total_steps) that
+    returns the layers, counted from 0, whose exits are trained at step t."""
     e_scale: float = 0.0
     """Scale of the early exits' weights e(l), 0 <= e_scale <= 1; 0 leaves the last layer alone."""
     rotation_period: int | None = None
@@ -32,11 +37,12 @@ class EarlyExitConfig:
     trains it once every R steps."""
 
     def __post_init__(self) -> None:
+        check_choice(self.curriculum, Curriculum, KEY, PARAMETERS)
         if not 0.0 <= self.e_scale <= 1.0:
             raise ValueError(f"early_exit.e_scale={self.e_scale}: must lie in 0..1")
         if self.rotation_period is not None and self.rotation_period < 1:
             raise ValueError(f"early_exit.rotation_period={self.rotation_period}: must be null or at least 1")
-        if self.curriculum is not Curriculum.rotational and self.rotation_period is not None:
+        if self.curriculum != Curriculum.rotational and self.rotation_period is not None:
             raise ValueError(
                 f"early_exit.rotation_period={self.rotation_period}: only early_exit.curriculum=rotational has one"
             )
@@ -55,14 +61,31 @@ def gradual_start(layer: int, n_layers: int, total_steps: int) -> int:
 def active_layers(config: EarlyExitConfig, step: int, n_layers: int, total_steps: int) -> tuple[int, ...]:
     """The layers l, ascending, with C(t, l) = 1 at step t of 0..T-1."""
     last = n_layers - 1
+    if is_plugin(config.curriculum):
+        chosen = _of_plugin(config.curriculum, step, n_layers, total_steps)
+        return tuple(sorted(chosen | {last} if config.include_last_layer else chosen))
 
     def is_active(layer: int) -> bool:
-        if layer == last and (config.include_last_layer or config.curriculum is Curriculum.none):
+        if layer == last and (config.include_last_layer or config.curriculum == Curriculum.none):
             return True
-        if config.curriculum is Curriculum.rotational:
+        if config.curriculum == Curriculum.rotational:
             return (layer - step) % rotation(config, n_layers) == 0
-        if config.curriculum is Curriculum.gradual:
+        if config.curriculum == Curriculum.gradual:
             return step >= gradual_start(layer, n_layers, total_steps)
-        return config.curriculum is Curriculum.all
+        return config.curriculum == Curriculum.all
 
     return tuple(layer for layer in range(n_layers) if is_active(layer))
+
+
+def _of_plugin(path: str, step: int, n_layers: int, total_steps: int) -> set[int]:
+    """What a curriculum of the user's own makes of a step. Raises ValueError for anything but layers of the model."""
+    found = load_function(path, KEY, PARAMETERS)(step=step, n_layers=n_layers, total_steps=total_steps)
+    try:
+        layers = set(found)
+    except TypeError:
+        layers = {found}
+    if bad := [layer for layer in layers if not isinstance(layer, int) or not 0 <= layer < n_layers]:
+        raise ValueError(
+            f"{KEY}={path}: gave layer {bad[0]!r} at step {step}; must be whole numbers in 0..{n_layers - 1}"
+        )
+    return layers

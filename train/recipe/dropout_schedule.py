@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from conf.plugins import check_choice, is_plugin, load_function
 from models.row_sampling import Sampling
+
+DEPTH = ("layer_dropout.depth_schedule", ("layer", "n_layers"))
+TIME = ("layer_dropout.time_schedule", ("step", "total_steps"))
 
 
 class DepthSchedule(StrEnum):
@@ -43,34 +47,58 @@ class LayerDropoutConfig:
 
     p_max: float = 0.0
     """Largest probability, that of the last layer; 0 <= p_max < 1."""
-    depth_schedule: DepthSchedule = DepthSchedule.exponential
-    """D(l)."""
-    time_schedule: TimeSchedule = TimeSchedule.constant
-    """S(t)."""
+    depth_schedule: str = DepthSchedule.exponential.value
+    """D(l): exponential, linear, constant, or my_package.mine:name, a function (layer, n_layers) that gives 0 to 1."""
+    time_schedule: str = TimeSchedule.constant.value
+    """S(t): constant, exponential, decreasing, or my_package.mine:name, a function (step, total_steps), likewise."""
     rescale: Rescale = Rescale.none
     """Scale of kept branches."""
     sampling: Sampling = Sampling.bernoulli
     """How the rows are drawn."""
 
     def __post_init__(self) -> None:
+        check_choice(self.depth_schedule, DepthSchedule, *DEPTH)
+        check_choice(self.time_schedule, TimeSchedule, *TIME)
         if not 0.0 <= self.p_max < 1.0:
             raise ValueError(f"layer_dropout.p_max={self.p_max}: must be at least 0 and below 1")
 
 
-def depth_scale(schedule: DepthSchedule, layer: int, n_layers: int) -> float:
-    """D(l) for layer l of 0..L-1."""
-    if schedule is DepthSchedule.constant:
+def depth_scale(schedule: str, layer: int, n_layers: int) -> float:
+    """D(l) for layer l of 0..L-1. Raises ValueError for a function of the user's own that leaves 0..1."""
+    if is_plugin(schedule):
+        return _of_plugin(schedule, *DEPTH, layer=layer, n_layers=n_layers)
+    if schedule == DepthSchedule.constant:
         return 1.0
     depth = layer / (n_layers - 1)
-    return depth if schedule is DepthSchedule.linear else 2.0**depth - 1.0
+    return depth if schedule == DepthSchedule.linear else 2.0**depth - 1.0
 
 
-def time_scale(schedule: TimeSchedule, step: int, total_steps: int) -> float:
-    """S(t) for step t of 0..T-1. A run of one step is at its beginning."""
-    if schedule is TimeSchedule.constant:
+def time_scale(schedule: str, step: int, total_steps: int) -> float:
+    """S(t) for step t of 0..T-1. A run of one step is at its beginning. Raises ValueError like `depth_scale`."""
+    if is_plugin(schedule):
+        return _of_plugin(schedule, *TIME, step=step, total_steps=total_steps)
+    if schedule == TimeSchedule.constant:
         return 1.0
     progress = step / (total_steps - 1) if total_steps > 1 else 0.0
-    return 1.0 - progress if schedule is TimeSchedule.decreasing else 2.0**progress - 1.0
+    return 1.0 - progress if schedule == TimeSchedule.decreasing else 2.0**progress - 1.0
+
+
+def _of_plugin(path: str, key: str, parameters: tuple[str, ...], **values: int) -> float:
+    found = load_function(path, key, parameters)(**values)
+    if not isinstance(found, int | float) or not 0.0 <= found <= 1.0:
+        at = ", ".join(f"{name}={value}" for name, value in values.items())
+        raise ValueError(f"{key}={path}: gave {found!r} at {at}; must be a number in 0..1")
+    return float(found)
+
+
+def check_schedules(config: LayerDropoutConfig, n_layers: int, total_steps: int) -> None:
+    """Raise ValueError where a schedule of the user's own leaves 0..1 at any layer or step of the run."""
+    if is_plugin(config.depth_schedule):
+        for layer in range(n_layers):
+            depth_scale(config.depth_schedule, layer, n_layers)
+    if is_plugin(config.time_schedule):
+        for step in range(total_steps):
+            time_scale(config.time_schedule, step, total_steps)
 
 
 def dropout_probability(config: LayerDropoutConfig, layer: int, step: int, n_layers: int, total_steps: int) -> float:

@@ -1,5 +1,6 @@
 """e~(t, l): how much each exit weighs in the loss of step t. Paper, equations 5 and 6."""
 
+from conf.plugins import is_plugin
 from train.recipe.curriculum import Curriculum, EarlyExitConfig, active_layers, rotation
 
 
@@ -29,7 +30,10 @@ def exit_weights(config: EarlyExitConfig, step: int, n_layers: int, total_steps:
 
 def first_step_without_weight(config: EarlyExitConfig, n_layers: int, total_steps: int) -> int | None:
     """The first step t that would train nothing, or None. Possible only without the last layer."""
-    # One rotation shows every step of a rotation; the other curricula only ever add exits.
-    period = rotation(config, n_layers) if config.curriculum is Curriculum.rotational else 1
+    # One rotation shows every step of a rotation; our other curricula only ever add exits.
+    if is_plugin(config.curriculum):
+        period = total_steps
+    else:
+        period = rotation(config, n_layers) if config.curriculum == Curriculum.rotational else 1
     steps = range(min(period, total_steps))
     return next((t for t in steps if not exit_weights(config, t, n_layers, total_steps)), None)

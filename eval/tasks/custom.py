@@ -1,0 +1,69 @@
+"""A task of the user's own: `task=custom task.path=my_package.mine:Riddles`, a class that derives from Task."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import MISSING
+
+from conf.plugins import digest, load_class
+from eval.engine.sampling_options import SamplingOptions
+from eval.engine.stopping import StopRule
+from eval.tasks.task import Chosen, Sample, Task
+
+if TYPE_CHECKING:
+    from data.tokenizers.tokenizer import Tokenizer
+    from eval.engine.checkpoint import Checkpoint
+
+
+@dataclass(kw_only=True)
+class Custom(Task):
+    """Hands everything on to an object of the user's class, which is made with the keys of Task and the options."""
+
+    name: str = "custom"
+    path: str = MISSING
+    """my_package.mine:Riddles."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What the class has besides the keys of every task: +task.options.KEY=VALUE."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        common = {f.name: getattr(self, f.name) for f in fields(Task)}
+        try:
+            self._own: Task = load_class(self.path, "task.path", Task)(**common, **self.options)
+        except TypeError as error:
+            raise ValueError(f"task.options: {str(error).rpartition('() ')[2]}") from None
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The metrics that a table has room for."""
+        return self._own.shown
+
+    def samples(self, checkpoint: "Checkpoint") -> Chosen:
+        """The class's samples; that they come from its file is stated."""
+        chosen = self._own.samples(checkpoint)
+        return chosen._replace(facts={"source": self.path} | chosen.facts | {"task_file": digest(self.path)})
+
+    def score(self, sample: Sample, text: str) -> dict[str, float]:
+        """The class's scores."""
+        return self._own.score(sample, text)
+
+    def units(self, scored: Sequence[tuple[Sample, Mapping[str, float]]]) -> dict[str, list[float]]:
+        """The class's units."""
+        return self._own.units(scored)
+
+    def stop(self, tokenizer: "Tokenizer") -> StopRule:
+        """When the class ends a text."""
+        return self._own.stop(tokenizer)
+
+    def sampling(self, index: int) -> SamplingOptions:
+        """How the class chooses tokens."""
+        return self._own.sampling(index)
+
+    def exit_layers(self, n_layers: int) -> list[int]:
+        """The exits that the class measures by default."""
+        return self._own.exit_layers(n_layers)
+
+    def num_speculations(self) -> list[int]:
+        """The numbers of drafts that the class measures by default."""
+        return self._own.num_speculations()
