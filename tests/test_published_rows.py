@@ -1,0 +1,129 @@
+"""What benchmarks and sweeps write and print, byte for byte as before: users and other programs read it.
+
+WRITE_GOLDEN=1 python -m pytest tests/test_published_rows.py writes the files anew, after a change that is meant.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import tiny_model
+from evaluation import record, speculative
+
+from eval.measure.records import Record
+from eval.results import columns
+from eval.results.rows import rows_of
+from eval.results.sweep_findings import with_findings
+from eval.results.sweep_table import table as sweep_table
+from eval.results.table import details, save, table
+from eval.results.verdict import verdict
+from eval.tasks.task import Sample, Task
+
+GOLDEN = Path(__file__).parent / "golden"
+STATED: dict[str, Any] = {
+    "checkpoint": "outputs/demo",
+    "source": "held out",
+    "hardware": "h",
+    "threads": "auto",
+    "dtype": "float32",
+    "torch": "2",
+    "commit": "a" * 40,
+}
+PLAIN_BASELINE: dict[str, Any] = {"mode": "baseline", "exit_layer": 4, "identical": None, "passes": None}
+TRANSFORMERS: dict[str, Any] = {"mode": "transformers", "exit_layer": 4, "passes": None}
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "screen_width", lambda: 1000)
+
+
+def own_text() -> tuple[list[Record], dict[str, Any]]:
+    """A task without scores: transformers, early exit, a near-tie, threads that have changed."""
+    records = []
+    for i, slower in (("0", 1.0), ("1", 1.25)):
+        early = {"mode": "early_exit", "exit_layer": 2, "identical": False, "tokens": [1, 2, 3, 4, 9, 9, 9, 9]}
+        records += [
+            record(id=i, threads=1, seconds=8 * slower),
+            record(id=i, threads=1, seconds=3 * slower, passes=[1, 1, 1, 0.5, 0, 0], **early),
+            speculative(id=i, threads=2),
+            speculative(id=i, threads=1, num_speculations=4, seconds=6.0, identical=i == "0", near_tie=i == "1"),
+            record(id=i, seconds=24.0, **TRANSFORMERS),
+        ]
+    return records, STATED | {"transformers": "5.0", "samples_file": "benchmark.samples-0.jsonl"}
+
+
+def scored() -> tuple[list[Record], dict[str, Any]]:
+    """A task with scores and groups, drawn twice, on a GPU, beside a baseline; both kinds of verification."""
+    records = []
+    for repeat in (0, 1):
+        for i, score in (("a", 1.0), ("b", 0.5), ("c", 0.0)):
+            common: dict[str, Any] = {"id": i, "repeat": repeat, "group": "one" if i == "a" else "two"}
+            drawn = common | {"identical": None, "peak_memory_mb": 12.5, "prompt_tokens": 200}
+            records += [
+                record(**drawn, scores={"em": score}, seconds=8.0 + repeat),
+                speculative(**drawn, scores={"em": score / 2}),
+                speculative(**drawn, scores={"em": score / 2}, exit_states="recompute", seconds=7.0),
+                record(**common | PLAIN_BASELINE, scores={"em": score}, seconds=7.5),
+            ]
+    return records, STATED | {"baseline": "outputs/plain", "chat": True, "samples_file": "x.samples-0.jsonl"}
+
+
+def rows(records: list[Record], stated: dict[str, Any]) -> Any:
+    samples = {i: Sample(id=i, prompt="", tokens=[9, 9]) for i in dict.fromkeys(r.id for r in records)}
+    return rows_of(records, Task(name="t"), samples, tiny_model(), stated)
+
+
+def agrees(path: Path, name: str) -> None:
+    golden = GOLDEN / name
+    if os.environ.get("WRITE_GOLDEN"):
+        golden.write_bytes(path.read_bytes())
+    assert path.read_bytes() == golden.read_bytes(), name
+
+
+@pytest.mark.parametrize(("name", "measured", "metrics"), [("own_text", own_text, []), ("scored", scored, ["em"])])
+def test_a_benchmark(name: str, measured: Any, metrics: list[str], tmp_path: Path) -> None:
+    found = rows(*measured())
+    file, text = tmp_path / "rows.json", tmp_path / "text"
+    save(found, file)
+    text.write_text("\n\n".join([table(found, metrics), details(found, metrics), str(verdict(found))]) + "\n")
+    agrees(file, f"benchmark_{name}.json")
+    agrees(file.with_suffix(".csv"), f"benchmark_{name}.csv")
+    agrees(text, f"benchmark_{name}.txt")
+
+
+@pytest.mark.parametrize(("name", "measured"), [("own_text", own_text), ("scored", scored)])
+def test_a_sweep(name: str, measured: Any, tmp_path: Path) -> None:
+    records, stated = measured()
+    # A sweep has early exit at each E and no other checkpoint.
+    early = [r for r in records if r.mode != "baseline" and r.exit_states != "recompute"]
+    if name == "scored":
+        early += [
+            record(
+                **PLAIN_BASELINE
+                | {
+                    "mode": "early_exit",
+                    "exit_layer": 2,
+                    "id": r.id,
+                    "repeat": r.repeat,
+                    "seconds": 2.0,
+                    "scores": {"em": 0.25},
+                    "passes": [1, 1, 1, 0.5, 0, 0],
+                }
+            )
+            for r in early
+            if r.mode == "autoregressive"
+        ]
+    found, quality = with_findings(rows(early, stated), early, "em" if name == "scored" else None)
+    file, text = tmp_path / "rows.json", tmp_path / "text"
+    save(found, file)
+    text.write_text(f"{sweep_table(found, quality)}\n\n{verdict(found)}\n")
+    agrees(file, f"sweep_{name}.json")
+    agrees(text, f"sweep_{name}.txt")
+
+
+def test_the_json_is_json() -> None:
+    for file in GOLDEN.glob("*.json"):
+        json.loads(file.read_text())
