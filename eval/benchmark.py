@@ -11,7 +11,7 @@ from eval.measure.config import BenchmarkConfig
 from models.storage.recommended import RECOMMENDED
 
 if TYPE_CHECKING:
-    from eval.results.rows import Row
+    from eval.results.row import Row
 
 
 def benchmark(raw: DictConfig) -> "list[Row]":
@@ -29,15 +29,16 @@ def benchmark(raw: DictConfig) -> "list[Row]":
     recommended = writable(own, "recommend=true: checkpoint") if config.recommend else None
     rows = measured_rows(carry_out(plan))
     files = [plan.output, plan.output.with_suffix(".csv")]
-    set_aside(files, rows[0]["samples_file"])
-    save(rows, plan.output)
-    shown = [name for name in config.task.shown if name in rows[0]]
+    samples_file = rows[0].facts["samples_file"]
+    set_aside(files, samples_file)
+    save([row.as_json() for row in rows], plan.output)
+    shown = [name for name in config.task.shown if name in rows[0].metrics]
     print(table(rows, shown))
     if said := verdict(rows):
         print(said)
     if config.detail:
         print(f"\n{details(rows, shown)}\n")
-    print(*files, plan.output.with_name(rows[0]["samples_file"]), sep="\n")
+    print(*files, plan.output.with_name(samples_file), sep="\n")
     if recommended:
         recommend(rows, recommended)
     return rows

@@ -11,10 +11,10 @@ from eval.results.sweep_config import SweepConfig, default_drafts, default_exits
 from models.storage.recommended import RECOMMENDED
 
 if TYPE_CHECKING:
-    from eval.results.rows import Row
+    from eval.results.sweep_findings import SweepRow
 
 
-def sweep(raw: DictConfig) -> "list[Row]":
+def sweep(raw: DictConfig) -> "list[SweepRow]":
     """Measure the grid, write rows and figures, print the best d of each E and the best of all."""
     config = convert(raw, SweepConfig)
     from eval.measure.plan import carry_out, plan_of
@@ -42,8 +42,8 @@ def sweep(raw: DictConfig) -> "list[Row]":
         raise ConfigError(f"quality={config.quality}: this measurement has none; leave it out") from None
     maps, picture = (output.with_name(f"{output.stem}_{name}.png") for name in ("heat_maps", "front"))
     files = [output, output.with_suffix(".csv"), maps, picture]
-    set_aside(files, rows[0]["samples_file"])
-    save(rows, output)
+    set_aside(files, rows[0].facts["samples_file"])
+    save([row.as_json() for row in rows], output)
     save_png(heat_maps(rows), maps)
     save_png(front(rows, quality), picture)
     print(table(rows, quality))

@@ -54,7 +54,7 @@ KEYS = {
 def call(*overrides: str) -> list[dict[str, Any]]:
     with initialize_config_module("conf", version_base="1.3"):
         raw = compose("benchmark", list(overrides))
-    return benchmark(raw)
+    return [row.as_json() for row in benchmark(raw)]
 
 
 def test_policies() -> None:

@@ -87,7 +87,7 @@ def agrees(path: Path, name: str) -> None:
 def test_a_benchmark(name: str, measured: Any, metrics: list[str], tmp_path: Path) -> None:
     found = rows(*measured())
     file, text = tmp_path / "rows.json", tmp_path / "text"
-    save(found, file)
+    save([row.as_json() for row in found], file)
     text.write_text("\n\n".join([table(found, metrics), details(found, metrics), str(verdict(found))]) + "\n")
     agrees(file, f"benchmark_{name}.json")
     agrees(file.with_suffix(".csv"), f"benchmark_{name}.csv")
@@ -118,7 +118,7 @@ def test_a_sweep(name: str, measured: Any, tmp_path: Path) -> None:
         ]
     found, quality = with_findings(rows(early, stated), early, "em" if name == "scored" else None)
     file, text = tmp_path / "rows.json", tmp_path / "text"
-    save(found, file)
+    save([row.as_json() for row in found], file)
     text.write_text(f"{sweep_table(found, quality)}\n\n{verdict(found)}\n")
     agrees(file, f"sweep_{name}.json")
     agrees(text, f"sweep_{name}.txt")

@@ -168,7 +168,7 @@ def test_files_and_the_benchmark_s_acceptance(
         *arguments(trained, own_prompts, tmp_path / "benchmark.json"),
         *("exit_layers=[2]", "num_speculations=[3]", "modes=[self_speculative]"),
     )
-    assert found["acceptance_rate"] == measured[-1]["acceptance_rate"]
+    assert found["acceptance_rate"] == measured[-1].drafts.acceptance_rate
     with output.with_suffix(".csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [r["value"] for r in rows if r["table"] == "by_class"] == [r["value"] for r in found["by_class"]]

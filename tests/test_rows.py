@@ -15,6 +15,7 @@ from eval.measure.records import Record, from_json
 from eval.measure.timing import PassTimes
 from eval.results import bootstrap
 from eval.results.ideal import early_exit_ideal, ideal_speedup, measured_cost_ideal
+from eval.results.row import Row
 from eval.results.rows import head_cost, rows_of
 from eval.results.table import details, table
 from eval.tasks.task import Sample, Task
@@ -66,6 +67,11 @@ def test_near_ties_are_told_from_real_differences() -> None:
 
 
 def rows(records: list[Record], groups: dict[str, str] | None = None) -> list[dict[str, Any]]:
+    """As a file has them."""
+    return [row.as_json() for row in typed_rows(records, groups)]
+
+
+def typed_rows(records: list[Record], groups: dict[str, str] | None = None) -> list[Row]:
     ids = dict.fromkeys(r.id for r in records)
     samples = {i: Sample(id=i, prompt="", tokens=[9, 9]) for i in ids}
     records = [replace(r, group=(groups or {}).get(r.id, "")) for r in records]
@@ -163,7 +169,8 @@ def test_by_prompt_length_and_position() -> None:
         accepted=[0, 9, 9, 2],
         round_seconds=[5.0, 2.0, 4.0, 9.0],
     )
-    plain, fast = rows([record(tokens=list(range(n))), own])
+    found = typed_rows([record(tokens=list(range(n))), own])
+    plain, fast = (row.as_json() for row in found)
     first, second = fast["by_position"]
     assert (first["position"], second["position"]) == ("0-15", "16-63")
     # Positions 1-10 are the first round's, 11-20 the second's, 21-29 the third's.
@@ -174,13 +181,13 @@ def test_by_prompt_length_and_position() -> None:
     assert second["acceptance_rate"] == pytest.approx((4 + 2) / (4 + 8))
     assert first["speedup"] == pytest.approx(15 / 4)
     assert [p["n_tokens"] for p in plain["by_position"]] == [15, 14]
-    text = details([plain, fast], [])
+    text = details(found, [])
     assert "16-63" in text
     assert "0-127" in text
 
 
 def test_the_table_with_intervals() -> None:
-    found = rows([record(scores={"em": 1.0}), speculative(scores={"em": 1.0}, exit_states="recompute")])
+    found = typed_rows([record(scores={"em": 1.0}), speculative(scores={"em": 1.0}, exit_states="recompute")])
     text = table(found, ["em"])
     assert "1.000 [1.000, 1.000]" in text
     assert "2.00 [2.00, 2.00]" in text

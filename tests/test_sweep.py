@@ -15,9 +15,10 @@ from test_benchmark import Counting
 from conf.strict import ConfigError, register_schema
 from eval.measure import contest
 from eval.measure.records import Record
+from eval.results.row import Row
 from eval.results.rows import rows_of
 from eval.results.sweep_config import SweepConfig, default_drafts, default_exits
-from eval.results.sweep_findings import best_of_exits, equal_prefix, name, pareto, with_findings
+from eval.results.sweep_findings import SweepRow, best_of_exits, equal_prefix, name, pareto, with_findings
 from eval.results.sweep_plots import front, heat_maps, save_png
 from eval.results.sweep_table import table
 from eval.sweep import sweep
@@ -31,7 +32,7 @@ STATED = {"checkpoint": "c", "hardware": "h", "threads": 1, "dtype": "float32", 
 def call(*overrides: str) -> list[dict[str, Any]]:
     with initialize_config_module("conf", version_base="1.3"):
         raw = compose("sweep", list(overrides))
-    return sweep(raw)
+    return [row.as_json() for row in sweep(raw)]
 
 
 def test_the_grid_by_itself() -> None:
@@ -44,11 +45,19 @@ def test_the_grid_by_itself() -> None:
 
 
 def test_the_best_d_of_each_exit() -> None:
-    def row(e: int, d: int, speedup: float, mode: str = "self_speculative") -> dict[str, Any]:
-        return {"mode": mode, "exit_layer": e, "num_speculations": d, "speedup": speedup}
+    def measured(e: int, d: int, seconds: float, mode: str = "self_speculative") -> Record:
+        return speculative(exit_layer=e, num_speculations=d, seconds=seconds, mode=mode)
 
-    rows = [row(2, 1, 1.1), row(2, 6, 1.3), row(2, 3, 1.3), row(1, 2, 0.9), row(1, 4, 0.8), row(1, 0, 9, "early_exit")]
-    found = [(r["exit_layer"], r["num_speculations"]) for r in best_of_exits(rows)]
+    early = measured(1, 0, 1.0, "early_exit")
+    drafting = [
+        measured(2, 1, 7.0),
+        measured(2, 6, 6.0),
+        measured(2, 3, 6.0),
+        measured(1, 2, 9.0),
+        measured(1, 4, 10.0),
+    ]
+    best = best_of_exits(rows([record(), *drafting, early]))
+    found = [(r.setting.exit_layer, r.setting.num_speculations) for r in best]
     assert found == [(1, 2), (2, 3)], "of equally fast ones the fewest drafts"
 
 
@@ -65,7 +74,12 @@ def test_equal_prefix() -> None:
     assert equal_prefix([1, 2], [1, 2, 3, 4]) == equal_prefix([1, 2, 3, 4], [1, 2]) == 0.5
 
 
-def found(scores: bool = True) -> tuple[list[dict[str, Any]], str]:
+def rows(records: list[Record]) -> list[Row]:
+    samples = {r.id: Sample(id=r.id, prompt="", tokens=[9, 9]) for r in records}
+    return rows_of(records, Task(name="t"), samples, tiny_model(), STATED)
+
+
+def found(scores: bool = True) -> tuple[list[SweepRow], str]:
     """Plain decoding; early exit at 1 and 2; self-speculation at 1 and 2 with 2 and 3 drafts; of two samples."""
     records: list[Record] = []
     for id_ in "ab":
@@ -81,17 +95,16 @@ def found(scores: bool = True) -> tuple[list[dict[str, Any]], str]:
                 for e, d, s in ((1, 2, 8.0), (1, 3, 4.0), (2, 2, 5.0), (2, 3, 16.0))
             ),
         ]
-    samples = {i: Sample(id=i, prompt="", tokens=[9, 9]) for i in "ab"}
-    return with_findings(rows_of(records, Task(name="t"), samples, tiny_model(), STATED), records, None)
+    return with_findings(rows(records), records, None)
 
 
 def test_findings() -> None:
     rows, quality = found()
     assert quality == "rouge2"
-    assert [r["equal_prefix"] for r in rows] == [1, 0.5, 0.5, 1, 1, 1, 1]
-    assert [name(r) for r in rows if r["best_of_exit"]] == ["E=1 d=3", "E=2 d=2"]
+    assert [r.quality("equal_prefix").value for r in rows] == [1, 0.5, 0.5, 1, 1, 1, 1]
+    assert [name(r.setting) for r in rows if r.best_of_exit] == ["E=1 d=3", "E=2 d=2"]
     # Early exit at 2 is beaten by self-speculation at 1, as fast and better; plain decoding by it as well.
-    assert [(r["mode"], name(r)) for r in rows if r["on_front"]] == [
+    assert [(r.mode, name(r.setting)) for r in rows if r.on_front] == [
         ("early_exit", "E=1"),
         ("self_speculative", "E=1 d=3"),
     ]

@@ -1,11 +1,18 @@
 """The last line of a benchmark: the best setting, none, and what speaks against believing it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from conftest import tiny_model
+from evaluation import record, speculative
 
 from eval.results import columns
+from eval.results.bootstrap import Estimate
+from eval.results.row import Row
+from eval.results.rows import rows_of
 from eval.results.verdict import verdict
+from eval.tasks.task import Sample, Task
 
 
 @pytest.fixture(autouse=True)
@@ -13,20 +20,15 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columns, "screen_width", lambda: 1000)
 
 
-def rows(speedup: float, accepted: float | None, **changes: Any) -> list[dict[str, Any]]:
-    plain = {"mode": "autoregressive", "exit_layer": 16, "num_speculations": 0, "acceptance_rate": None, "speedup": 1.0}
-    drafting = {
-        "mode": "self_speculative",
-        "exit_layer": 4,
-        "num_speculations": 6,
-        "speedup": speedup,
-        "tokens_per_second": 1013.0,
-        "acceptance_rate": accepted,
-        "identical_output": True,
-        "near_ties": 0,
-        "distinct_4grams": 0.9,
-    }
-    return [plain, drafting | changes]
+def rows(speedup: float, accepted: float | None, exit_layer: int = 4, **output: Any) -> list[Row]:
+    """Plain decoding of 16 layers and one self-speculation."""
+    samples = {"0": Sample(id="0", prompt="", tokens=[1])}
+    facts = {"checkpoint": "c"}
+    records = [record(exit_layer=16), speculative(exit_layer=exit_layer, num_speculations=6)]
+    plain, drafting = rows_of(records, Task(name="t"), samples, tiny_model(), facts)
+    speed = replace(drafting.speed, speedup=Estimate(speedup, speedup, speedup), tokens_per_second=1013.0)
+    drafts = replace(drafting.drafts, acceptance_rate=accepted)
+    return [plain, replace(drafting, speed=speed, drafts=drafts, output=replace(drafting.output, **output))]
 
 
 def test_the_best_setting() -> None:

@@ -3,40 +3,48 @@
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean, median
-from typing import Any
 
 from eval.measure.records import Record
+from eval.results.row import GroupPart, LengthPart, PositionPart
 from eval.tasks.task import Sample, Task
-
-Part = dict[str, Any]
 
 PROMPT_TOKENS = (0, 128, 256, 512, 1024, 2048, 4096)
 POSITIONS = (0, 16, 64, 256)
 
 
-def by_group(task: Task, samples: Mapping[str, Sample], own: Sequence[Record]) -> list[Part]:
+def by_group(task: Task, samples: Mapping[str, Sample], own: Sequence[Record]) -> list[GroupPart]:
     """Metrics of each group; none of a task without groups."""
-    groups = sorted({r.group for r in own} - {""})
-    return [{"group": g} | _metrics(task, samples, [r for r in own if r.group == g]) for g in groups]
+    parts = []
+    for group in sorted({r.group for r in own} - {""}):
+        first = [r for r in own if r.group == group and r.repeat == 0]
+        parts.append(GroupPart(group=group, n_samples=len(first), metrics=_metrics(task, samples, first)))
+    return parts
 
 
 def by_prompt_length(
     task: Task, samples: Mapping[str, Sample], own: Sequence[Record], plain: Sequence[Record]
-) -> list[Part]:
+) -> list[LengthPart]:
     """Metrics and speed of the samples whose prompts have so many tokens; lengths that none has are left out."""
     parts = []
     for name, holds in _buckets(PROMPT_TOKENS):
         pairs = [(r, p) for r, p in zip(own, plain, strict=True) if holds(r.prompt_tokens)]
         if pairs:
             rounds = [x for r, _ in pairs for x in r.decoding_rounds]
-            part: Part = {"prompt_tokens": name} | _metrics(task, samples, [r for r, _ in pairs])
-            part["ms_per_token"] = 1e3 * median(r.seconds_per_token for r, _ in pairs)
-            part["speedup"] = median(p.seconds_per_token / r.seconds_per_token for r, p in pairs)
-            parts.append(part | {"acceptance_rate": _share(sum(a for _, a in rounds), sum(d for d, _ in rounds))})
+            first = [r for r, _ in pairs if r.repeat == 0]
+            parts.append(
+                LengthPart(
+                    prompt_tokens=name,
+                    n_samples=len(first),
+                    metrics=_metrics(task, samples, first),
+                    ms_per_token=1e3 * median(r.seconds_per_token for r, _ in pairs),
+                    speedup=median(p.seconds_per_token / r.seconds_per_token for r, p in pairs),
+                    acceptance_rate=_share(sum(a for _, a in rounds), sum(d for d, _ in rounds)),
+                )
+            )
     return parts
 
 
-def by_position(own: Sequence[Record], plain: Sequence[Record]) -> list[Part]:
+def by_position(own: Sequence[Record], plain: Sequence[Record]) -> list[PositionPart]:
     """Speed and acceptance at each stretch of the output, over all samples.
 
     The prefill's round is left out, and its token. A token takes its share of its round's time.
@@ -47,13 +55,13 @@ def by_position(own: Sequence[Record], plain: Sequence[Record]) -> list[Part]:
         n_plain, plain_seconds, _, _ = _stretch(plain, holds)
         if n:
             parts.append(
-                {
-                    "position": name,
-                    "n_tokens": n,
-                    "ms_per_token": 1e3 * seconds / n,
-                    "speedup": plain_seconds / n_plain / (seconds / n) if n_plain else None,
-                    "acceptance_rate": _share(accepted, drafted),
-                }
+                PositionPart(
+                    position=name,
+                    n_tokens=n,
+                    ms_per_token=1e3 * seconds / n,
+                    speedup=plain_seconds / n_plain / (seconds / n) if n_plain else None,
+                    acceptance_rate=_share(accepted, drafted),
+                )
             )
     return parts
 
@@ -76,10 +84,9 @@ def _stretch(records: Sequence[Record], holds: Callable[[int], bool]) -> tuple[i
     return n, seconds, drafted, accepted
 
 
-def _metrics(task: Task, samples: Mapping[str, Sample], own: Sequence[Record]) -> Part:
-    first = [r for r in own if r.repeat == 0]
-    units = task.units([(samples[r.id], r.scores) for r in first])
-    return {"n_samples": len(first)} | {name: fmean(values) for name, values in units.items()}
+def _metrics(task: Task, samples: Mapping[str, Sample], own: Sequence[Record]) -> dict[str, float]:
+    units = task.units([(samples[r.id], r.scores) for r in own])
+    return {name: fmean(values) for name, values in units.items()}
 
 
 def _buckets(edges: Sequence[int]) -> list[tuple[str, Callable[[int], bool]]]:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from conf.strict import ConfigError
 from data.files import write_whole
-from eval.results.rows import Row
-from models.storage.recommended import fastest
+from eval.results.row import Row, fastest
 
 
 def recommend(rows: Sequence[Row], file: Path) -> None:
@@ -15,7 +14,7 @@ def recommend(rows: Sequence[Row], file: Path) -> None:
     best = fastest(rows)
     if best is None:
         raise ConfigError("recommend=true: no self-speculation was measured")
-    if best["identical_output"] is False:
+    if best.output.identical_output is False:
         raise ConfigError("recommend=true: the fastest setting's output differs; run eval.correctness")
-    write_whole(file, (json.dumps([best], indent=1) + "\n").encode())
+    write_whole(file, (json.dumps([best.as_json()], indent=1) + "\n").encode())
     print(f"{file}: what eval.generate decodes with from now on")

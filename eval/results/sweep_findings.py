@@ -1,36 +1,57 @@
 """What a sweep finds: the best number of drafts for each exit, and who is on the front of speed and quality."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from eval.config import Mode
 from eval.engine.agreement import first_difference
 from eval.measure.records import Record, Setting
 from eval.results import bootstrap
-from eval.results.rows import Row
+from eval.results.bootstrap import Estimate
+from eval.results.row import Row, fastest, flat
 from eval.results.sweep_config import AGREEMENT
-from models.storage.recommended import fastest
+from eval.results.table import machine_line
 
-NAMES = (AGREEMENT, f"{AGREEMENT}_low", f"{AGREEMENT}_high")
 PREFERRED = ("pass@1", "exact_match", "rouge2")
 
 
-def setting(row: Row) -> Setting:
-    """Of a row."""
-    return Setting(row["mode"], row["exit_layer"], row["num_speculations"], row["exit_states"])
+@dataclass(frozen=True, kw_only=True)
+class SweepRow(Row):
+    """One setting of a sweep."""
+
+    equal_prefix: Estimate | None
+    """The share of full depth's text before the first token that differs; None where tokens are drawn."""
+    best_of_exit: bool = False
+    """Whether no other number of drafts is faster with this exit layer."""
+    on_front: bool = False
+    """Whether no other setting is as fast and as good, and in one of the two better."""
+
+    def quality(self, name: str) -> Estimate:
+        """A metric of the task, or `equal_prefix`. Raises KeyError when it was not measured."""
+        found = self.equal_prefix if name == AGREEMENT else self.metrics[name]
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """A row of a benchmark, and what the sweep has found."""
+        prefix = {} if self.equal_prefix is None else flat({AGREEMENT: self.equal_prefix})
+        return super().as_json() | prefix | {"best_of_exit": self.best_of_exit, "on_front": self.on_front}
 
 
-def name(row: Row) -> str:
-    """Of a row's setting, for people."""
-    match row["mode"]:
+def name(setting: Setting) -> str:
+    """What to call a setting."""
+    match setting.mode:
         case Mode.early_exit:
-            return f"E={row['exit_layer']}"
+            return f"E={setting.exit_layer}"
         case Mode.self_speculative:
-            return f"E={row['exit_layer']} d={row['num_speculations']}"
+            return f"E={setting.exit_layer} d={setting.num_speculations}"
     return "full depth"
 
 
-def with_findings(rows: Sequence[Row], records: Sequence[Record], quality: str | None) -> tuple[list[Row], str]:
-    """The rows with `equal_prefix`, `best_of_exit` and `on_front`; and what stands for quality in the last.
+def with_findings(rows: Sequence[Row], records: Sequence[Record], quality: str | None) -> tuple[list[SweepRow], str]:
+    """The rows with what the sweep finds; and what stands for quality in it.
 
     On the front are those of plain decoding, early exit, and self-speculation at its best d for each E, than which none
     is as fast and as good and in one of the two better.
@@ -42,24 +63,29 @@ def with_findings(rows: Sequence[Row], records: Sequence[Record], quality: str |
 
     Raises KeyError when there are no such numbers.
     """
+    found = _with_prefixes(rows, records)
+    quality = quality or next((m for m in PREFERRED if m in found[0].metrics), AGREEMENT)
+    best = {row.setting for row in best_of_exits(found)}
+    shown = [row for row in found if row.mode != Mode.self_speculative or row.setting in best]
+    on_front = pareto([(row.speed.speedup.value, row.quality(quality).value) for row in shown])
+    front = {row.setting for row, on in zip(shown, on_front, strict=True) if on}
+    return [replace(r, best_of_exit=r.setting in best, on_front=r.setting in front) for r in found], quality
+
+
+def _with_prefixes(rows: Sequence[Row], records: Sequence[Record]) -> list[SweepRow]:
     texts = {(r.setting, r.key): r.tokens for r in records}
-    plain = setting(next(row for row in rows if row["mode"] == Mode.autoregressive))
+    plain = next(row.setting for row in rows if row.mode == Mode.autoregressive)
     found = []
     for row in rows:
         prefixes = [
             equal_prefix(tokens, texts[plain, key])
-            for (which, key), tokens in texts.items()
-            if which == setting(row) and key[1] == 0
+            for (setting, key), tokens in texts.items()
+            if setting == row.setting and key[1] == 0
         ]
-        drawn = row["identical_share"] is None  # texts that are not expected to be the same
-        estimate = bootstrap.estimate(prefixes, bootstrap.mean)
-        found.append(row if drawn else row | dict(zip(NAMES, estimate, strict=True)))
-    quality = quality or next((m for m in PREFERRED if m in found[0]), AGREEMENT)
-    best = [setting(row) for row in best_of_exits(found)]
-    shown = [row for row in found if row["mode"] != Mode.self_speculative or setting(row) in best]
-    on_front = pareto([(row["speedup"], row[quality]) for row in shown])
-    front = [setting(row) for row, on in zip(shown, on_front, strict=True) if on]
-    return [row | {"best_of_exit": setting(row) in best, "on_front": setting(row) in front} for row in found], quality
+        drawn = row.output.identical_share is None  # texts that are not expected to be the same
+        share = None if drawn else bootstrap.estimate(prefixes, bootstrap.mean)
+        found.append(SweepRow(**{f.name: getattr(row, f.name) for f in fields(row)}, equal_prefix=share))
+    return found
 
 
 def equal_prefix(text: Sequence[int], plain: Sequence[int]) -> float:
@@ -71,10 +97,10 @@ def equal_prefix(text: Sequence[int], plain: Sequence[int]) -> float:
 def best_of_exits(rows: Sequence[Row]) -> list[Row]:
     """For each E the row of self-speculation with the largest speed-up; of equal ones the fewest drafts."""
     drafting = sorted(
-        (row for row in rows if row["mode"] == Mode.self_speculative), key=lambda row: row["num_speculations"]
+        (row for row in rows if row.mode == Mode.self_speculative), key=lambda row: row.setting.num_speculations
     )
-    exits = sorted({row["exit_layer"] for row in drafting})
-    found = [fastest([row for row in drafting if row["exit_layer"] == e]) for e in exits]
+    exits = sorted({row.setting.exit_layer for row in drafting})
+    found = [fastest(row for row in drafting if row.setting.exit_layer == e) for e in exits]
     return [row for row in found if row is not None]
 
 
@@ -85,9 +111,9 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
 
 def stated(row: Row) -> list[str]:
     """What a figure must state, in two lines."""
+    counts = row.counts
     return [
-        f"{row['checkpoint']}; {row['task']}: {row['n_samples']} samples, seed {row['seed']}, {row['repeats']} times"
-        f" each, {row['new_tokens']:,.0f} new tokens on average",
-        f"{row['hardware']}, {row['threads']} threads, {row['dtype']}, torch {row['torch']},"
-        f" commit {row['commit'][:12]}",
+        f"{row.facts['checkpoint']}; {counts.task}: {counts.n_samples} samples, seed {counts.seed},"
+        f" {counts.repeats} times each, {counts.new_tokens:,.0f} new tokens on average",
+        machine_line(row),
     ]

@@ -14,9 +14,8 @@ from matplotlib.patheffects import withStroke
 
 from data.files import write_whole
 from eval.config import Mode
-from eval.results.rows import Row
 from eval.results.sweep_config import AGREEMENT
-from eval.results.sweep_findings import name, stated
+from eval.results.sweep_findings import SweepRow, name, stated
 
 # cividis reads the same with and without colours; the others are Okabe and Ito's.
 COLOURS = "cividis"
@@ -34,32 +33,33 @@ def save_png(figure: Figure, path: Path) -> Path:
     return path
 
 
-def heat_maps(rows: Sequence[Row]) -> Figure:
+def heat_maps(rows: Sequence[SweepRow]) -> Figure:
     """Speed-up and acceptance, E downwards, d to the right; the best d of each E is framed."""
-    drafting = [row for row in rows if row["mode"] == Mode.self_speculative]
-    exits = sorted({row["exit_layer"] for row in drafting})
-    drafts = sorted({row["num_speculations"] for row in drafting})
+    drafting = [row for row in rows if row.mode == Mode.self_speculative]
+    exits = sorted({row.setting.exit_layer for row in drafting})
+    drafts = sorted({row.setting.num_speculations for row in drafting})
     width, height = 1.5 + 0.62 * len(drafts), 1.6 + 0.4 * len(exits)
     figure = Figure(figsize=(max(10.0, 2 * width), max(3.2, height)), layout="constrained")
     axes = figure.subplots(1, 2)
-    for axis, key, title, digits in zip(
-        axes,
-        ("speedup", "acceptance_rate"),
-        ("Speed-up over plain decoding", "Accepted share of the drafts"),
-        (".2f", ".0%"),
-        strict=True,
-    ):
+    places = [(exits.index(row.setting.exit_layer), drafts.index(row.setting.num_speculations)) for row in drafting]
+    speedups = [row.speed.speedup.value for row in drafting]
+    rates = [row.drafts.acceptance_rate for row in drafting]
+    maps: list[tuple[str, Sequence[float | None], str, float | None, float | None]] = [
+        ("Speed-up over plain decoding", speedups, ".2f", None, None),
+        ("Accepted share of the drafts", rates, ".0%", 0.0, 1.0),
+    ]
+    for axis, (title, numbers, digits, least, most) in zip(axes, maps, strict=True):
         values = np.full((len(exits), len(drafts)), np.nan)
-        for row in drafting:
-            if row[key] is not None:
-                values[exits.index(row["exit_layer"]), drafts.index(row["num_speculations"])] = row[key]
-        image = axis.imshow(values, cmap=COLOURS, aspect="auto", **({"vmin": 0, "vmax": 1} if key != "speedup" else {}))
+        for place, number in zip(places, numbers, strict=True):
+            values[place] = np.nan if number is None else number
+        image = axis.imshow(values, cmap=COLOURS, aspect="auto", vmin=least, vmax=most)
         axis.set(title=title, xlabel="tokens drafted per round, d", ylabel="exit layer, E")
         axis.set_xticks(range(len(drafts)), list(map(str, drafts)))
         axis.set_yticks(range(len(exits)), list(map(str, exits)))
         _numbers(axis, values, image.norm, digits)
-        for row in (row for row in drafting if row["best_of_exit"]):
-            _frame(axis, drafts.index(row["num_speculations"]), exits.index(row["exit_layer"]))
+        for row, (y, x) in zip(drafting, places, strict=True):
+            if row.best_of_exit:
+                _frame(axis, x, y)
         figure.colorbar(image, ax=axis)
     figure.supxlabel("\n".join(["framed: the fastest d of each E", *stated(rows[0])]), fontsize="small")
     return figure
@@ -79,21 +79,21 @@ def _frame(axis: Axes, x: int, y: int) -> None:
     axis.add_patch(frame)
 
 
-def front(rows: Sequence[Row], quality: str) -> Figure:
+def front(rows: Sequence[SweepRow], quality: str) -> Figure:
     """Quality against speed-up of plain decoding, early exit, and self-speculation at the best d of each E."""
     figure = Figure(figsize=(9.5, 6), layout="constrained")
     axis = figure.subplots()
-    plain = next(row for row in rows if row["mode"] == Mode.autoregressive)
-    early = [row for row in rows if row["mode"] == Mode.early_exit]
-    drafting = [row for row in rows if row["best_of_exit"]]
-    axis.axhline(plain[quality], color="grey", linewidth=0.8, linestyle=":")
+    plain = next(row for row in rows if row.mode == Mode.autoregressive)
+    early = [row for row in rows if row.mode == Mode.early_exit]
+    drafting = [row for row in rows if row.best_of_exit]
+    axis.axhline(plain.quality(quality).value, color="grey", linewidth=0.8, linestyle=":")
     for series, marker, colour, label in (
         (early, "o", ORANGE, "early exit"),
         (drafting, "^", BLUE, "self-speculation, best d: full depth's quality by construction"),
         ([plain], "s", "black", "plain decoding, full depth"),
     ):
         _points(axis, series, quality, marker, colour, label)
-    on_front = sorted((row["speedup"], row[quality]) for row in rows if row["on_front"])
+    on_front = sorted(_point(row, quality) for row in rows if row.on_front)
     axis.plot(
         *zip(*on_front, strict=True), color="black", linewidth=0.9, drawstyle="steps-pre", zorder=1, label="front"
     )
@@ -103,7 +103,7 @@ def front(rows: Sequence[Row], quality: str) -> Figure:
     _labels_above(axis, [plain, *drafting], quality)
     for row in early:
         axis.annotate(
-            name(row), (row["speedup"], row[quality]), (7, 4), textcoords="offset points", fontsize="small", bbox=PAPER
+            name(row.setting), _point(row, quality), (7, 4), textcoords="offset points", fontsize="small", bbox=PAPER
         )
     axis.set(xlabel="speed-up over plain decoding (median of pairs)", ylabel=LABELS.get(quality, quality))
     axis.grid(alpha=0.3)
@@ -114,15 +114,21 @@ def front(rows: Sequence[Row], quality: str) -> Figure:
     return figure
 
 
-def _points(axis: Axes, series: Sequence[Row], quality: str, marker: str, colour: str, label: str) -> None:
+def _point(row: SweepRow, quality: str) -> tuple[float, float]:
+    return row.speed.speedup.value, row.quality(quality).value
+
+
+def _points(axis: Axes, series: Sequence[SweepRow], quality: str, marker: str, colour: str, label: str) -> None:
     for row in series:
-        value = row[quality]
-        bars = [[max(0.0, value - row[f"{quality}_low"])], [max(0.0, row[f"{quality}_high"] - value)]]
-        axis.errorbar(row["speedup"], value, bars, fmt="none", ecolor=colour, elinewidth=0.7, alpha=0.6, zorder=2)
-    faces = [colour if row["on_front"] else "white" for row in series]
+        value, low, high = row.quality(quality)
+        bars = [[max(0.0, value - low)], [max(0.0, high - value)]]
+        axis.errorbar(
+            row.speed.speedup.value, value, bars, fmt="none", ecolor=colour, elinewidth=0.7, alpha=0.6, zorder=2
+        )
+    faces = [colour if row.on_front else "white" for row in series]
     axis.scatter(
-        [row["speedup"] for row in series],
-        [row[quality] for row in series],
+        [row.speed.speedup.value for row in series],
+        [row.quality(quality).value for row in series],
         marker=marker,
         s=60,
         c=faces,
@@ -133,15 +139,15 @@ def _points(axis: Axes, series: Sequence[Row], quality: str, marker: str, colour
     )
 
 
-def _labels_above(axis: Axes, series: Sequence[Row], quality: str) -> None:
+def _labels_above(axis: Axes, series: Sequence[SweepRow], quality: str) -> None:
     """The names of points at one height, upright on a line above all, moved apart."""
     left, right = axis.get_xlim()
     gap, at = 0.028 * (right - left), left - (right - left)
-    for row in sorted(series, key=lambda row: float(row["speedup"])):
-        at = max(row["speedup"], at + gap)
+    for row in sorted(series, key=lambda row: row.speed.speedup.value):
+        at = max(row.speed.speedup.value, at + gap)
         axis.annotate(
-            name(row),
-            (row["speedup"], row[quality]),
+            name(row.setting),
+            _point(row, quality),
             (at, 0.86),
             textcoords=("data", "axes fraction"),
             rotation=90,

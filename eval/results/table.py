@@ -3,74 +3,107 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from data.files import write_whole
+from eval.results.bootstrap import Estimate
 from eval.results.columns import aligned, wrapped
-from eval.results.rows import Row
-
-SETTING = {"mode": "mode", "exit_layer": "E", "num_speculations": "d"}
-ABLATION = {"exit_states": "exit states"}
-SPEED = {
-    "tokens_per_second": "tokens/s",
-    "acceptance_rate": "accepted",
-    "tokens_per_round": "per round",
-    "speedup": "speed-up",
-}
-QUARTILES = {"speedup_q25": "q25", "speedup_q75": "q75"}
-BASELINE = {"speedup_over_baseline": "over baseline"}
-IDEALS = {
-    "ideal_speedup": "ideal",
-    "measured_cost_ideal": "measured",
-    "share_of_measured_cost_ideal": "share",
-    "identical_output": "same",
-    "distinct_4grams": "4-grams",
-}
-MEANS = {"speedup_of_means": "of means"}
-WITH_INTERVAL = {"speedup", "speedup_of_means", "speedup_over_baseline"}
-DIGITS = {"tokens_per_second": 0}
-NESTED = ("by_group", "by_prompt_length", "by_position")
+from eval.results.row import Part, Row, flat_part
 
 
-def table(rows: list[Row], metrics: Sequence[str]) -> str:
+class Column(NamedTuple):
+    """One number of each row."""
+
+    heading: str
+    text: Callable[[Row], str]
+
+
+MODE = Column("mode", lambda row: row.mode)
+EXIT = Column("E", lambda row: str(row.setting.exit_layer))
+DRAFTS = Column("d", lambda row: str(row.setting.num_speculations or "-"))
+STATES = Column("exit states", lambda row: cell(row.setting.exit_states))
+SPEED = (
+    Column("tokens/s", lambda row: cell(row.speed.tokens_per_second, 0)),
+    Column("accepted", lambda row: cell(row.drafts.acceptance_rate)),
+    Column("per round", lambda row: cell(row.drafts.tokens_per_round)),
+)
+QUARTILES = (
+    Column("q25", lambda row: cell(row.speed.speedup_q25)),
+    Column("q75", lambda row: cell(row.speed.speedup_q75)),
+)
+IDEALS = (
+    Column("ideal", lambda row: cell(row.ideals.ideal_speedup)),
+    Column("measured", lambda row: cell(row.ideals.measured_cost_ideal)),
+    Column("share", lambda row: cell(row.ideals.share_of_measured_cost_ideal)),
+    Column("same", lambda row: _same(row)),
+    Column("4-grams", lambda row: cell(row.output.distinct_4grams)),
+)
+
+
+def table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     """The rows as text, with a legend; with metrics intervals stand beside what is estimated."""
-    columns = _setting(rows) | {name: name for name in metrics} | SPEED
-    columns |= MEANS if metrics else QUARTILES
-    if "speedup_over_baseline" in rows[0]:
-        columns |= BASELINE
-    columns |= IDEALS
-    intervals = {*metrics, *WITH_INTERVAL} if metrics else set[str]()
-    cells = [[_cell(key, row, interval=key in intervals) for key in columns] for row in rows]
-    lines = aligned([list(columns.values()), *cells], n_names=len(_setting(rows)))
+    text = interval if metrics else _value
+    columns = [*_setting(rows), *(_metric(name) for name in metrics), *SPEED]
+    columns.append(Column("speed-up", lambda row: text(row.speed.speedup)))
+    columns += [Column("of means", lambda row: text(row.speed.speedup_of_means))] if metrics else QUARTILES
+    if rows[0].over_baseline:
+        columns.append(
+            Column(
+                "over baseline",
+                lambda row: text(row.over_baseline.speedup_over_baseline if row.over_baseline else None),
+            )
+        )
+    columns += IDEALS
+    cells = [[column.text(row) for column in columns] for row in rows]
+    lines = aligned([[column.heading for column in columns], *cells], n_names=len(_setting(rows)))
     return "\n".join([*lines, *map(wrapped, _legend(rows[0], bool(metrics)))])
 
 
-def _cell(key: str, row: Row, *, interval: bool) -> str:
-    if key == "identical_output" and row[key] and row["near_ties"]:
-        return f"{row['near_ties']} tie{'s' if row['near_ties'] > 1 else ''}"
-    return _interval(key, row) if interval else cell(key, row[key])
+def _setting(rows: Sequence[Row]) -> list[Column]:
+    """The columns that name a setting; the one that never differs is left out."""
+    return [MODE, EXIT, DRAFTS] + ([STATES] if any(r.setting.exit_states == "recompute" for r in rows) else [])
 
 
-def _setting(rows: list[Row]) -> dict[str, str]:
-    """The columns that name a setting; those that never differ are left out."""
-    return SETTING | (ABLATION if any(row["exit_states"] == "recompute" for row in rows) else {})
+def _metric(name: str) -> Column:
+    return Column(name, lambda row: interval(row.metrics.get(name), 3))
 
 
-def cell(key: str, value: object, digits: int = 2) -> str:
+def _same(row: Row) -> str:
+    """Whether the texts are plain decoding's."""
+    if row.output.identical_output and (ties := row.output.near_ties):
+        return f"{ties} tie{'s' if ties > 1 else ''}"
+    return cell(row.output.identical_output)
+
+
+def cell(value: object, digits: int = 2) -> str:
     """A value as text."""
-    if value is None or (key == "num_speculations" and value == 0):
+    if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,.{DIGITS.get(key, digits)}f}" if isinstance(value, float) else str(value)
+    return f"{value:,.{digits}f}" if isinstance(value, float) else str(value)
 
 
-def _interval(key: str, row: Row) -> str:
-    digits = 2 if key in WITH_INTERVAL else 3
-    if row.get(key) is None:
+def interval(found: Estimate | None, digits: int = 2) -> str:
+    """An estimate with its interval as text."""
+    if found is None:
         return "-"
-    return f"{row[key]:.{digits}f} [{row[f'{key}_low']:.{digits}f}, {row[f'{key}_high']:.{digits}f}]"
+    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+
+
+def _value(found: Estimate | None) -> str:
+    return cell(found and found.value)
+
+
+def machine_line(row: Row) -> str:
+    """What a speed depends on: hardware, threads, dtype, version and commit."""
+    facts = row.facts
+    return (
+        f"{facts['hardware']}, {facts['threads']} threads, {facts['dtype']}, torch {facts['torch']},"
+        f" commit {facts['commit'][:12]}"
+    )
 
 
 def _legend(plain: Row, intervals: bool) -> list[str]:
@@ -81,51 +114,53 @@ def _legend(plain: Row, intervals: bool) -> list[str]:
         " it that was reached; same: autoregressive's text, or but for so many near-ties;"
         " 4-grams: share that are distinct." + (" [ ]: 95 % intervals." if intervals else ""),
     ]
-    each = f", {plain['repeats']} times each" if plain["repeats"] > 1 else ""
+    counts, theirs = plain.counts, plain.transformers
+    each = f", {counts.repeats} times each" if counts.repeats > 1 else ""
     lines.append(
-        f"{plain['task']}: {plain['n_samples']} samples, seed {plain['seed']}{each};"
-        f" prompts of {plain['prompt_tokens']:,.0f} tokens and {plain['new_tokens']:,.0f} new ones on average;"
-        f" {plain['hardware']}, {plain['threads']} threads, {plain['dtype']}, torch {plain['torch']},"
-        f" commit {plain['commit'][:12]}"
+        f"{counts.task}: {counts.n_samples} samples, seed {counts.seed}{each};"
+        f" prompts of {counts.prompt_tokens:,.0f} tokens and {counts.new_tokens:,.0f} new ones on average;"
+        f" {machine_line(plain)}"
     )
-    if plain.get("transformers"):
+    if theirs:
         lines.append(
-            f"autoregressive is {plain['speedup_over_transformers']:.2f} times as fast as generate of transformers"
-            f" {plain['transformers']} ({plain['transformers_tokens_per_second']:,.0f} tokens/s); same text in"
-            f" {plain['same_as_transformers']:.0%}"
+            f"autoregressive is {theirs.speedup_over_transformers:.2f} times as fast as generate of transformers"
+            f" {plain.facts['transformers']} ({theirs.transformers_tokens_per_second:,.0f} tokens/s); same text in"
+            f" {theirs.same_as_transformers:.0%}"
         )
     return lines
 
 
-def details(rows: list[Row], metrics: Sequence[str]) -> str:
+def details(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     """A table for each breakdown: a line per setting and part."""
-    return "\n\n".join(text for key in NESTED if (text := _breakdown(rows, key, metrics)))
+    breakdowns: list[tuple[str, list[Sequence[Part]]]] = [
+        ("by group", [row.by_group for row in rows]),
+        ("by prompt length", [row.by_prompt_length for row in rows]),
+        ("by position", [row.by_position for row in rows]),
+    ]
+    return "\n\n".join(text for title, parts in breakdowns if (text := _breakdown(title, rows, parts, metrics)))
 
 
-def _breakdown(rows: list[Row], key: str, metrics: Sequence[str]) -> str:
-    parts = [part for row in rows for part in row[key]]
-    if not parts:
+def _breakdown(title: str, rows: Sequence[Row], parts: Sequence[Sequence[Part]], metrics: Sequence[str]) -> str:
+    """The parts of each row; of their metrics those that are asked for."""
+    shown: list[tuple[Row, dict[str, Any]]] = [
+        (row, flat_part(part)) for row, its in zip(rows, parts, strict=True) for part in its
+    ]
+    if not shown:
         return ""
-    names = dict.fromkeys(name for part in parts for name in part)
-    columns = [name for name in names if name in metrics or not _is_metric(name, rows[0])]
-    lines = [[*_setting(rows).values(), *columns]]
-    for row in rows:
-        setting = [cell(name, row[name]) for name in _setting(rows)]
-        lines += [
-            [*setting, *(cell(name, part.get(name), 3 if name in metrics else 2) for name in columns)]
-            for part in row[key]
-        ]
-    return "\n".join([key.replace("_", " "), *aligned(lines, n_names=len(_setting(rows)) + 1)])
+    names = dict.fromkeys(name for _, part in shown for name in part)
+    columns = [name for name in names if name in metrics or name not in rows[0].metrics]
+    setting = _setting(rows)
+    lines = [[*(column.heading for column in setting), *columns]]
+    for row, part in shown:
+        values = (cell(part.get(name), 3 if name in metrics else 2) for name in columns)
+        lines.append([*(column.text(row) for column in setting), *values])
+    return "\n".join([title, *aligned(lines, n_names=len(setting) + 1)])
 
 
-def _is_metric(name: str, row: Row) -> bool:
-    return f"{name}_low" in row and name not in WITH_INTERVAL
-
-
-def save(rows: list[Row], path: Path) -> Path:
-    """Write the rows as JSON and, without lists, as CSV beside it; its path. A kill leaves no half file."""
+def save(rows: Sequence[Mapping[str, object]], path: Path) -> Path:
+    """Write rows as JSON and, without lists, as CSV beside it; its path. A kill leaves no half file."""
     write_whole(path, (json.dumps(rows, indent=1) + "\n").encode())
-    flat: list[Mapping[str, object]] = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in rows]
+    flat = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in flat for key in row)))
     writer.writeheader()

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from eval.config import Mode
 from eval.results.columns import wrapped
-from eval.results.rows import Row
-from models.storage.recommended import fastest
+from eval.results.row import Output, Row, fastest
 
 REPEATING = 0.5
 """Share of distinct 4-grams below which more than half of a text has been there before."""
@@ -17,13 +16,14 @@ def verdict(rows: Sequence[Row]) -> str | None:
     """The fastest self-speculative setting, or that none is faster than plain decoding; None if none was measured."""
     if (row := fastest(rows)) is None:
         return None
-    setting = f"exit_layer={row['exit_layer']} num_speculations={row['num_speculations']}"
-    accepted = "" if row["acceptance_rate"] is None else f", {row['acceptance_rate']:.0%} of the drafts accepted"
+    setting = f"exit_layer={row.setting.exit_layer} num_speculations={row.setting.num_speculations}"
+    rate, speedup = row.drafts.acceptance_rate, row.speed.speedup.value
+    accepted = "" if rate is None else f", {rate:.0%} of the drafts accepted"
     speed = (
-        f"{row['speedup']:.2f} times the speed of plain decoding ({row['tokens_per_second']:,.0f} tokens/s)"
-        f"{accepted}{_output(row)}"
+        f"{speedup:.2f} times the speed of plain decoding ({row.speed.tokens_per_second:,.0f} tokens/s)"
+        f"{accepted}{_output(row.output)}"
     )
-    if row["speedup"] > 1:
+    if speedup > 1:
         lines = [f"best: {setting}: {speed}"]
     else:
         lines = [f"best: plain decoding; no setting is faster. The best of them, {setting}: {speed}"]
@@ -32,27 +32,27 @@ def verdict(rows: Sequence[Row]) -> str | None:
             f"this model shows no trained exits: of what the lower half of its layers drafts, at most {most:.0%} is"
             " accepted; training with layer dropout and early-exit loss gives it some"
         )
-    if row["distinct_4grams"] < REPEATING:
+    if row.output.distinct_4grams < REPEATING:
         lines.append(
-            f"the texts repeat themselves (only {row['distinct_4grams']:.0%} of their 4-grams are different): a"
+            f"the texts repeat themselves (only {row.output.distinct_4grams:.0%} of their 4-grams are different): a"
             " speed-up on such text says little about other text"
         )
     return "\n".join(map(wrapped, lines))
 
 
-def _output(row: Row) -> str:
-    if row["identical_output"] is None:
+def _output(output: Output) -> str:
+    if output.identical_output is None:
         return ""
-    ties = f" but for {row['near_ties']} near-ties" if row["near_ties"] else ""
-    return f", {'identical output' if row['identical_output'] else 'OUTPUT THAT DIFFERS'}{ties}"
+    ties = f" but for {output.near_ties} near-ties" if output.near_ties else ""
+    return f", {'identical output' if output.identical_output else 'OUTPUT THAT DIFFERS'}{ties}"
 
 
 def _most_accepted(rows: Sequence[Row]) -> float | None:
     """The largest acceptance rate of exits in the lower half; higher ones agree with the last without any training."""
-    n_layers = next(row["exit_layer"] for row in rows if row["mode"] == Mode.autoregressive)
+    n_layers = next(row.setting.exit_layer for row in rows if row.mode == Mode.autoregressive)
     rates = [
-        row["acceptance_rate"]
+        row.drafts.acceptance_rate
         for row in rows
-        if row["mode"] == Mode.self_speculative and 2 * row["exit_layer"] <= n_layers
+        if row.mode == Mode.self_speculative and 2 * row.setting.exit_layer <= n_layers
     ]
     return max((rate for rate in rates if rate is not None), default=None)
