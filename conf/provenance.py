@@ -2,7 +2,9 @@
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 CODE = ("conf", "data", "models", "train", "eval")
@@ -20,6 +22,14 @@ def code_revision(root: Path = ROOT) -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit.strip() + ("+changes" if changes.strip() else "")
+
+
+def machine_line(facts: Mapping[str, Any]) -> str:
+    """What a speed depends on, of the facts that a result states."""
+    return (
+        f"{facts['hardware']}, {facts['threads']} threads, {facts['dtype']}, torch {facts['torch']},"
+        f" commit {facts['commit'][:12]}"
+    )
 
 
 def processor() -> str:

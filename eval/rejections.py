@@ -18,11 +18,11 @@ def rejections(raw: DictConfig) -> None:
     plan = plan_of(config)
     found = carry_out(plan)
     files = [plan.output, plan.output.with_suffix(".csv"), plan.output.with_suffix(".png")]
-    set_aside(files, found["samples_file"])
+    set_aside(files, found.samples_file)
     save(found, plan.output)
     plot(found, files[-1])
     print(report(found, detail=config.detail))
-    print(*files, plan.output.with_name(found["samples_file"]), sep="\n")
+    print(*files, plan.output.with_name(found.samples_file), sep="\n")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 from conftest import tiny_model
 from evaluation import record, speculative
+from test_rejections import SAMPLES
 
+from eval.drafts.breakdowns import breakdowns, confusion, pairs, totals
+from eval.drafts.findings import Rejections, Setting
+from eval.drafts.plot import plot
+from eval.drafts.report import report
+from eval.drafts.report import save as save_rejections
+from eval.drafts.sample import DraftedSample
 from eval.measure.records import Record
 from eval.results import columns
 from eval.results.rows import rows_of
@@ -122,6 +129,37 @@ def test_a_sweep(name: str, measured: Any, tmp_path: Path) -> None:
     text.write_text(f"{sweep_table(found, quality)}\n\n{verdict(found)}\n")
     agrees(file, f"sweep_{name}.json")
     agrees(text, f"sweep_{name}.txt")
+
+
+@pytest.mark.parametrize(("name", "samples"), [("rejections", SAMPLES), ("rejections_none", SAMPLES[2:])])
+def test_rejections(name: str, samples: list[DraftedSample], tmp_path: Path) -> None:
+    found = Rejections(
+        setting=Setting(
+            checkpoint="outputs/demo",
+            exit_layer=2,
+            n_layers=8,
+            num_speculations=3,
+            language="code",
+            task="t",
+            n_samples=3,
+            seed=42,
+            temperature=0.0,
+        ),
+        facts={key: value for key, value in STATED.items() if key != "checkpoint"},
+        new_tokens=sum(len(s.tokens) for s in samples) / len(samples),
+        totals=totals(samples),
+        breakdowns=breakdowns(samples),
+        confusion=confusion(samples),
+        pairs=pairs(samples, str),
+        samples_file="x.samples-0.jsonl",
+    )
+    file, text = tmp_path / "rejections.json", tmp_path / "text"
+    save_rejections(found, file)
+    plot(found, tmp_path / f"{name}.png")
+    text.write_text("\n\n".join(report(found, detail=detail) for detail in (True, False)) + "\n")
+    agrees(file, f"{name}.json")
+    agrees(file.with_suffix(".csv"), f"{name}.csv")
+    agrees(text, f"{name}.txt")
 
 
 def test_the_json_is_json() -> None:

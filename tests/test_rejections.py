@@ -13,8 +13,9 @@ from conf.strict import ConfigError, register_schema
 from data.config import DataError
 from eval.benchmark import benchmark
 from eval.drafts import measurement
-from eval.drafts.breakdowns import breakdowns, confusion, overall, pairs
+from eval.drafts.breakdowns import breakdowns, confusion, pairs, totals
 from eval.drafts.config import RejectionsConfig
+from eval.drafts.findings import Confusion, TokenPair
 from eval.drafts.judged import Counts
 from eval.drafts.report import TABLES
 from eval.drafts.sample import Draft, DraftedSample, drafted_sample
@@ -79,7 +80,7 @@ SAMPLES = [
 
 def table(name: str) -> dict[str, tuple[int, int, int]]:
     """(judged, accepted, lost) by value."""
-    return {r["value"]: (r["judged"], r["accepted"], r["lost"]) for r in breakdowns(SAMPLES)[name]}
+    return {r.value: (r.judged, r.accepted, r.lost) for r in breakdowns(SAMPLES).by_name()[name]}
 
 
 def test_each_breakdown() -> None:
@@ -94,41 +95,42 @@ def test_each_breakdown() -> None:
     assert table("by_full_probability") == {"0.01-0.1": (2, 0, 3), "0.6-0.7": (3, 3, 0), "0.99-1": (1, 1, 0)}
     assert table("by_confidence") == {"0.1-0.2": (1, 0, 2), "0.5-0.6": (3, 2, 1), "0.99-1": (2, 2, 0)}
     assert table("by_entropy") == {"0-0.25": (2, 2, 0), "1-2": (3, 2, 1), "8+": (1, 0, 2)}
-    for rows in breakdowns(SAMPLES).values():
-        assert sum(r["judged"] for r in rows) == 6
-        assert sum(r["rejected"] for r in rows) == 2
-        assert sum(r["lost"] for r in rows) == 3
-        assert sum(r["share_of_rejections"] for r in rows) == pytest.approx(1)
-        assert sum(r["share_of_judged"] for r in rows) == pytest.approx(1)
+    for rows in breakdowns(SAMPLES).by_name().values():
+        assert sum(r.judged for r in rows) == 6
+        assert sum(r.rejected for r in rows) == 2
+        assert sum(r.lost for r in rows) == 3
+        assert sum(r.share_of_rejections or 0 for r in rows) == pytest.approx(1)
+        assert sum(r.share_of_judged for r in rows) == pytest.approx(1)
 
 
 def test_acceptance_with_its_interval() -> None:
-    row = next(r for r in breakdowns(SAMPLES)["by_class"] if r["value"] == "identifier")
+    row = next(r for r in breakdowns(SAMPLES).by_class if r.value == "identifier")
     # Of the two samples that have any: 1 of 2 and 1 of 1.
-    assert (row["acceptance_low"], row["acceptance"], row["acceptance_high"]) == (0.5, 2 / 3, 1.0)
-    assert row["n_samples"] == 2
-    positions = breakdowns(SAMPLES)["by_position"]
+    assert (row.acceptance.low, row.acceptance.value, row.acceptance.high) == (0.5, 2 / 3, 1.0)
+    assert row.n_samples == 2
+    positions = breakdowns(SAMPLES).by_position
     # Rounds drafted 2, 3, 3 and 3.
-    assert [(r["drafted"], r["accepted_of_drafted"]) for r in positions] == [(4, 3 / 4), (4, 1 / 4)]
+    assert [(r.drafted, r.accepted_of_drafted) for r in positions] == [(4, 3 / 4), (4, 1 / 4)]
 
 
-def test_overall() -> None:
-    found = overall(SAMPLES)
-    assert (found["rounds"], found["drafted"], found["near_ties"], found["unexplained"]) == (4, 11, 1, 0)
-    parts = [found[k] for k in ("accepted", "rejected", "after_rejection", "after_end")]
-    assert parts == [4, 2, 3, 2]
-    assert (found["acceptance_rate"], found["acceptance"]) == (4 / 11, 4 / 6)
-    nothing = overall(SAMPLES[2:])
-    assert (nothing["drafted"], nothing["acceptance"], nothing["acceptance_rate"]) == (0, None, None)
-    assert not any(breakdowns(SAMPLES[2:]).values())
+def test_totals() -> None:
+    found = totals(SAMPLES)
+    assert (found.rounds, found.drafted, found.near_ties, found.unexplained) == (4, 11, 1, 0)
+    assert (found.accepted, found.rejected, found.after_rejection, found.after_end) == (4, 2, 3, 2)
+    assert found.acceptance_rate is not None
+    assert found.acceptance is not None
+    assert (found.acceptance_rate.value, found.acceptance.value) == (4 / 11, 4 / 6)
+    nothing = totals(SAMPLES[2:])
+    assert (nothing.drafted, nothing.acceptance, nothing.acceptance_rate) == (0, None, None)
+    assert not any(breakdowns(SAMPLES[2:]).by_name().values())
 
 
 def test_confusion_and_pairs() -> None:
     assert confusion(SAMPLES) == [
-        {"draft_class": "identifier", "full_class": "identifier", "rejected": 1, "n_samples": 1},
-        {"draft_class": "newline", "full_class": "special", "rejected": 1, "n_samples": 1},
+        Confusion(draft_class="identifier", full_class="identifier", rejected=1, n_samples=1),
+        Confusion(draft_class="newline", full_class="special", rejected=1, n_samples=1),
     ]
-    assert pairs(SAMPLES, str) == [{"draft": "1", "full": "2", "rejected": 2, "n_samples": 1}]
+    assert pairs(SAMPLES, str) == [TokenPair(draft="1", full="2", rejected=2, n_samples=1)]
 
 
 def call(name: str, action: Any, *overrides: str) -> Any:

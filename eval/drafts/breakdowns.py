@@ -2,17 +2,19 @@
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from itertools import pairwise
-from typing import Any
+from typing import TypeVar
 
 from eval.drafts.classes import Piece, TokenClass
+from eval.drafts.findings import Breakdowns, Confusion, Part, PositionPart, TokenPair, Totals
 from eval.drafts.judged import Counts
 from eval.drafts.sample import Draft, DraftedSample
 from eval.results import bootstrap
+from eval.results.bootstrap import Estimate
 
-Row = dict[str, Any]
-"""What rejections.json lists; its keys are described in docs/rejections.md."""
+T = TypeVar("T", int, str)
 
 NO_WORD = "no word"
 RANKS = (1, 2, 3, 4, 11, 101)
@@ -23,59 +25,63 @@ PLACES = (0, 16, 64, 256)
 PAIRS = 50
 
 
-def breakdowns(samples: Sequence[DraftedSample]) -> dict[str, list[Row]]:
-    """A row for each value that occurs, by name of the breakdown."""
+def breakdowns(samples: Sequence[DraftedSample]) -> Breakdowns:
+    """A part for each value that occurs."""
     classes = [c.value for c in TokenClass]
     pieces = [*(p.value for p in Piece), NO_WORD]
     both = [f"{c}, {p}" for c in classes for p in pieces]
     deepest = max((d.position for s in samples for d in s.drafts), default=0)
-    return {
-        "by_class": _rows(samples, classes, lambda d: d.draft_class),
-        "by_piece": _rows(samples, pieces, lambda d: d.piece or NO_WORD),
-        "by_class_and_piece": _rows(samples, both, lambda d: f"{d.draft_class}, {d.piece or NO_WORD}"),
-        "by_class_of_full": _rows(samples, classes, lambda d: d.full_class),
-        "by_position": _by_position(samples, deepest),
-        "by_place": _rows(samples, *_integers(PLACES, lambda d: d.at)),
-        "by_rank": _rows(samples, *_integers(RANKS, lambda d: d.rank)),
-        "by_full_probability": _rows(samples, *_reals(PROBABILITIES, 1, lambda d: d.full_probability)),
-        "by_confidence": _rows(samples, *_reals(PROBABILITIES, 1, lambda d: d.confidence)),
-        "by_entropy": _rows(samples, *_reals(BITS, None, lambda d: d.entropy)),
-        "by_rank_of_full": _rows(samples, *_integers(RANKS, lambda d: d.rank_of_full)),
-    }
+    return Breakdowns(
+        by_class=_parts(samples, classes, lambda d: d.draft_class),
+        by_piece=_parts(samples, pieces, lambda d: d.piece or NO_WORD),
+        by_class_and_piece=_parts(samples, both, lambda d: f"{d.draft_class}, {d.piece or NO_WORD}"),
+        by_class_of_full=_parts(samples, classes, lambda d: d.full_class),
+        by_position=_by_position(samples, deepest),
+        by_place=_parts(samples, *_integers(PLACES, lambda d: d.at)),
+        by_rank=_parts(samples, *_integers(RANKS, lambda d: d.rank)),
+        by_full_probability=_parts(samples, *_reals(PROBABILITIES, 1, lambda d: d.full_probability)),
+        by_confidence=_parts(samples, *_reals(PROBABILITIES, 1, lambda d: d.confidence)),
+        by_entropy=_parts(samples, *_reals(BITS, None, lambda d: d.entropy)),
+        by_rank_of_full=_parts(samples, *_integers(RANKS, lambda d: d.rank_of_full)),
+    )
 
 
-def overall(samples: Sequence[DraftedSample]) -> Row:
+def totals(samples: Sequence[DraftedSample]) -> Totals:
     """What became of all drafts, and the two acceptances."""
     by_sample = [_sum(s.rounds) for s in samples]
     total = _sum(by_sample)
-    return {
-        "rounds": sum(len(s.rounds) for s in samples),
-        "drafted": total.drafted,
-        "accepted": total.accepted,
-        "rejected": total.rejected,
-        "after_rejection": total.after_rejection,
-        "after_end": total.after_end,
-        **_ratio("acceptance_rate", ((c.accepted, c.drafted) for c in by_sample)),
-        **_ratio("acceptance", ((c.accepted, c.accepted + c.rejected) for c in by_sample)),
-        "near_ties": sum(s.near_ties for s in samples),
-        "unexplained": sum(s.unexplained for s in samples),
-    }
+    return Totals(
+        rounds=sum(len(s.rounds) for s in samples),
+        drafted=total.drafted,
+        accepted=total.accepted,
+        rejected=total.rejected,
+        after_rejection=total.after_rejection,
+        after_end=total.after_end,
+        acceptance_rate=_ratio((c.accepted, c.drafted) for c in by_sample),
+        acceptance=_ratio((c.accepted, c.accepted + c.rejected) for c in by_sample),
+        near_ties=sum(s.near_ties for s in samples),
+        unexplained=sum(s.unexplained for s in samples),
+    )
 
 
-def confusion(samples: Sequence[DraftedSample]) -> list[Row]:
+def confusion(samples: Sequence[DraftedSample]) -> list[Confusion]:
     """Rejected drafts by their class and that of the text's token, the most frequent first."""
-    found = _counted(samples, lambda d: (d.draft_class, d.full_class))
-    return [{"draft_class": a, "full_class": b, **row} for (a, b), row in found]
+    return [
+        Confusion(draft_class=a, full_class=b, rejected=n, n_samples=n_samples)
+        for (a, b), n, n_samples in _counted(samples, lambda d: (d.draft_class, d.full_class))
+    ]
 
 
-def pairs(samples: Sequence[DraftedSample], text: Callable[[int], str]) -> list[Row]:
+def pairs(samples: Sequence[DraftedSample], text: Callable[[int], str]) -> list[TokenPair]:
     """The most frequent rejected drafts with what the full model had instead."""
-    found = _counted(samples, lambda d: (d.draft, d.full))[:PAIRS]
-    return [{"draft": text(a), "full": text(b), **row} for (a, b), row in found]
+    return [
+        TokenPair(draft=text(a), full=text(b), rejected=n, n_samples=n_samples)
+        for (a, b), n, n_samples in _counted(samples, lambda d: (d.draft, d.full))[:PAIRS]
+    ]
 
 
-def _rows(samples: Sequence[DraftedSample], values: Sequence[str], value_of: Callable[[Draft], str]) -> list[Row]:
-    """A row for each of the values that some draft has."""
+def _parts(samples: Sequence[DraftedSample], values: Sequence[str], value_of: Callable[[Draft], str]) -> list[Part]:
+    """A part for each of the values that some draft has."""
     found: dict[str, list[list[Draft]]] = {}
     for sample in samples:
         own: dict[str, list[Draft]] = {}
@@ -85,34 +91,38 @@ def _rows(samples: Sequence[DraftedSample], values: Sequence[str], value_of: Cal
             found.setdefault(value, []).append(drafts)
     judged = sum(len(s.drafts) for s in samples)
     rejected = sum(not d.accepted for s in samples for d in s.drafts)
-    return [_row(value, found[value], judged, rejected) for value in values if value in found]
+    return [_part(value, found[value], judged, rejected) for value in values if value in found]
 
 
-def _row(value: str, by_sample: Sequence[Sequence[Draft]], judged: int, rejected: int) -> Row:
-    """Of the drafts with a value; samples without any are left out, also of the interval."""
+def _part(value: str, by_sample: Sequence[Sequence[Draft]], judged: int, rejected: int) -> Part:
+    """The drafts with a value; samples without any are left out, also of the interval."""
     drafts = [d for own in by_sample for d in own]
     n_accepted = sum(d.accepted for d in drafts)
     n_rejected = len(drafts) - n_accepted
-    return {
-        "value": value,
-        "judged": len(drafts),
-        "accepted": n_accepted,
-        "rejected": n_rejected,
-        **_ratio("acceptance", ((sum(d.accepted for d in own), len(own)) for own in by_sample)),
-        "share_of_judged": len(drafts) / judged,
-        "share_of_rejections": n_rejected / rejected if rejected else None,
-        "lost": sum(d.lost for d in drafts),
-        "n_samples": len(by_sample),
-    }
+    acceptance = _ratio((sum(d.accepted for d in own), len(own)) for own in by_sample)
+    assert acceptance is not None
+    return Part(
+        value=value,
+        judged=len(drafts),
+        accepted=n_accepted,
+        rejected=n_rejected,
+        acceptance=acceptance,
+        share_of_judged=len(drafts) / judged,
+        share_of_rejections=n_rejected / rejected if rejected else None,
+        lost=sum(d.lost for d in drafts),
+        n_samples=len(by_sample),
+    )
 
 
-def _by_position(samples: Sequence[DraftedSample], deepest: int) -> list[Row]:
+def _by_position(samples: Sequence[DraftedSample], deepest: int) -> list[PositionPart]:
     """With how many rounds drafted so far, and the share of those whose draft there was accepted."""
-    rows = _rows(samples, [str(i) for i in range(1, deepest + 1)], lambda d: str(d.position))
-    for row in rows:
-        drafted = sum(r.drafted >= int(row["value"]) for s in samples for r in s.rounds)
-        row |= {"drafted": drafted, "accepted_of_drafted": row["accepted"] / drafted}
-    return rows
+    found = []
+    for part in _parts(samples, [str(i) for i in range(1, deepest + 1)], lambda d: str(d.position)):
+        drafted = sum(r.drafted >= int(part.value) for s in samples for r in s.rounds)
+        share = part.accepted / drafted
+        values = {f.name: getattr(part, f.name) for f in fields(part)}
+        found.append(PositionPart(**values, drafted=drafted, accepted_of_drafted=share))
+    return found
 
 
 def _integers(edges: Sequence[int], number: Callable[[Draft], int]) -> tuple[list[str], Callable[[Draft], str]]:
@@ -130,23 +140,24 @@ def _reals(
     return names, lambda d: names[bisect_right(edges, number(d)) - 1]
 
 
-def _ratio(name: str, units: Iterable[tuple[int, int]]) -> Mapping[str, float | None]:
+def _ratio(units: Iterable[tuple[int, int]]) -> Estimate | None:
     """Sum of the firsts by sum of the seconds, and its interval, over the units (samples) that have any; else None."""
     units = [(part, whole) for part, whole in units if whole]
-    low, high = f"{name}_low", f"{name}_high"
     if not units:
-        return dict.fromkeys((name, low, high))
+        return None
     found = bootstrap.estimate(units, bootstrap.ratio_of_means)
-    return {name: sum(a for a, _ in units) / sum(b for _, b in units), low: found.low, high: found.high}
+    return found._replace(value=sum(a for a, _ in units) / sum(b for _, b in units))
 
 
 def _sum(counts: Sequence[Counts]) -> Counts:
     return Counts(*map(sum, zip(*counts, strict=True))) if counts else Counts(0, 0, 0, 0)
 
 
-def _counted(samples: Sequence[DraftedSample], key: Callable[[Draft], tuple[Any, Any]]) -> list[tuple[Any, Row]]:
-    """How often each key occurs among rejected drafts, and in how many samples; the most frequent first."""
+def _counted(
+    samples: Sequence[DraftedSample], key: Callable[[Draft], tuple[T, T]]
+) -> list[tuple[tuple[T, T], int, int]]:
+    """(key, times among rejected drafts, samples that have it), the most frequent first."""
     by_sample = [Counter(key(d) for d in sample.drafts if not d.accepted) for sample in samples]
-    found = sum(by_sample, Counter[Any]())
+    found = sum(by_sample, Counter[tuple[T, T]]())
     ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    return [(k, {"rejected": n, "n_samples": sum(k in own for own in by_sample)}) for k, n in ordered]
+    return [(k, n, sum(k in own for own in by_sample)) for k, n in ordered]

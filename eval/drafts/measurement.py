@@ -9,9 +9,10 @@ import torch
 
 from conf.progress import progress
 from conf.strict import ConfigError
-from eval.drafts.breakdowns import breakdowns, confusion, overall, pairs
+from eval.drafts.breakdowns import breakdowns, confusion, pairs, totals
 from eval.drafts.classes import Language, language_of
 from eval.drafts.config import RejectionsConfig
+from eval.drafts.findings import Rejections, Setting
 from eval.drafts.sample import DraftedSample, drafted_sample, from_json
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine, SelfSpeculative
@@ -24,9 +25,6 @@ from eval.tasks.task import Sample
 from eval.text import plain_text
 from models.storage.recommended import recommended
 
-Found = dict[str, Any]
-"""What rejections.json holds."""
-
 
 class Plan(NamedTuple):
     """What is decoded with what; nothing has been decoded yet."""
@@ -38,8 +36,9 @@ class Plan(NamedTuple):
     device: torch.device
     dtype: torch.dtype
     output: Path
-    stated: Found
-    """What a figure must state: source, checkpoint, setting, machine, versions, commit."""
+    setting: Setting
+    facts: dict[str, Any]
+    """What a figure must state besides: source, machine, versions, commit."""
 
 
 def plan_of(config: RejectionsConfig) -> Plan:
@@ -53,21 +52,25 @@ def plan_of(config: RejectionsConfig) -> Plan:
     if language is Language.auto:
         language = language_of(sample.prompt for sample in chosen.samples)
     print(chosen.described(task))
-    stated = {
-        "checkpoint": config.checkpoint,
-        "exit_layer": policy.exit_layer,
-        "n_layers": checkpoint.stored.size.n_layers,
-    }
-    stated |= {"num_speculations": policy.num_speculations, "language": language.value, "task": task.name}
-    stated |= {"n_samples": len(chosen.samples), "seed": task.seed, "temperature": task.sampling(0).temperature}
-    stated |= chosen.facts | facts(device, dtype) | {"threads": config.machine.threads or "auto"}
-    return Plan(config, checkpoint, policy, chosen.samples, device, dtype, output, stated)
+    setting = Setting(
+        checkpoint=config.checkpoint,
+        exit_layer=policy.exit_layer,
+        n_layers=checkpoint.stored.size.n_layers,
+        num_speculations=policy.num_speculations,
+        language=language.value,
+        task=task.name,
+        n_samples=len(chosen.samples),
+        seed=task.seed,
+        temperature=task.sampling(0).temperature,
+    )
+    stated = chosen.facts | facts(device, dtype) | {"threads": config.machine.threads or "auto"}
+    return Plan(config, checkpoint, policy, chosen.samples, device, dtype, output, setting, stated)
 
 
-def carry_out(plan: Plan) -> Found:
+def carry_out(plan: Plan) -> Rejections:
     """Decode what an earlier start of the same settings has not, and sum up. Raises ConfigError or DataError."""
     modules = ("eval.drafts.sample", type(plan.config.task).__module__)
-    settings = conditions(plan.stated, *modules) | {
+    settings = conditions(asdict(plan.setting) | plan.facts, *modules) | {
         "task": asdict(plan.config.task),
         "samples": samples_digest(plan.samples),
         "weights": weights_digest(plan.checkpoint.stored),
@@ -84,20 +87,21 @@ def carry_out(plan: Plan) -> Found:
             print(f"{path}: has all samples from an earlier start; fresh=true decodes them anew")
         by_id = {sample.id: sample for sample in log.entries}
     samples = [by_id[sample.id] for sample in plan.samples]
-    return summed(plan, samples) | {"samples_file": path.name}
+    return _summed(plan, samples, path.name)
 
 
-def summed(plan: Plan, samples: list[DraftedSample]) -> Found:
-    """The numbers of all samples, and what has to be stated with them."""
+def _summed(plan: Plan, samples: list[DraftedSample], samples_file: str) -> Rejections:
     tokenizer = plan.checkpoint.tokenizer
-    return {
-        **plan.stated,
-        "new_tokens": sum(len(s.tokens) for s in samples) / len(samples),
-        **overall(samples),
-        **breakdowns(samples),
-        "confusion": confusion(samples),
-        "pairs": pairs(samples, lambda i: plain_text(tokenizer, i)),
-    }
+    return Rejections(
+        setting=plan.setting,
+        facts=plan.facts,
+        new_tokens=sum(len(s.tokens) for s in samples) / len(samples),
+        totals=totals(samples),
+        breakdowns=breakdowns(samples),
+        confusion=confusion(samples),
+        pairs=pairs(samples, lambda i: plain_text(tokenizer, i)),
+        samples_file=samples_file,
+    )
 
 
 def _policy(config: RejectionsConfig, checkpoint: Checkpoint) -> SelfSpeculative:
@@ -122,7 +126,7 @@ def _decode(plan: Plan, missing: Sequence[tuple[int, Sample]], log: Log[DraftedS
     max_len = max(len(s.tokens) for s in plan.samples) + task.max_new_tokens
     engine = Engine(plan.checkpoint.model(plan.dtype, plan.device), max_len)
     threads = Threads(plan.config.machine.threads, plan.device, one_token(engine.model))
-    stop, language = task.stop(tokenizer), Language(plan.stated["language"])
+    stop, language = task.stop(tokenizer), Language(plan.setting.language)
     with progress(f"rejections {task.name}", unit="sample", total=len(plan.samples), initial=len(log.entries)) as bar:
         for i, sample in missing:
             threads.refresh()

@@ -3,11 +3,13 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from conf.provenance import machine_line
 from data.files import write_whole
+from eval.drafts.findings import Part, PositionPart, Rejections, TokenPair, part_as_json
+from eval.results.bootstrap import Estimate
 from eval.results.columns import aligned, wrapped
 
 TABLES = {
@@ -28,16 +30,18 @@ COLUMNS = ("judged", "accepted", "95 % interval", "rejected", "of all rejected",
 PAIRS_SHOWN = 12
 
 
-def report(found: Mapping[str, Any], *, detail: bool) -> str:
+def report(found: Rejections, *, detail: bool) -> str:
     """What became of the drafts, the tables, the most frequent pairs; `detail` for every table."""
-    tables = [_table(found, name) for name in (TABLES if detail else SHORT)]
-    return "\n\n".join([_heading(found), *tables, _pairs(found["pairs"]), _legend(found)])
+    parts = found.breakdowns.by_name()
+    tables = [_table(name, parts[name]) for name in (TABLES if detail else SHORT)]
+    return "\n\n".join([_heading(found), *tables, _pairs(found.pairs), _legend(found)])
 
 
-def save(found: Mapping[str, Any], path: Path) -> Path:
+def save(found: Rejections, path: Path) -> Path:
     """Write all as JSON and the tables as one CSV beside it; its path. A kill leaves no half file."""
-    write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
-    rows = [{"table": name, **row} for name in TABLES for row in found[name]]
+    write_whole(path, (json.dumps(found.as_json(), indent=1) + "\n").encode())
+    parts = found.breakdowns.by_name()
+    rows = [{"table": name, **part_as_json(part)} for name in TABLES for part in parts[name]]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(["table", *(key for row in rows for key in row)])))
     writer.writeheader()
@@ -47,50 +51,52 @@ def save(found: Mapping[str, Any], path: Path) -> Path:
     return out
 
 
-def _heading(found: Mapping[str, Any]) -> str:
+def _heading(found: Rejections) -> str:
+    setting, totals = found.setting, found.totals
     lines = [
-        f"E={found['exit_layer']} of {found['n_layers']} layers, d={found['num_speculations']}: {found['drafted']:,}"
-        f" tokens drafted in {found['rounds']:,} rounds",
+        f"E={setting.exit_layer} of {setting.n_layers} layers, d={setting.num_speculations}: {totals.drafted:,}"
+        f" tokens drafted in {totals.rounds:,} rounds",
     ]
-    if found["drafted"]:
-        never = found["after_rejection"] + found["after_end"]
+    if totals.drafted:
+        never = totals.after_rejection + totals.after_end
         lines += [
-            f"{found['accepted']:,} accepted, {found['rejected']:,} rejected, {never:,} never judged"
-            f" ({found['after_rejection']:,} after a rejection, {found['after_end']:,} after the text's end)",
-            f"accepted of all drafted {_share(found['acceptance_rate'])} {_interval(found, 'acceptance_rate')}, of"
-            f" those judged {_share(found['acceptance'])} {_interval(found, 'acceptance')}",
+            f"{totals.accepted:,} accepted, {totals.rejected:,} rejected, {never:,} never judged"
+            f" ({totals.after_rejection:,} after a rejection, {totals.after_end:,} after the text's end)",
+            f"accepted of all drafted {_with_interval(totals.acceptance_rate)}, of"
+            f" those judged {_with_interval(totals.acceptance)}",
         ]
-    if found["near_ties"]:
-        lines.append(f"near-ties: {found['near_ties']:,} (one pass over the text says otherwise, within rounding)")
-    if found["unexplained"]:
-        lines.append(f"ERROR: {found['unexplained']:,} drafts are not what one pass over the text gives")
+    if totals.near_ties:
+        lines.append(f"near-ties: {totals.near_ties:,} (one pass over the text says otherwise, within rounding)")
+    if totals.unexplained:
+        lines.append(f"ERROR: {totals.unexplained:,} drafts are not what one pass over the text gives")
     return "\n".join(lines)
 
 
-def _table(found: Mapping[str, Any], name: str) -> str:
-    rows: Sequence[Mapping[str, Any]] = found[name]
+def _table(name: str, parts: Sequence[Part]) -> str:
     more = ("drafted", "of drafted") if name == "by_position" else ()
     cells = [[TABLES[name], *COLUMNS, *more]]
-    for row in rows:
-        line = [row["value"], f"{row['judged']:,}", _share(row["acceptance"]), _interval(row, "acceptance")]
-        line += [f"{row['rejected']:,}", _share(row["share_of_rejections"]), f"{row['lost']:,}"]
-        cells.append(line + ([f"{row['drafted']:,}", _share(row["accepted_of_drafted"])] if more else []))
+    for part in parts:
+        line = [part.value, f"{part.judged:,}", _share(part.acceptance.value), _interval(part.acceptance)]
+        line += [f"{part.rejected:,}", _share(part.share_of_rejections), f"{part.lost:,}"]
+        if isinstance(part, PositionPart):
+            line += [f"{part.drafted:,}", _share(part.accepted_of_drafted)]
+        cells.append(line)
     return "\n".join(aligned(cells))
 
 
-def _pairs(rows: Sequence[Mapping[str, Any]]) -> str:
+def _pairs(pairs: Sequence[TokenPair]) -> str:
     cells = [["most often rejected", "full model's", "times", "in samples"]]
-    for row in rows[:PAIRS_SHOWN]:
-        cells.append([repr(row["draft"]), repr(row["full"]), f"{row['rejected']:,}", f"{row['n_samples']:,}"])
+    for pair in pairs[:PAIRS_SHOWN]:
+        cells.append([repr(pair.draft), repr(pair.full), f"{pair.rejected:,}", f"{pair.n_samples:,}"])
     return "\n".join(aligned(cells))
 
 
-def _legend(found: Mapping[str, Any]) -> str:
+def _legend(found: Rejections) -> str:
+    setting = found.setting
     lines = [
         "accepted: of those judged; intervals over samples; lost: drafts after the rejected one, never judged.",
-        f"{found['task']}, as {found['language']}: {found['n_samples']:,} samples, seed {found['seed']},"
-        f" {found['new_tokens']:,.0f} new tokens on average; {found['hardware']}, {found['threads']} threads,"
-        f" {found['dtype']}, torch {found['torch']}, commit {found['commit'][:12]}",
+        f"{setting.task}, as {setting.language}: {setting.n_samples:,} samples, seed {setting.seed},"
+        f" {found.new_tokens:,.0f} new tokens on average; {machine_line(found.facts)}",
     ]
     return "\n".join(map(wrapped, lines))
 
@@ -99,6 +105,9 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def _interval(row: Mapping[str, Any], name: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return "-" if low is None else f"[{low:.1%}, {high:.1%}]"
+def _interval(found: Estimate) -> str:
+    return f"[{found.low:.1%}, {found.high:.1%}]"
+
+
+def _with_interval(found: Estimate | None) -> str:
+    return "- -" if found is None else f"{_share(found.value)} {_interval(found)}"

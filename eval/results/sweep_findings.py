@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from conf.provenance import machine_line
 from eval.config import Mode
 from eval.engine.agreement import first_difference
 from eval.measure.records import Record, Setting
@@ -11,7 +12,6 @@ from eval.results import bootstrap
 from eval.results.bootstrap import Estimate
 from eval.results.row import Row, fastest, flat
 from eval.results.sweep_config import AGREEMENT
-from eval.results.table import machine_line
 
 PREFERRED = ("pass@1", "exact_match", "rouge2")
 
@@ -115,5 +115,5 @@ def stated(row: Row) -> list[str]:
     return [
         f"{row.facts['checkpoint']}; {counts.task}: {counts.n_samples} samples, seed {counts.seed},"
         f" {counts.repeats} times each, {counts.new_tokens:,.0f} new tokens on average",
-        machine_line(row),
+        machine_line(row.facts),
     ]

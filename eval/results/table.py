@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from conf.provenance import machine_line
 from data.files import write_whole
 from eval.results.bootstrap import Estimate
 from eval.results.columns import aligned, wrapped
@@ -97,15 +98,6 @@ def _value(found: Estimate | None) -> str:
     return cell(found and found.value)
 
 
-def machine_line(row: Row) -> str:
-    """What a speed depends on: hardware, threads, dtype, version and commit."""
-    facts = row.facts
-    return (
-        f"{facts['hardware']}, {facts['threads']} threads, {facts['dtype']}, torch {facts['torch']},"
-        f" commit {facts['commit'][:12]}"
-    )
-
-
 def _legend(plain: Row, intervals: bool) -> list[str]:
     beside = "of means: the paper's, ratio of mean times per token" if intervals else "with quartiles"
     lines = [
@@ -119,7 +111,7 @@ def _legend(plain: Row, intervals: bool) -> list[str]:
     lines.append(
         f"{counts.task}: {counts.n_samples} samples, seed {counts.seed}{each};"
         f" prompts of {counts.prompt_tokens:,.0f} tokens and {counts.new_tokens:,.0f} new ones on average;"
-        f" {machine_line(plain)}"
+        f" {machine_line(plain.facts)}"
     )
     if theirs:
         lines.append(

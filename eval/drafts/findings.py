@@ -1,0 +1,158 @@
+"""What is known of a measurement's drafts: the numbers that rejections.json lists, and the report and figure show.
+
+docs/rejections.md describes the keys, which are the names of the fields here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from eval.results.bootstrap import Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What was decoded with what."""
+
+    checkpoint: str
+    exit_layer: int
+    n_layers: int
+    num_speculations: int
+    language: str
+    """What words are: code or prose."""
+    task: str
+    n_samples: int
+    seed: int
+    temperature: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What became of all drafts; shares are None where nothing was drafted or judged."""
+
+    rounds: int
+    """Of those that drafted."""
+    drafted: int
+    accepted: int
+    rejected: int
+    after_rejection: int
+    """Never judged, because an earlier draft of the round was rejected."""
+    after_end: int
+    """Never judged, because the text had ended."""
+    acceptance_rate: Estimate | None
+    """Accepted of all drafted."""
+    acceptance: Estimate | None
+    """Accepted of those judged."""
+    near_ties: int
+    unexplained: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The judged drafts that have one value: a class, a rank, a stretch of probability."""
+
+    value: str
+    judged: int
+    accepted: int
+    rejected: int
+    acceptance: Estimate
+    """Accepted of those judged."""
+    share_of_judged: float
+    share_of_rejections: float | None
+    """None where nothing was rejected."""
+    lost: int
+    """Drafts after a rejected one, never judged."""
+    n_samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionPart(Part):
+    """The judged drafts at one position of their rounds."""
+
+    drafted: int
+    """Rounds that drafted so far."""
+    accepted_of_drafted: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breakdowns:
+    """A part for each value that occurs."""
+
+    by_class: Sequence[Part]
+    by_piece: Sequence[Part]
+    by_class_and_piece: Sequence[Part]
+    by_class_of_full: Sequence[Part]
+    by_position: Sequence[PositionPart]
+    by_place: Sequence[Part]
+    by_rank: Sequence[Part]
+    by_full_probability: Sequence[Part]
+    by_confidence: Sequence[Part]
+    by_entropy: Sequence[Part]
+    by_rank_of_full: Sequence[Part]
+
+    def by_name(self) -> dict[str, Sequence[Part]]:
+        """All of them."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """Rejected drafts of one class where the text has a token of another."""
+
+    draft_class: str
+    full_class: str
+    rejected: int
+    n_samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenPair:
+    """A rejected draft and what the full model had instead."""
+
+    draft: str
+    full: str
+    rejected: int
+    n_samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejections:
+    """All that was found."""
+
+    setting: Setting
+    facts: Mapping[str, Any]
+    """Source, hardware, threads, dtype, versions, commit."""
+    new_tokens: float
+    """Mean length of the texts."""
+    totals: Totals
+    breakdowns: Breakdowns
+    confusion: Sequence[Confusion]
+    pairs: Sequence[TokenPair]
+    """The most frequent ones."""
+    samples_file: str
+
+    def as_json(self) -> dict[str, Any]:
+        """What a file holds."""
+        return {
+            **asdict(self.setting),
+            **self.facts,
+            "new_tokens": self.new_tokens,
+            **part_as_json(self.totals),
+            **{name: [part_as_json(part) for part in parts] for name, parts in self.breakdowns.by_name().items()},
+            "confusion": [asdict(one) for one in self.confusion],
+            "pairs": [asdict(pair) for pair in self.pairs],
+            "samples_file": self.samples_file,
+        }
+
+
+def part_as_json(part: Totals | Part) -> dict[str, Any]:
+    """The fields; those that are estimates as NAME, NAME_low and NAME_high."""
+    found: dict[str, Any] = {}
+    for f in fields(part):
+        value = getattr(part, f.name)
+        if f.name.startswith("acceptance"):
+            value, low, high = value or (None, None, None)
+            found |= {f.name: value, f"{f.name}_low": low, f"{f.name}_high": high}
+        else:
+            found[f.name] = value
+    return found
