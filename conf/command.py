@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import hydra
 from hydra import compose, initialize_config_module
@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.errors import UserError
 from conf.multirun import is_multirun, jobs_of, run_all, with_own_output
 from conf.strict import ConfigError, convert, one_line, register_schema
 
@@ -21,7 +22,6 @@ def command(
     schema: type,
     action: Callable[[DictConfig], object],
     *,
-    told: Mapping[type[BaseException], int],
     verbatim: Sequence[str] = (),
     check: Callable[[DictConfig], object] | None = None,
     own_output: str = "output",
@@ -29,12 +29,14 @@ def command(
 ) -> None:
     """Run `action` on the config composed from conf/<config_name>.yaml and the command line, unless Hydra answers.
 
+    A UserError ends the process in one line, with the exit status of its class; under torchrun rank 0 alone prints it.
+    A command's file imports at the top only what --help and the check of a configuration need, `action` the rest:
+    torch and its like take seconds (tests/test_startup.py).
+
     Args:
         config_name: of the primary config.
         schema: its dataclass.
         action: gets the composed config; converts and does the work.
-        told: errors of the work that are told in one line, with the exit status of each; those of the configuration
-            have 2. Under torchrun rank 0 alone tells.
         verbatim: keys whose values are text, taken from the command line as they are.
         check: raises ConfigError for a config that the action would refuse; None: its conversion to the schema.
         own_output: the key of the file or folder that each job of a --multirun gets for itself.
@@ -44,16 +46,15 @@ def command(
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let its errors through to here
     words = sys.argv[1:]
     sys.argv[1:] = [_quoted(word, verbatim) for word in words]
-    statuses: dict[type[BaseException], int] = {ConfigError: 2, HydraException: 2, OmegaConfBaseException: 2, **told}
     try:
         if is_multirun(words):
             sys.exit(_run_all(config_name, words, verbatim, check or (lambda raw: convert(raw, schema)), own_output))
         if (raw := _compose(config_name)) is not None:
             action(raw)
-    except tuple(statuses) as error:
+    except (UserError, HydraException, OmegaConfBaseException) as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {one_line(error, schema)}", file=sys.stderr)
-        sys.exit(next(status for kind, status in statuses.items() if isinstance(error, kind)))
+        sys.exit(error.exit_status if isinstance(error, UserError) else UserError.exit_status)
     except BrokenPipeError:  # whoever read our output, `head` for instance, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

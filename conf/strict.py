@@ -13,12 +13,13 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
+from conf.errors import UserError
 from conf.resolvers import register_resolvers
 
 S = TypeVar("S")
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A configuration that cannot run: names the key and what is allowed. Raised before anything starts."""
 
 

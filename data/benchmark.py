@@ -10,8 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import datasets
-import torch
 from omegaconf import DictConfig
 
 from conf.command import command
@@ -21,12 +19,8 @@ from conf.provenance import code_revision, processor
 from conf.strict import convert
 from data.benchmark_config import DataBenchmarkConfig
 from data.config import DataError
-from data.corpus import trained_tokenizer
 from data.files import write_whole
-from data.prepared.parallel import n_processes
 from data.sources.reading import read_documents
-from data.throughput import measure, medians
-from data.tokenizers.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,6 +28,14 @@ ROOT = Path(__file__).parent.parent
 def benchmark(raw: DictConfig) -> None:
     """Measure, print, write the figures."""
     config = convert(raw, DataBenchmarkConfig)
+    import datasets
+    import torch
+
+    from data.corpus import trained_tokenizer
+    from data.prepared.parallel import n_processes
+    from data.throughput import measure, medians
+    from data.tokenizers.tokenizer import load_tokenizer
+
     output = writable(config.output)
     datasets.disable_progress_bars()
     logging.disable(logging.WARNING)  # the other loaders tell each new epoch
@@ -115,4 +117,4 @@ def _data_wait(tmp: Path, steps: int) -> float:
 
 
 if __name__ == "__main__":
-    command("data_benchmark", DataBenchmarkConfig, benchmark, told={DataError: 2})
+    command("data_benchmark", DataBenchmarkConfig, benchmark)

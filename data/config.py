@@ -5,8 +5,10 @@ from enum import StrEnum
 
 from omegaconf import MISSING
 
+from conf.errors import UserError
 
-class DataError(ValueError):
+
+class DataError(UserError, ValueError):
     """Bad input data, told in one line that names the file (and line) and the remedy."""
 
 

@@ -5,26 +5,28 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from conf.command import command
 from conf.strict import ConfigError, convert
-from data.config import DataError
-from data.corpus import trained_tokenizer
 from data.prepare_config import PrepareConfig
-from data.prepared.preparation import prepare_shards
-from data.prepared.progress import Settings
-from data.prepared.shards import is_prepared, read_manifest, shards_tokenizer
 from data.sources.split import PARTS
-from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from data.tokenizers.tokenizer import Tokenizer
 
 
 def prepare(raw: DictConfig) -> None:
     """Prepare the shards, and print what came out."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     config = convert(raw, PrepareConfig)
+    from data.prepared.preparation import prepare_shards
+    from data.prepared.progress import Settings
+    from data.prepared.shards import is_prepared
+
     if is_prepared(config.dataset.path):
         raise ConfigError(f"dataset.path={config.dataset.path}: holds prepared shards already")
     output = Path(config.output).expanduser()
@@ -44,7 +46,11 @@ def prepare(raw: DictConfig) -> None:
     (output / ".lock").unlink(missing_ok=True)  # whoever makes it anew finds the manifest and writes nothing
 
 
-def _tokenizer(config: PrepareConfig, output: Path) -> Tokenizer:
+def _tokenizer(config: PrepareConfig, output: Path) -> "Tokenizer":
+    from data.corpus import trained_tokenizer
+    from data.prepared.shards import is_prepared, read_manifest, shards_tokenizer
+    from data.tokenizers.tokenizer import load_tokenizer
+
     if config.tokenizer.path is not None:
         return load_tokenizer(config.tokenizer.path)
     if is_prepared(output):
@@ -54,6 +60,8 @@ def _tokenizer(config: PrepareConfig, output: Path) -> Tokenizer:
 
 
 def _report(output: Path, seconds: float | None) -> None:
+    from data.prepared.shards import read_manifest
+
     manifest = read_manifest(output)
     for trained in output.glob("tokenizer-*"):
         shutil.rmtree(trained)
@@ -75,6 +83,5 @@ if __name__ == "__main__":
         "prepare",
         PrepareConfig,
         prepare,
-        told={DataError: 2},
         interrupted="interrupted; the same command goes on after the last complete shard",
     )

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from omegaconf import MISSING
 
 from data.config import OnError, SourceConfig, TokenizerConfig
-from data.prepared.progress import SHARD_TOKENS
+
+SHARD_TOKENS = 1 << 26
 
 
 @dataclass(kw_only=True)

@@ -1,26 +1,29 @@
 """How good and how fast a checkpoint is in each mode: `python -m eval.benchmark checkpoint=... task=...`."""
 
+from typing import TYPE_CHECKING
+
 from omegaconf import DictConfig
 
 from conf.command import command
 from conf.output import writable
 from conf.strict import convert
-from data.config import DataError
 from eval.measure.config import BenchmarkConfig
-from eval.measure.plan import carry_out, plan_of
-from eval.measure.result_file import set_aside
-from eval.results.recommend import recommend
-from eval.results.rows import Row, measured_rows
-from eval.results.table import details, save, table
-from eval.results.verdict import verdict
-from eval.sandbox.limits import SandboxError
-from models.storage.errors import FormatError
 from models.storage.recommended import RECOMMENDED
 
+if TYPE_CHECKING:
+    from eval.results.rows import Row
 
-def benchmark(raw: DictConfig) -> list[Row]:
+
+def benchmark(raw: DictConfig) -> "list[Row]":
     """Measure, print the table, write JSON, CSV and a line for each sample and setting."""
     config = convert(raw, BenchmarkConfig)
+    from eval.measure.plan import carry_out, plan_of
+    from eval.measure.result_file import set_aside
+    from eval.results.recommend import recommend
+    from eval.results.rows import measured_rows
+    from eval.results.table import details, save, table
+    from eval.results.verdict import verdict
+
     plan = plan_of(config)
     own = plan.checkpoint.stored.folder / RECOMMENDED
     recommended = writable(own, "recommend=true: checkpoint") if config.recommend else None
@@ -45,6 +48,5 @@ if __name__ == "__main__":
         "benchmark",
         BenchmarkConfig,
         benchmark,
-        told={DataError: 2, FormatError: 2, SandboxError: 2},
         interrupted="interrupted; the same command goes on after the samples that have been measured",
     )

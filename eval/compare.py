@@ -1,35 +1,39 @@
 """Full depth, self-speculation and early exit side by side: `python -m eval.compare checkpoint=... prompt=...`."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from conf.command import command
 from conf.progress import each
 from conf.strict import convert
-from data.config import DataError
-from eval.chat import with_chat
 from eval.config import Mode
-from eval.engine.checkpoint import Checkpoint, open_checkpoint
-from eval.engine.decoding import Engine, Policy, SelfSpeculative
 from eval.engine.stopping import StopRule
-from eval.engine.threads import Threads, one_token
 from eval.exactness.compare_config import CompareConfig
-from eval.exactness.compared import summed, table, unexplained
-from eval.exactness.side_by_side import side_by_side
-from eval.machine import facts, settle
-from eval.measure.result_file import output_of
-from eval.pages.compare_page import compare_page
 from eval.pages.page import write_page
-from eval.policies import check_decodable, fastest, policies
 from eval.prompt_text import prompt_texts
 from eval.tasks.held_out import HeldOut
-from models.storage.errors import FormatError
+
+if TYPE_CHECKING:
+    from eval.engine.checkpoint import Checkpoint
+    from eval.engine.decoding import Policy
 
 
 def compare(raw: DictConfig) -> None:
     """Decode every prompt in every mode, write the page, print a table."""
     config = convert(raw, CompareConfig)
+    from eval.chat import with_chat
+    from eval.engine.checkpoint import open_checkpoint
+    from eval.engine.decoding import Engine
+    from eval.engine.threads import Threads, one_token
+    from eval.exactness.compared import summed, table, unexplained
+    from eval.exactness.side_by_side import side_by_side
+    from eval.machine import facts, settle
+    from eval.measure.result_file import output_of
+    from eval.pages.compare_page import compare_page
+    from eval.policies import check_decodable
+
     device, dtype = settle(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
     if config.chat:
@@ -66,8 +70,11 @@ def compare(raw: DictConfig) -> None:
     print(output)
 
 
-def _policies(config: CompareConfig, checkpoint: Checkpoint) -> list[Policy]:
+def _policies(config: CompareConfig, checkpoint: "Checkpoint") -> "list[Policy]":
     """Self-speculation, then early exit from the last exit to the first."""
+    from eval.engine.decoding import SelfSpeculative
+    from eval.policies import fastest, policies
+
     best = fastest(checkpoint)
     exit_layer = best.exit_layer if config.exit_layer is None else config.exit_layer
     d = best.num_speculations if config.num_speculations is None else config.num_speculations
@@ -77,4 +84,4 @@ def _policies(config: CompareConfig, checkpoint: Checkpoint) -> list[Policy]:
 
 
 if __name__ == "__main__":
-    command("compare", CompareConfig, compare, told={DataError: 2, FormatError: 2}, verbatim=["prompt"])
+    command("compare", CompareConfig, compare, verbatim=["prompt"])

@@ -6,7 +6,7 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from conf.checks import at_least, ends_in
-from eval.engine.sampling import SamplingOptions
+from eval.engine.sampling_options import SamplingOptions
 
 
 class Mode(StrEnum):

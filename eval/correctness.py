@@ -9,20 +9,19 @@ from omegaconf import DictConfig
 
 from conf.command import command
 from conf.strict import convert
-from data.config import DataError
 from data.files import write_whole
-from eval.exactness.check import greedy, prepare, sampled
 from eval.exactness.correctness_config import CorrectnessConfig
-from eval.exactness.divergence import UnexplainedError, unexplained
-from eval.exactness.report import as_json, legend, summed, table, told, verdict_line
-from eval.measure.result_file import output_of
-from models.storage.errors import FormatError
-from models.storage.stored import read
 
 
 def correctness(raw: DictConfig) -> None:
     """Decode every sample with every decoder, print and write what differs. Raises UnexplainedError."""
     config = convert(raw, CorrectnessConfig)
+    from eval.exactness.check import greedy, prepare, sampled
+    from eval.exactness.divergence import UnexplainedError, unexplained
+    from eval.exactness.report import as_json, legend, summed, table, told, verdict_line
+    from eval.measure.result_file import output_of
+    from models.storage.stored import read
+
     output = output_of(config, read(config.checkpoint), "correctness")
     check = prepare(config)
     print(f"{config.task.name}: {len(check.samples):,} samples, seed {config.task.seed} ({check.stated['source']})")
@@ -47,9 +46,4 @@ def correctness(raw: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    command(
-        "correctness",
-        CorrectnessConfig,
-        correctness,
-        told={DataError: 2, FormatError: 2, UnexplainedError: 1},
-    )
+    command("correctness", CorrectnessConfig, correctness)

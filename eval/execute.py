@@ -12,14 +12,12 @@ from conf.output import writable
 from conf.progress import progress
 from conf.provenance import code_revision
 from conf.strict import ConfigError, convert
-from data.config import DataError
 from data.files import write_whole
 from eval.humaneval.config import ExecuteConfig
 from eval.humaneval.execution import allow, check_all
 from eval.humaneval.problems import Problem, read_problems
 from eval.humaneval.samples import Results, Sample, counted, read_samples, scores
 from eval.measure.result_name import differences, named
-from eval.sandbox.limits import SandboxError
 from eval.sandbox.run import available
 
 
@@ -92,6 +90,5 @@ if __name__ == "__main__":
         "execute",
         ExecuteConfig,
         execute,
-        told={DataError: 2, SandboxError: 2},
         interrupted="interrupted; the same command goes on after the programs that have been run",
     )

@@ -8,26 +8,25 @@ from omegaconf import DictConfig
 from conf.command import command
 from conf.output import writable
 from conf.strict import convert
-from data.config import DataError
-from eval.chat import with_chat
 from eval.config import GenerateConfig
-from eval.engine.checkpoint import open_checkpoint
-from eval.engine.decoding import Engine
 from eval.engine.stopping import StopRule
 from eval.engine.text_stream import TextStream
-from eval.engine.threads import Threads, one_token
-from eval.machine import facts, settle
-from eval.pages.drafts_page import drafts_page
 from eval.pages.page import write_page
-from eval.painter import Painter, summary
-from eval.policies import check_decodable, mode_of, policy_of, told
 from eval.prompt_text import prompt_text
-from models.storage.errors import FormatError
 
 
 def generate(raw: DictConfig) -> None:
     """Decode one prompt and print it as it comes; what it took goes to standard error."""
     config = convert(raw, GenerateConfig)
+    from eval.chat import with_chat
+    from eval.engine.checkpoint import open_checkpoint
+    from eval.engine.decoding import Engine
+    from eval.engine.threads import Threads, one_token
+    from eval.machine import facts, settle
+    from eval.pages.drafts_page import drafts_page
+    from eval.painter import Painter, summary
+    from eval.policies import check_decodable, mode_of, policy_of, told
+
     device, dtype = settle(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
     if config.chat:
@@ -67,4 +66,4 @@ def generate(raw: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    command("generate", GenerateConfig, generate, told={DataError: 2, FormatError: 2}, verbatim=["prompt"])
+    command("generate", GenerateConfig, generate, verbatim=["prompt"])

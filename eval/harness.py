@@ -2,24 +2,24 @@
 
 from typing import Any
 
-from lm_eval.utils import make_table
 from omegaconf import DictConfig
 
 from conf.command import command
 from conf.strict import convert
-from data.config import DataError
 from eval.lm.config import HarnessConfig
-from eval.lm.model import LayerSkipLM
-from eval.lm.results import resume, save, save_samples
-from eval.lm.tasks import Tasks
-from eval.machine import facts
-from eval.measure.result_file import output_of
-from models.storage.errors import FormatError
 
 
 def harness(raw: DictConfig) -> dict[str, Any]:
     """Run the tasks, print lm-eval's tables, write its results."""
     config = convert(raw, HarnessConfig)
+    from lm_eval.utils import make_table
+
+    from eval.lm.model import LayerSkipLM
+    from eval.lm.results import resume, save, save_samples
+    from eval.lm.tasks import Tasks
+    from eval.machine import facts
+    from eval.measure.result_file import output_of
+
     tasks = Tasks(config)
     lm = LayerSkipLM.of(
         config, mode=config.mode, exit_layer=config.exit_layer, num_speculations=config.num_speculations
@@ -45,7 +45,6 @@ if __name__ == "__main__":
         "harness",
         HarnessConfig,
         harness,
-        told={DataError: 2, FormatError: 2},
         verbatim=["system_instruction", "gen_kwargs"],
         interrupted="interrupted; the same command goes on from here",
     )

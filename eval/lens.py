@@ -2,34 +2,36 @@
 
 import json
 import sys
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from conf.command import command
 from conf.output import writable
 from conf.strict import ConfigError, convert
-from data.config import DataError
 from data.files import write_whole
-from eval.depth.lens import predictions
 from eval.depth.lens_config import LensConfig
-from eval.depth.lens_record import Looked, record, spoken
-from eval.engine.checkpoint import open_checkpoint
-from eval.engine.decoding import Engine, FullDepth
 from eval.engine.stopping import StopRule
-from eval.engine.threads import Threads, one_token
-from eval.machine import facts, settle
-from eval.measure.result_file import output_of
 from eval.pages.page import page, write_page
-from eval.pages.shown import shown_by_id
-from eval.policies import check_decodable
 from eval.prompt_text import prompt_text
-from models.inference import InferenceLlama
-from models.storage.errors import FormatError
+
+if TYPE_CHECKING:
+    from models.inference import InferenceLlama
 
 
 def lens(raw: DictConfig) -> None:
     """Read the text once, write the page, and print how many layers its tokens need."""
     config = convert(raw, LensConfig)
+    from eval.depth.lens import predictions
+    from eval.depth.lens_record import Looked, record, spoken
+    from eval.engine.checkpoint import open_checkpoint
+    from eval.engine.decoding import FullDepth
+    from eval.engine.threads import Threads, one_token
+    from eval.machine import facts, settle
+    from eval.measure.result_file import output_of
+    from eval.pages.shown import shown_by_id
+    from eval.policies import check_decodable
+
     device, dtype = settle(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
     tokenizer, size = checkpoint.tokenizer, checkpoint.stored.size
@@ -65,12 +67,14 @@ def lens(raw: DictConfig) -> None:
     print(output, *[numbers] if numbers else [], sep="\n")
 
 
-def _generated(model: InferenceLlama, prompt: list[int], max_new_tokens: int, eos_id: int) -> list[int]:
+def _generated(model: "InferenceLlama", prompt: list[int], max_new_tokens: int, eos_id: int) -> list[int]:
     """What all layers go on with, greedily."""
+    from eval.engine.decoding import Engine, FullDepth
+
     stop = StopRule(max_new_tokens=max_new_tokens, eos_ids=frozenset({eos_id}))
     engine = Engine(model, min(model.size.max_seq_len, len(prompt) + max_new_tokens))
     return [token for round_ in engine.generate(prompt, FullDepth(), stop) for token in round_.tokens]
 
 
 if __name__ == "__main__":
-    command("lens", LensConfig, lens, told={DataError: 2, FormatError: 2}, verbatim=["prompt"])
+    command("lens", LensConfig, lens, verbatim=["prompt"])

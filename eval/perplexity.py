@@ -1,30 +1,32 @@
 """How well every exit predicts a text: `python -m eval.perplexity checkpoint=... source=...`."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from conf.command import command
 from conf.strict import ConfigError, convert
-from data.config import DataError
 from eval.depth.exit_choice import chosen_exits
 from eval.depth.perplexity_config import PerplexityConfig
-from eval.depth.plot import Curve, plot_by_exit
-from eval.depth.quality import exit_qualities
-from eval.depth.windows import Windows
-from eval.engine.checkpoint import Checkpoint, open_checkpoint
-from eval.engine.threads import Threads, one_window
-from eval.machine import facts, settle
-from eval.measure.result_file import output_of
-from eval.results.table import save
-from eval.tasks.held_out_text import run_tokens, source_tokens
 from models.exit_quality import quality_table
-from models.storage.errors import FormatError
+
+if TYPE_CHECKING:
+    from eval.engine.checkpoint import Checkpoint
 
 
 def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     """Measure, print the table, write JSON, CSV and plot."""
     config = convert(raw, PerplexityConfig)
+    from eval.depth.plot import Curve, plot_by_exit
+    from eval.depth.quality import exit_qualities
+    from eval.depth.windows import Windows
+    from eval.engine.checkpoint import open_checkpoint
+    from eval.engine.threads import Threads, one_window
+    from eval.machine import facts, settle
+    from eval.measure.result_file import output_of
+    from eval.results.table import save
+    from eval.tasks.held_out_text import run_tokens, source_tokens
+
     device, dtype = settle(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
     n_layers = checkpoint.stored.size.n_layers
@@ -69,7 +71,7 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     return rows
 
 
-def window(config: PerplexityConfig, checkpoint: Checkpoint) -> tuple[int, int]:
+def window(config: PerplexityConfig, checkpoint: "Checkpoint") -> tuple[int, int]:
     """Length and stride. Raises ConfigError for impossible ones."""
     context, run = checkpoint.stored.size.max_seq_len, checkpoint.stored.run or {}
     seq_len = config.seq_len or min(context, run.get("train", {}).get("seq_len", context))
@@ -82,4 +84,4 @@ def window(config: PerplexityConfig, checkpoint: Checkpoint) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    command("perplexity", PerplexityConfig, perplexity, told={DataError: 2, FormatError: 2})
+    command("perplexity", PerplexityConfig, perplexity)

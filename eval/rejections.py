@@ -4,18 +4,17 @@ from omegaconf import DictConfig
 
 from conf.command import command
 from conf.strict import convert
-from data.config import DataError
 from eval.drafts.config import RejectionsConfig
-from eval.drafts.measurement import carry_out, plan_of
-from eval.drafts.plot import plot
 from eval.drafts.report import report, save
-from eval.measure.result_file import set_aside
-from models.storage.errors import FormatError
 
 
 def rejections(raw: DictConfig) -> None:
     """Decode, print the tables, write JSON, CSV, a plot and a line for each sample."""
     config = convert(raw, RejectionsConfig)
+    from eval.drafts.measurement import carry_out, plan_of
+    from eval.drafts.plot import plot
+    from eval.measure.result_file import set_aside
+
     plan = plan_of(config)
     found = carry_out(plan)
     files = [plan.output, plan.output.with_suffix(".csv"), plan.output.with_suffix(".png")]
@@ -31,6 +30,5 @@ if __name__ == "__main__":
         "rejections",
         RejectionsConfig,
         rejections,
-        told={DataError: 2, FormatError: 2},
         interrupted="interrupted; the same command goes on after the samples that have been decoded",
     )

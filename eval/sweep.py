@@ -1,30 +1,33 @@
 """Speed, acceptance and quality over exits and drafts: `python -m eval.sweep checkpoint=... task=...`."""
 
+from typing import TYPE_CHECKING
+
 from omegaconf import DictConfig
 
 from conf.command import command
 from conf.output import writable
 from conf.strict import ConfigError, convert
-from data.config import DataError
-from eval.measure.plan import carry_out, plan_of
-from eval.measure.result_file import output_of, set_aside
-from eval.results.recommend import recommend
-from eval.results.rows import Row, measured_rows
 from eval.results.sweep_config import SweepConfig, default_drafts, default_exits
-from eval.results.sweep_findings import with_findings
-from eval.results.sweep_plots import front, heat_maps, save_png
-from eval.results.sweep_table import table
-from eval.results.table import save
-from eval.results.verdict import verdict
-from eval.sandbox.limits import SandboxError
-from models.storage.errors import FormatError
 from models.storage.recommended import RECOMMENDED
-from models.storage.stored import read
+
+if TYPE_CHECKING:
+    from eval.results.rows import Row
 
 
-def sweep(raw: DictConfig) -> list[Row]:
+def sweep(raw: DictConfig) -> "list[Row]":
     """Measure the grid, write rows and figures, print the best d of each E and the best of all."""
     config = convert(raw, SweepConfig)
+    from eval.measure.plan import carry_out, plan_of
+    from eval.measure.result_file import output_of, set_aside
+    from eval.results.recommend import recommend
+    from eval.results.rows import measured_rows
+    from eval.results.sweep_findings import with_findings
+    from eval.results.sweep_plots import front, heat_maps, save_png
+    from eval.results.sweep_table import table
+    from eval.results.table import save
+    from eval.results.verdict import verdict
+    from models.storage.stored import read
+
     stored = read(config.checkpoint)
     exits = config.exit_layers or default_exits(stored.size.n_layers)
     drafts = config.num_speculations or default_drafts(config.task.max_new_tokens)
@@ -56,6 +59,5 @@ if __name__ == "__main__":
         "sweep",
         SweepConfig,
         sweep,
-        told={DataError: 2, FormatError: 2, SandboxError: 2},
         interrupted="interrupted; the same command goes on after the samples that have been measured",
     )

@@ -1,14 +1,16 @@
 """Tokens to text, as a continuation of a prompt or one by one; and the prompt in a record."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.config import DataError
-from data.tokenizers.tokenizer import Tokenizer
 from eval.engine.text_stream import TextStream
 
+if TYPE_CHECKING:
+    from data.tokenizers.tokenizer import Tokenizer
 
-def continuation(tokenizer: Tokenizer, prompt: Sequence[int], new: Sequence[int]) -> str:
+
+def continuation(tokenizer: "Tokenizer", prompt: Sequence[int], new: Sequence[int]) -> str:
     """The text that new tokens add to a prompt's; the end-of-text token says nothing."""
     stream = TextStream(tokenizer.decode, prompt)
     return stream.push(new) + stream.rest()
@@ -44,17 +46,17 @@ def is_text(text: str) -> bool:
     return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
-def plain_text(tokenizer: Tokenizer, i: int) -> str:
+def plain_text(tokenizer: "Tokenizer", i: int) -> str:
     """A token's text, for files that programs read; bytes that are no whole character become U+FFFD."""
     piece = piece_of(tokenizer, i)
     return piece.decode("utf-8", errors="replace") if piece else name_of(tokenizer, i)
 
 
-def piece_of(tokenizer: Tokenizer, i: int) -> bytes:
+def piece_of(tokenizer: "Tokenizer", i: int) -> bytes:
     """As the tokenizer's; none of an id that it does not have: a model's vocabulary may be padded."""
     return tokenizer.piece(i) if i < tokenizer.vocab_size else b""
 
 
-def name_of(tokenizer: Tokenizer, i: int) -> str:
+def name_of(tokenizer: "Tokenizer", i: int) -> str:
     """What to call a token that has no text."""
     return (tokenizer.name(i) if i < tokenizer.vocab_size else "") or f"token {i}"

@@ -4,25 +4,24 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from omegaconf import DictConfig
 
 from conf.command import command
 from conf.strict import ConfigError, convert
 from models.convert_config import ConvertConfig, Format, StoredDtype
-from models.storage.errors import FormatError
-from models.storage.model_card import model_card
 from models.storage.recommended import recommended
-from models.storage.stored import Stored, read
-from models.storage.tokenizer_files import write_tokenizer_files
-from models.storage.write_dcp import write_dcp
-from models.storage.write_hf import write_hf
+
+if TYPE_CHECKING:
+    from models.storage.stored import Stored
 
 
 def convert_model(raw: DictConfig) -> None:
     """Read, write beside the output under another name, and rename: the output is complete or absent."""
     config = convert(raw, ConvertConfig)
+    from models.storage.stored import read
+
     stored, output = read(config.source), Path(config.output).expanduser()
     if output.exists():
         raise ConfigError(f"output={output}: exists; choose another, or remove it")
@@ -44,7 +43,14 @@ def convert_model(raw: DictConfig) -> None:
         print(f"train from it with model=initial checkpoint.initial={output}", file=sys.stderr)
 
 
-def _write(stored: Stored, folder: Path, form: Format, config: ConvertConfig) -> None:
+def _write(stored: "Stored", folder: Path, form: Format, config: ConvertConfig) -> None:
+    import torch
+
+    from models.storage.model_card import model_card
+    from models.storage.tokenizer_files import write_tokenizer_files
+    from models.storage.write_dcp import write_dcp
+    from models.storage.write_hf import write_hf
+
     dtype = None if config.dtype is StoredDtype.keep else getattr(torch, config.dtype)
     if form is Format.dcp:
         write_dcp(stored.weights, folder, dtype=dtype)
@@ -64,4 +70,4 @@ def _write(stored: Stored, folder: Path, form: Format, config: ConvertConfig) ->
 
 
 if __name__ == "__main__":
-    command("convert", ConvertConfig, convert_model, told={FormatError: 2}, verbatim=["source", "output"])
+    command("convert", ConvertConfig, convert_model, verbatim=["source", "output"])

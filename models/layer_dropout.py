@@ -7,7 +7,6 @@ same number of rows, and all skip a whole layer together (paper, section 4.1).
 """
 
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from models.exits import spread
-
-
-class Sampling(StrEnum):
-    """How rows are drawn; both keep each row with probability 1 - p."""
-
-    bernoulli = "bernoulli"
-    """Each row on its own, as in the paper."""
-    stratified = "stratified"
-    """floor(pB) rows are dropped, or one more: few shapes occur, so torch.compile keeps its cache."""
+from models.row_sampling import Sampling
 
 
 def kept_rows(

@@ -20,7 +20,7 @@ from eval.compare import compare
 from eval.config import GenerateConfig
 from eval.engine.checkpoint import load
 from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, Round, SelfSpeculative
-from eval.engine.sampling import SamplingOptions
+from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.exactness.compare_config import CompareConfig
 from eval.exactness.compared import mode_name, summed, table, unexplained

@@ -10,7 +10,7 @@ from conftest import tiny_model
 from test_parity_hf import our_model
 
 from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, Round, SelfSpeculative
-from eval.engine.sampling import SamplingOptions
+from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from models.inference import InferenceLlama
 

@@ -120,12 +120,10 @@ def test_mistakes_are_told_in_one_line(
 ) -> None:
     import eval.generate as module
     from conf.command import command as run
-    from data.config import DataError
-    from models.storage.errors import FormatError
 
     monkeypatch.setattr(sys, "argv", ["generate", f"checkpoint={trained}", *arguments])
     with pytest.raises(SystemExit) as status:
-        run("generate", GenerateConfig, module.generate, told={DataError: 2, FormatError: 2}, verbatim=["prompt"])
+        run("generate", GenerateConfig, module.generate, verbatim=["prompt"])
     assert status.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""

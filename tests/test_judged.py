@@ -17,7 +17,8 @@ from eval.drafts.replay import disagrees, replay
 from eval.drafts.sample import DraftedSample, drafted_sample, from_json
 from eval.engine import decoding
 from eval.engine.decoding import Engine, Round, SelfSpeculative
-from eval.engine.sampling import Sampler, SamplingOptions
+from eval.engine.sampling import Sampler
+from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from models.inference import InferenceLlama
 

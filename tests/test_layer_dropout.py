@@ -5,8 +5,9 @@ import torch
 from conftest import tiny_model
 from torch import nn
 
-from models.layer_dropout import Sampling, kept_rows, run_on_kept_rows
+from models.layer_dropout import kept_rows, run_on_kept_rows
 from models.llama import LayerSkipLlama
+from models.row_sampling import Sampling
 from models.spec import llama_config
 
 

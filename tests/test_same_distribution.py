@@ -11,7 +11,8 @@ from test_sampling import Markov
 
 from conf.strict import ConfigError
 from eval.engine.decoding import Engine, SelfSpeculative
-from eval.engine.sampling import Sampler, SamplingOptions
+from eval.engine.sampling import Sampler
+from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.exactness.distribution import Verdict, chi_square, compare_distributions
 from eval.exactness.divergence import UnexplainedError

@@ -8,7 +8,8 @@ import torch
 from test_decoding import CPU, Stub
 
 from eval.engine.decoding import Engine, FullDepth, Policy, SelfSpeculative
-from eval.engine.sampling import Sampler, SamplingOptions, probabilities
+from eval.engine.sampling import Sampler, probabilities
+from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 
 V = 5

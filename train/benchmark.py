@@ -9,9 +9,8 @@ import multiprocessing
 import os
 from contextlib import ExitStack
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from omegaconf import DictConfig
 
 from conf.command import command
@@ -21,11 +20,13 @@ from conf.provenance import code_revision, processor
 from conf.strict import ConfigError, convert
 from data.files import write_whole
 from train.config import Recompute
-from train.cost.benchmark_arms import Arm, Step, arms, exit_layers, serve
 from train.cost.benchmark_config import Device, TrainBenchmarkConfig
 from train.precision import Precision, best_precision
 
-Pairs = list[tuple[Step, Step]]
+if TYPE_CHECKING:
+    from train.cost.benchmark_arms import Arm, Step
+
+    Pairs = list[tuple[Step, Step]]
 
 
 def benchmark(raw: DictConfig) -> None:
@@ -44,6 +45,8 @@ def benchmark(raw: DictConfig) -> None:
 
 def _usable(device: Device) -> str:
     """The device, `auto` resolved. Raises ConfigError for a GPU that is not here."""
+    import torch
+
     if device is Device.auto:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device is Device.cuda and not torch.cuda.is_available():
@@ -57,6 +60,8 @@ def _measure(config: TrainBenchmarkConfig, recompute: Recompute, device: str) ->
     Each arm, plain as a control among them, has a new process of plain to compare with. No more than those two live at
     a time, because more would not fit on a GPU with a model worth measuring.
     """
+    from train.cost.benchmark_arms import arms
+
     chosen, rows, plain_peak = arms(config), [], 0
     with progress(f"checkpointing={recompute.value}", unit="pair", total=config.rounds * len(chosen)) as bar:
         for arm in chosen:
@@ -81,8 +86,10 @@ def _measure(config: TrainBenchmarkConfig, recompute: Recompute, device: str) ->
     return rows
 
 
-def _process(stack: ExitStack, config: TrainBenchmarkConfig, arm: Arm, recompute: Recompute, device: str) -> Any:
+def _process(stack: ExitStack, config: TrainBenchmarkConfig, arm: "Arm", recompute: Recompute, device: str) -> Any:
     """Start an arm's process; returns what asks it."""
+    from train.cost.benchmark_arms import serve
+
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, config, arm, recompute, device), daemon=True)
@@ -110,14 +117,18 @@ def _process(stack: ExitStack, config: TrainBenchmarkConfig, arm: Arm, recompute
 
 def _row(
     config: TrainBenchmarkConfig,
-    arm: Arm,
+    arm: "Arm",
     recompute: Recompute,
     device: str,
-    pairs: Pairs,
+    pairs: "Pairs",
     peak: int,
     plain_peak: int,
 ) -> dict[str, Any]:
     """One arm's figures. Rows that were dropped differ from step to step, so each pair has a prediction of its own."""
+    import torch
+
+    from train.cost.benchmark_arms import exit_layers
+
     predicted = sum(ours.flops for _, ours in pairs) / sum(plain.flops for plain, _ in pairs)
     over = [ours.seconds / plain.seconds * plain.flops / ours.flops for plain, ours in pairs]
     over_cpu = [ours.cpu_seconds / plain.cpu_seconds * plain.flops / ours.flops for plain, ours in pairs]
@@ -175,4 +186,4 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    command("train_benchmark", TrainBenchmarkConfig, benchmark, told={})
+    command("train_benchmark", TrainBenchmarkConfig, benchmark)

@@ -6,7 +6,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
 from conf.strict import ConfigError, register_schema
-from models.storage.errors import FormatError
 from train.config import PretrainConfig
 from train.cost.describe_config import DescribeConfig
 from train.cost.description import description
@@ -49,4 +48,4 @@ def _draw(config: DescribeConfig) -> Path:
 
 if __name__ == "__main__":
     register_schema("pretrain", PretrainConfig)  # conf/describe.yaml builds on conf/pretrain.yaml
-    command("describe", DescribeConfig, describe, told={FormatError: 2}, verbatim=["describe.output"])
+    command("describe", DescribeConfig, describe, verbatim=["describe.output"])

@@ -2,8 +2,6 @@
 
 from enum import StrEnum
 
-import torch
-
 
 class Precision(StrEnum):
     """Precision of the forward and backward pass."""
@@ -16,6 +14,8 @@ class Precision(StrEnum):
 
 def best_precision() -> Precision:
     """What `auto` stands for here: a CPU without bf16 instructions would emulate them, several times slower."""
+    import torch  # not for whoever wants the names alone: it takes seconds
+
     if torch.accelerator.is_available():
         return Precision.bf16
     multiplies_bf16 = any(has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16"))

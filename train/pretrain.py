@@ -8,26 +8,22 @@ import logging
 import os
 import socket
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from conf.command import command
 from conf.strict import ConfigError
-from data.config import DataError
-from data.corpus import Corpus, prepare
-from data.training import check_epochs
-from models.storage.errors import FormatError
-from train import run_dir
 from train.config import PretrainConfig
-from train.errors import TrainingError
-from train.initial import start_from
 from train.launcher import die_with_launcher
 from train.monitoring.console import set_up_logging
-from train.monitoring.report import save_summary
 from train.monitoring.sinks import wandb_login_missing
 from train.resolve import resolve
 
 logger = logging.getLogger("train.pretrain")  # run as __main__
+
+if TYPE_CHECKING:
+    from data.corpus import Corpus
 
 
 def pretrain(raw: DictConfig) -> None:
@@ -35,13 +31,12 @@ def pretrain(raw: DictConfig) -> None:
     die_with_launcher()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     set_up_logging(rank)
-    config = resolve(raw, world_size)
-    if config.checkpoint.needs_initial and config.checkpoint.initial is None:
-        raise ConfigError(
-            "checkpoint.initial: missing; this recipe goes on from a run, a checkpoint or a Hugging Face folder"
-        )
-    if wandb_login_missing(config):
-        raise ConfigError("wandb.mode=online: no login found; run `wandb login`, or use offline or disabled")
+    config = _checked(raw, world_size)
+    from data.corpus import prepare
+    from data.training import check_epochs
+    from train import run_dir
+    from train.monitoring.report import save_summary
+
     corpus = prepare(config.data, config.model.vocab_size)
     n_rows = config.train.steps * config.train.global_batch_size
     check_epochs(corpus, config.data, config.train.seq_len, n_rows)
@@ -52,8 +47,11 @@ def pretrain(raw: DictConfig) -> None:
             print(save_summary(config.run_dir, corpus.facts))
 
 
-def _go_on(config: PretrainConfig, corpus: Corpus, rank: int, world_size: int) -> None:
+def _go_on(config: PretrainConfig, corpus: "Corpus", rank: int, world_size: int) -> None:
     """Train from where the run folder is to the last step."""
+    from train import run_dir
+    from train.initial import start_from
+
     if (step := run_dir.last_checkpoint(config.run_dir)) >= config.train.steps:
         logger.info(
             "%s is finished (step %d of %d); choose another run_dir, or more train.steps to go on",
@@ -69,8 +67,20 @@ def _go_on(config: PretrainConfig, corpus: Corpus, rank: int, world_size: int) -
         _train(config, corpus)
 
 
-def _train(config: PretrainConfig, corpus: Corpus) -> None:
-    """Run torchtitan's loop. Imported late: it takes seconds, and a wrong config should not wait for it."""
+def _checked(raw: DictConfig, world_size: int) -> PretrainConfig:
+    """The configuration of a run that can start. Raises ConfigError and FormatError."""
+    config = resolve(raw, world_size)
+    if config.checkpoint.needs_initial and config.checkpoint.initial is None:
+        raise ConfigError(
+            "checkpoint.initial: missing; this recipe goes on from a run, a checkpoint or a Hugging Face folder"
+        )
+    if wandb_login_missing(config):
+        raise ConfigError("wandb.mode=online: no login found; run `wandb login`, or use offline or disabled")
+    return config
+
+
+def _train(config: PretrainConfig, corpus: "Corpus") -> None:
+    """Run torchtitan's loop."""
     from train.cpu import prepare_torchtitan
 
     prepare_torchtitan()
@@ -108,7 +118,6 @@ if __name__ == "__main__":
         "pretrain",
         PretrainConfig,
         pretrain,
-        told={DataError: 2, FormatError: 2, TrainingError: 1},
         check=lambda raw: resolve(raw, world_size=1),
         own_output="run_dir",
         interrupted="interrupted; the same command continues from the last checkpoint",

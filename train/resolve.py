@@ -1,15 +1,18 @@
 """From Hydra's composed config to a PretrainConfig that fits together, this machine and what it starts from."""
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 from conf.plugins import digest, is_plugin
 from conf.strict import ConfigError, convert
 from models.config import ModelConfig
-from models.storage.stored import Stored, read
 from train.config import PretrainConfig, check_together
 from train.precision import Precision, best_precision
+
+if TYPE_CHECKING:
+    from models.storage.stored import Stored
 
 # model=initial: the sizes are those of checkpoint.initial.
 INITIAL = "initial"
@@ -44,13 +47,15 @@ def resolve(raw: DictConfig, world_size: int, schema: type[PretrainConfig] = Pre
     return config
 
 
-def _initial(raw: DictConfig) -> Stored | None:
+def _initial(raw: DictConfig) -> "Stored | None":
     """What the run starts from, if it names something."""
     path = OmegaConf.select(raw, "checkpoint.initial")
     if path is None:
         if OmegaConf.select(raw, "model.name", throw_on_missing=False) == INITIAL:
             raise ConfigError("model=initial: needs checkpoint.initial, a run, a checkpoint or a Hugging Face folder")
         return None
+    from models.storage.stored import read
+
     stored = read(str(path))
     if stored.gguf:
         raise ConfigError(
@@ -59,7 +64,7 @@ def _initial(raw: DictConfig) -> Stored | None:
     return stored
 
 
-def _check_fits(model: ModelConfig, stored: Stored) -> None:
+def _check_fits(model: ModelConfig, stored: "Stored") -> None:
     theirs = asdict(stored.size)
     for key, value in asdict(model).items():
         if key not in FREE and value != theirs[key]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from data.config import DataError, OnError
 from data.files import write_whole
+from data.prepare_config import SHARD_TOKENS
 from data.prepared.encoding import EncodedChunk
 from data.prepared.shards import write_shard
 from data.sources.split import PARTS, TRAIN
@@ -17,7 +18,6 @@ from data.sources.split import PARTS, TRAIN
 logger = logging.getLogger(__name__)
 
 PROGRESS = "progress.jsonl"
-SHARD_TOKENS = 1 << 26
 
 
 @dataclass(frozen=True)

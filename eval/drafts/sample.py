@@ -9,7 +9,7 @@ from eval.drafts.classes import Kind, Language, kind_of
 from eval.drafts.judged import Counts, Judged, counts_of, judged_in
 from eval.drafts.replay import Thought, disagrees, replay
 from eval.engine.decoding import Engine, Round, SelfSpeculative
-from eval.engine.sampling import SamplingOptions
+from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.text import piece_of
 

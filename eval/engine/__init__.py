@@ -1,11 +1,15 @@
 """One decoding engine: draft with some layers, verify with the rest, accept. Plain decoding drafts nothing."""
 
-from eval.engine.checkpoint import load
-from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, SelfSpeculative
-from eval.engine.one_pass import exit_logits
-from eval.engine.sampling import SamplingOptions
-from eval.engine.stopping import StopRule
-from eval.engine.text_stream import TextStream
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eval.engine.checkpoint import load
+    from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, SelfSpeculative
+    from eval.engine.one_pass import exit_logits
+    from eval.engine.sampling_options import SamplingOptions
+    from eval.engine.stopping import StopRule
+    from eval.engine.text_stream import TextStream
 
 __all__ = [
     "EarlyExit",
@@ -19,3 +23,23 @@ __all__ = [
     "exit_logits",
     "load",
 ]
+
+_MODULES = {
+    "EarlyExit": "decoding",
+    "Engine": "decoding",
+    "FullDepth": "decoding",
+    "Policy": "decoding",
+    "SamplingOptions": "sampling_options",
+    "SelfSpeculative": "decoding",
+    "StopRule": "stopping",
+    "TextStream": "text_stream",
+    "exit_logits": "one_pass",
+    "load": "checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is, since torch takes seconds and configurations need none of it."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import torch
 
-from eval.engine.sampling import Sampler, SamplingOptions
+from eval.engine.sampling import Sampler
+from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from models.inference import InferenceLlama
 from models.kvq_cache import KVQCache

@@ -7,31 +7,9 @@ drawn from p (Leviathan et al. 2023, theorem 1). Greedy decoding is its limit: a
 argmax.
 """
 
-from dataclasses import dataclass
-
 import torch
 
-
-@dataclass(kw_only=True)
-class SamplingOptions:
-    """How tokens are chosen. Raises ValueError for impossible values."""
-
-    temperature: float = 0.0
-    """0 is greedy."""
-    top_k: int = 0
-    """Only the k most likely tokens; 0 is all."""
-    top_p: float = 1.0
-    """Only the most likely tokens that together reach this probability."""
-    seed: int = 0
-    """Of the draws."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature < float("inf"):
-            raise ValueError(f"sampling.temperature={self.temperature}: must be at least 0")
-        if self.top_k < 0:
-            raise ValueError(f"sampling.top_k={self.top_k}: must be at least 0 (0 is all)")
-        if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"sampling.top_p={self.top_p}: must be above 0, at most 1")
+from eval.engine.sampling_options import SamplingOptions
 
 
 def probabilities(logits: torch.Tensor, options: SamplingOptions) -> torch.Tensor:

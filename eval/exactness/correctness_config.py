@@ -6,7 +6,7 @@ from omegaconf import MISSING
 
 from conf.checks import at_least, ends_in
 from eval.config import ExitStates, MachineConfig
-from eval.engine.sampling import SamplingOptions
+from eval.engine.sampling_options import SamplingOptions
 from eval.tasks.choices import Task
 
 DRAFTS = (1, 3, 8)

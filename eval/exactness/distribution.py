@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from eval.engine.decoding import Engine, FullDepth, Policy, SelfSpeculative
-from eval.engine.sampling import SamplingOptions
+from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.measure.records import Setting
 from eval.tasks.task import Sample

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import torch
 
+from conf.errors import UserError
 from data.tokenizers.tokenizer import Tokenizer
 from eval.engine.agreement import NEAR_TIE, first_difference, logits_after, preferences
-from eval.engine.sampling import SamplingOptions
+from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.measure.contest import Run
 from eval.measure.records import TRANSFORMERS, Setting
@@ -26,8 +27,10 @@ TAIL = 60
 """Characters of the context that are shown."""
 
 
-class UnexplainedError(Exception):
+class UnexplainedError(UserError):
     """Decoders differ, and not by rounding."""
+
+    exit_status = 1
 
 
 class Choice(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from conf.strict import ConfigError
-from eval.engine.sampling import SamplingOptions
+from eval.engine.sampling_options import SamplingOptions
 
 # What changes nothing at these values; other decoders (beams, penalties) are not ours.
 WITHOUT_EFFECT = {"num_beams": 1, "repetition_penalty": 1.0, "num_return_sequences": 1, "min_p": 0.0}

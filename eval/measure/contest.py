@@ -11,7 +11,7 @@ from data.tokenizers.tokenizer import Tokenizer
 from eval.config import Mode
 from eval.engine.agreement import first_difference, is_near_tie
 from eval.engine.decoding import Engine, FullDepth, Policy, SelfSpeculative
-from eval.engine.sampling import SamplingOptions
+from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.engine.threads import Threads
 from eval.measure.ledger import Ledger

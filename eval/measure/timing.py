@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 
 from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, Round, SelfSpeculative
-from eval.engine.sampling import SamplingOptions, best
+from eval.engine.sampling import best
+from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 
 

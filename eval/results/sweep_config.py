@@ -6,9 +6,11 @@ from omegaconf import MISSING
 
 from eval.config import MachineConfig
 from eval.measure.config import BenchmarkConfig
-from eval.results.sweep_findings import AGREEMENT, LESS_IS_BETTER
 from eval.tasks.choices import Task
 
+AGREEMENT = "equal_prefix"
+"""Quality where a task scores nothing: the share of full depth's text before the first token that differs."""
+LESS_IS_BETTER = {"malformed"}
 EXITS = 8
 DRAFTS = (1, 2, 3, 4, 6, 8, 12)
 

@@ -7,13 +7,11 @@ from eval.engine.agreement import first_difference
 from eval.measure.records import Record, Setting
 from eval.results import bootstrap
 from eval.results.rows import Row
+from eval.results.sweep_config import AGREEMENT
 from models.storage.recommended import fastest
 
-AGREEMENT = "equal_prefix"
-"""Quality where a task scores nothing: the share of full depth's text before the first token that differs."""
 NAMES = (AGREEMENT, f"{AGREEMENT}_low", f"{AGREEMENT}_high")
 PREFERRED = ("pass@1", "exact_match", "rouge2")
-LESS_IS_BETTER = {"malformed"}
 
 
 def setting(row: Row) -> Setting:

@@ -15,7 +15,8 @@ from matplotlib.patheffects import withStroke
 from data.files import write_whole
 from eval.config import Mode
 from eval.results.rows import Row
-from eval.results.sweep_findings import AGREEMENT, name, stated
+from eval.results.sweep_config import AGREEMENT
+from eval.results.sweep_findings import name, stated
 
 # cividis reads the same with and without colours; the others are Okabe and Ito's.
 COLOURS = "cividis"

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from eval.config import Mode
 from eval.results.columns import aligned, wrapped
 from eval.results.rows import Row
-from eval.results.sweep_findings import AGREEMENT, name, stated
+from eval.results.sweep_config import AGREEMENT
+from eval.results.sweep_findings import name, stated
 from eval.results.table import cell
 
 

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from conf.errors import UserError
+
 MiB = 1 << 20
 
 
-class SandboxError(Exception):
+class SandboxError(UserError):
     """The sandbox itself cannot be had or has failed; says what to do. Never the program's fault."""
 
 

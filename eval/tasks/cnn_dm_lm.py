@@ -1,13 +1,15 @@
 """CNN/DailyMail as plain continuation: the first 100 words of an article, of which the rest is the reference."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from data.config import SourceConfig
 from data.sources.rows import read_rows
-from eval.engine.checkpoint import Checkpoint
 from eval.tasks.rouge import rouge
 from eval.tasks.task import Chosen, Sample, Task, chosen_indices, fitting
+
+if TYPE_CHECKING:
+    from eval.engine.checkpoint import Checkpoint
 
 WORDS = 100
 
@@ -35,7 +37,7 @@ class CnnDmLm(Task):
     """hf:// only."""
     n_samples: int | None = 1000
 
-    def samples(self, checkpoint: Checkpoint) -> Chosen:
+    def samples(self, checkpoint: "Checkpoint") -> Chosen:
         """Articles of more than 100 words; how many have no more is stated."""
         place = SourceConfig(path=self.source, subset=self.subset, split=self.split)
         rows = list(read_rows(place, ["article"]))

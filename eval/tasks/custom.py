@@ -9,7 +9,7 @@ from omegaconf import MISSING
 from conf.plugins import digest, load_class
 from data.tokenizers.tokenizer import Tokenizer
 from eval.engine.checkpoint import Checkpoint
-from eval.engine.sampling import SamplingOptions
+from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.tasks.task import Chosen, Sample, Task
 

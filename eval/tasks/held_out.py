@@ -1,13 +1,14 @@
 """Pieces of held-out text, spread evenly over it: how fast a model continues what it was trained for."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from conf.checks import at_least
 from conf.strict import ConfigError
-from eval.engine.checkpoint import Checkpoint
-from eval.tasks.held_out_text import held_out_prompts
 from eval.tasks.task import SECTION, Chosen, Sample, Task
+
+if TYPE_CHECKING:
+    from eval.engine.checkpoint import Checkpoint
 
 
 @dataclass(kw_only=True)
@@ -33,8 +34,10 @@ class HeldOut(Task):
         if self.n_samples is None:
             raise ValueError("task.n_samples=null: the text is not made of samples; give a number")
 
-    def samples(self, checkpoint: Checkpoint) -> Chosen:
+    def samples(self, checkpoint: "Checkpoint") -> Chosen:
         """Prompts of `prompt_tokens` tokens."""
+        from eval.tasks.held_out_text import held_out_prompts
+
         assert self.n_samples is not None
         n_tokens, context = self.prompt_tokens + self.max_new_tokens, checkpoint.stored.size.max_seq_len
         if n_tokens > context:

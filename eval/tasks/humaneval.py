@@ -5,17 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from statistics import fmean
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from conf.checks import at_least
-from eval.engine.checkpoint import Checkpoint
-from eval.engine.sampling import SamplingOptions
+from eval.engine.sampling_options import SamplingOptions
 from eval.humaneval.execution import allow, check
 from eval.humaneval.problems import Problem, read_problems
 from eval.humaneval.protocol import pass_at_k, truncate
 from eval.sandbox.limits import Limits, Status
 from eval.tasks.rouge import rouge
 from eval.tasks.task import SECTION, Chosen, Sample, Task, chosen_indices, fitting
+
+if TYPE_CHECKING:
+    from eval.engine.checkpoint import Checkpoint
 
 
 @dataclass(kw_only=True)
@@ -53,7 +55,7 @@ class HumanEval(Task):
         if not self.k or not 1 <= min(self.k) <= max(self.k) <= self.n_per_problem:
             raise ValueError(f"task.k={self.k}: must lie in 1..{self.n_per_problem}, task.n_per_problem")
 
-    def samples(self, checkpoint: Checkpoint) -> Chosen:
+    def samples(self, checkpoint: "Checkpoint") -> Chosen:
         """Each problem, n_per_problem times."""
         if self.execute:
             allow(allow_execution=True)

@@ -1,16 +1,18 @@
 """Prompts of your own, one JSON object a line: {"prompt": "...", "reference": "...", "id": "..."}, or other fields."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from omegaconf import MISSING
 
 from data.config import DataError, SourceConfig
 from data.sources.rows import read_rows
-from eval.engine.checkpoint import Checkpoint
 from eval.tasks.rouge import rouge
 from eval.tasks.task import Chosen, Sample, Task, chosen_indices, fitting, shortened
 from eval.text import first_turn
+
+if TYPE_CHECKING:
+    from eval.engine.checkpoint import Checkpoint
 
 
 @dataclass(kw_only=True)
@@ -30,7 +32,7 @@ class Prompts(Task):
     """Cut a prompt that does not fit into the context from its beginning; how many are cut is stated."""
     max_new_tokens: int = 128
 
-    def samples(self, checkpoint: Checkpoint) -> Chosen:
+    def samples(self, checkpoint: "Checkpoint") -> Chosen:
         """Each prompt as it stands."""
         rows = list(read_rows(SourceConfig(path=self.source), []))
         samples, seen, n_cut = [], dict[str, str](), 0
@@ -53,7 +55,7 @@ class Prompts(Task):
         remedy = "task.truncate=true cuts prompts from their beginning, or take fewer new tokens"
         return fitting(samples, self, checkpoint.stored.size.max_seq_len, remedy, facts)
 
-    def _shortened(self, checkpoint: Checkpoint, sample: Sample) -> Sample:
+    def _shortened(self, checkpoint: "Checkpoint", sample: Sample) -> Sample:
         """The sample with as much of the end of its prompt as fits."""
 
         def cut(n: int) -> Sample:
@@ -66,5 +68,5 @@ class Prompts(Task):
         return {} if sample.reference is None else rouge(text, sample.reference)
 
 
-def _sample(checkpoint: Checkpoint, id_: str, prompt: str, reference: str | None) -> Sample:
+def _sample(checkpoint: "Checkpoint", id_: str, prompt: str, reference: str | None) -> Sample:
     return Sample(id=id_, prompt=prompt, tokens=checkpoint.tokenizer.encode_prompt(prompt), reference=reference)

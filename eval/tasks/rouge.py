@@ -7,8 +7,10 @@ rouge2_paper    lower case, words as white space separates them, punctuation att
 """
 
 from functools import cache
+from typing import TYPE_CHECKING
 
-from rouge_score.rouge_scorer import RougeScorer
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 TYPES = ["rouge1", "rouge2", "rougeL"]
 
@@ -22,7 +24,9 @@ class _Words:
 
 
 @cache
-def _scorers() -> dict[str, RougeScorer]:
+def _scorers() -> "dict[str, RougeScorer]":
+    from rouge_score.rouge_scorer import RougeScorer  # takes seconds, and configurations import their tasks
+
     return {
         "": RougeScorer(TYPES),
         "_stem": RougeScorer(TYPES, use_stemmer=True),

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -11,10 +11,12 @@ from conf.checks import at_least
 from conf.strict import ConfigError
 from data.config import SourceConfig
 from data.sources.rows import Row, read_rows
-from data.tokenizers.tokenizer import Tokenizer
-from eval.engine.checkpoint import Checkpoint
 from eval.tasks.rouge import rouge
 from eval.tasks.task import SECTION, Chosen, Sample, Task, chosen_indices, fitting, shortened
+
+if TYPE_CHECKING:
+    from data.tokenizers.tokenizer import Tokenizer
+    from eval.engine.checkpoint import Checkpoint
 
 # Shots are drawn from the first of their source's records: a stream cannot be drawn from as a whole.
 SHOT_POOL = 1000
@@ -65,7 +67,7 @@ class Summaries(Task):
                 " give another file, or task.n_shots=0"
             )
 
-    def samples(self, checkpoint: Checkpoint) -> Chosen:
+    def samples(self, checkpoint: "Checkpoint") -> Chosen:
         """Every chosen article with the shots before it."""
         shots = self._shots()
         before = shots_text([self._pair(row) for row in shots])
@@ -105,7 +107,7 @@ class Summaries(Task):
         drawn = np.random.default_rng(self.seed).choice(len(pool), self.n_shots, replace=False)
         return [pool[i] for i in drawn]
 
-    def _shortened(self, checkpoint: Checkpoint, sample: Sample, before: str, article: str) -> Sample:
+    def _shortened(self, checkpoint: "Checkpoint", sample: Sample, before: str, article: str) -> Sample:
         """The sample with as much of the article's beginning as fits; an impossible one as it was."""
 
         def cut(n: int) -> Sample:
@@ -114,7 +116,7 @@ class Summaries(Task):
         return shortened(sample, len(article), cut, checkpoint.stored.size.max_seq_len - self.max_new_tokens)
 
 
-def _encoded(tokenizer: Tokenizer, id_: str, before: str, article: str, reference: str) -> Sample:
+def _encoded(tokenizer: "Tokenizer", id_: str, before: str, article: str, reference: str) -> Sample:
     prompt = before + zero_shot(article)
     return Sample(id=id_, prompt=prompt, tokens=tokenizer.encode_prompt(prompt), reference=reference)
 

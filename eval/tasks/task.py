@@ -5,17 +5,19 @@ A task is its own configuration: `task=cnn_dm task.n_samples=100` makes a `CnnDm
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from conf.checks import at_least
 from conf.plugins import load_function
 from conf.strict import ConfigError
-from data.tokenizers.tokenizer import Tokenizer
-from eval.engine.checkpoint import Checkpoint
-from eval.engine.sampling import SamplingOptions
+from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
+
+if TYPE_CHECKING:
+    from data.tokenizers.tokenizer import Tokenizer
+    from eval.engine.checkpoint import Checkpoint
 
 # What a user writes before the keys of a task.
 SECTION = "task."
@@ -106,7 +108,7 @@ class Task:
         """The metrics that a table has room for: the task's, and all of the user's own."""
         return (*self.SHOWN, *(path.partition(":")[2] for path in self.metrics))
 
-    def samples(self, checkpoint: Checkpoint) -> Chosen:
+    def samples(self, checkpoint: "Checkpoint") -> Chosen:
         """What to decode, each prompt encoded as this model reads it and short enough for its context.
 
         Raises ConfigError or DataError.
@@ -138,7 +140,7 @@ class Task:
         names = dict.fromkeys(name for _, scores in scored for name in scores)
         return {name: [scores[name] for _, scores in scored if name in scores] for name in names}
 
-    def stop(self, tokenizer: Tokenizer) -> StopRule:
+    def stop(self, tokenizer: "Tokenizer") -> StopRule:
         """When a text ends."""
         eos = frozenset() if self.ignore_eos else frozenset({tokenizer.eos_id})
         return StopRule(max_new_tokens=self.max_new_tokens, eos_ids=eos)

@@ -6,7 +6,7 @@ The prompt is the one that training reads (data/sources/topv2.py), the answer th
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from omegaconf import MISSING
 
@@ -15,8 +15,10 @@ from data.config import DataError, SourceConfig
 from data.sources.documents import TSV_FIELDS
 from data.sources.rows import Row, read_rows
 from data.sources.topv2 import Node, Rendering, completion, from_json, parse, prompt
-from eval.engine.checkpoint import Checkpoint
 from eval.tasks.task import Chosen, Sample, Task, chosen_indices, fitting
+
+if TYPE_CHECKING:
+    from eval.engine.checkpoint import Checkpoint
 
 
 @dataclass(kw_only=True)
@@ -39,7 +41,7 @@ class TopV2(Task):
     n_samples: int | None = 1000
     max_new_tokens: int = 80
 
-    def samples(self, checkpoint: Checkpoint) -> Chosen:
+    def samples(self, checkpoint: "Checkpoint") -> Chosen:
         """Utterances; the domain is the group."""
         rows = list(self._rows())
         samples = []

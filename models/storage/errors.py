@@ -1,7 +1,9 @@
 """What cannot be read as a model, and a library's error in one line."""
 
+from conf.errors import UserError
 
-class FormatError(ValueError):
+
+class FormatError(UserError, ValueError):
     """A file or folder that holds no model we can read, told in one line that names what is wrong."""
 
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from models.config import ModelConfig
-from models.layer_dropout import Sampling
+from models.row_sampling import Sampling
 from train.config import Recompute
 from train.precision import Precision
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from conf.plugins import check_choice, is_plugin, load_function
-from models.layer_dropout import Sampling
+from models.row_sampling import Sampling
 
 DEPTH = ("layer_dropout.depth_schedule", ("layer", "n_layers"))
 TIME = ("layer_dropout.time_schedule", ("step", "total_steps"))
