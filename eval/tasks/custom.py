@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
 from conf.plugins import digest, load_class
-from data.tokenizers.tokenizer import Tokenizer
-from eval.engine.checkpoint import Checkpoint
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.tasks.task import Chosen, Sample, Task
+
+if TYPE_CHECKING:
+    from data.tokenizers.tokenizer import Tokenizer
+    from eval.engine.checkpoint import Checkpoint
 
 
 @dataclass(kw_only=True)
@@ -37,7 +39,7 @@ class Custom(Task):
         """The metrics that a table has room for."""
         return self._own.shown
 
-    def samples(self, checkpoint: Checkpoint) -> Chosen:
+    def samples(self, checkpoint: "Checkpoint") -> Chosen:
         """The class's samples; that they come from its file is stated."""
         chosen = self._own.samples(checkpoint)
         return chosen._replace(facts={"source": self.path} | chosen.facts | {"task_file": digest(self.path)})
@@ -50,7 +52,7 @@ class Custom(Task):
         """The class's units."""
         return self._own.units(scored)
 
-    def stop(self, tokenizer: Tokenizer) -> StopRule:
+    def stop(self, tokenizer: "Tokenizer") -> StopRule:
         """When the class ends a text."""
         return self._own.stop(tokenizer)
 
