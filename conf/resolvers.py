@@ -1,4 +1,4 @@
-"""What the files of conf/ may compute: `${choices:model,data}` and `${run_name:recipe,model}`."""
+"""What the files of conf/ may compute: `${choices:model,data}`, `${run_name:recipe,model}`, `${checkpoint_kinds:}`."""
 
 from pathlib import Path
 
@@ -16,7 +16,13 @@ def run_name(recipe: str, model: str) -> str:
     return recipe if model == f"llama_{recipe}" else f"{recipe}-{model}"
 
 
+def checkpoint_kinds() -> str:
+    """What every command that decodes takes."""
+    return "A checkpoint is a run folder, one of its checkpoint/step-N, a Hugging Face folder, a .gguf file or hf://org/name."
+
+
 def register_resolvers() -> None:
     """Make them known to OmegaConf. Safe to call more than once."""
     OmegaConf.register_new_resolver("choices", choices, replace=True)
+    OmegaConf.register_new_resolver("checkpoint_kinds", checkpoint_kinds, replace=True)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)

@@ -4,7 +4,7 @@ A schema is a dataclass whose sections are dataclasses; `S` below is its type.
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, cast, get_args, get_origin
 
@@ -17,6 +17,10 @@ from conf.errors import UserError
 from conf.resolvers import register_resolvers
 
 S = TypeVar("S")
+
+
+Retired = Mapping[str, str]
+"""In a schema's RETIRED: key that is no more -> what a user writes in its place."""
 
 
 class ConfigError(UserError, ValueError):
@@ -78,6 +82,8 @@ def _entry(field_type: Any) -> type | None:
 def _unknown(full_key: str, schema: type) -> str:
     key = full_key.rpartition(".")[2]
     names = [f.name for f in fields(schema)]
+    if key in (retired := getattr(schema, "RETIRED", {})):
+        return f"{full_key}: is now {retired[key]}"
     near = difflib.get_close_matches(key, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     return f"{full_key}: unknown key{hint}; allowed: {', '.join(names)}"

@@ -41,9 +41,9 @@ def compare(raw: DictConfig) -> None:
     tokenizer, context = checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
     chosen = _policies(config, checkpoint)
     texts = prompt_texts(config.prompt, config.prompt_file, config.field)
-    if len(texts) > config.max_prompts:
-        print(f"the first {config.max_prompts} of {len(texts):,} prompts (max_prompts)", file=sys.stderr)
-    texts = texts[: config.max_prompts]
+    if len(texts) > config.n_samples:
+        print(f"the first {config.n_samples} of {len(texts):,} prompts (n_samples)", file=sys.stderr)
+    texts = texts[: config.n_samples]
     output = output_of(config, checkpoint.stored, "compare", ".html", text="\n".join(texts))
     prompts = [tokenizer.encode_prompt(text) for text in texts]
     model = checkpoint.model(dtype, device)
@@ -76,7 +76,7 @@ def _policies(config: CompareConfig, checkpoint: "Checkpoint") -> "list[Policy]"
     from eval.policies import fastest, policies
 
     best = fastest(checkpoint)
-    exit_layer = best.exit_layer if config.exit_layer is None else config.exit_layer
+    exit_layer = config.exit_layers[0] if config.exit_layers else best.exit_layer
     d = best.num_speculations if config.num_speculations is None else config.num_speculations
     n_layers = checkpoint.stored.size.n_layers
     exits = policies(n_layers, config.exit_layers or HeldOut().exit_layers(n_layers), [], modes=[Mode.early_exit])

@@ -70,7 +70,7 @@ class GenerateConfig:
     """Continue one text."""
 
     checkpoint: str = MISSING
-    """A run folder, one of its checkpoints, or a Hugging Face folder."""
+    """A run folder, one of its checkpoints, a Hugging Face folder, a .gguf file or hf://org/name."""
     prompt: str | None = None
     """The text to continue, taken as it is; null: from prompt_file."""
     prompt_file: str = "-"
@@ -81,7 +81,7 @@ class GenerateConfig:
     """How to decode; null: self_speculative; autoregressive where its benchmark found no setting that is faster and
     neither exit_layer nor num_speculations is given."""
     exit_layer: int | None = None
-    """Layers of the draft or of the early exit; null: the fastest in the checkpoint's benchmark, else a third."""
+    """Layers of the draft or of the early exit; null: the fastest in the checkpoint's benchmark, else a quarter."""
     num_speculations: int | None = None
     """Tokens drafted per round; null: the fastest in the checkpoint's benchmark, else 3."""
     max_new_tokens: int = 128
@@ -95,7 +95,7 @@ class GenerateConfig:
     html: str | None = None
     """The same as a page, rejected drafts included; null: not."""
     sampling: SamplingOptions = MISSING
-    machine: MachineConfig = MISSING
+    machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
         at_least(1, self, "max_new_tokens")

@@ -30,7 +30,7 @@ def execute(raw: DictConfig) -> None:
     _all_attempted(source, samples, problems, config.partial)
     output = writable(config.output or source.with_name(_name(source, config)))
     allow(allow_execution=config.execute)
-    results = Results(output, config.limits())
+    results = Results(output, config.limits(), fresh=config.fresh)
     _run(samples, results, config)
     lines = results.lines(samples)
     summary = {

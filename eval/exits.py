@@ -32,13 +32,13 @@ def exits(raw: DictConfig) -> list[dict[str, Any]]:
     output = output_of(config, lm.stored, "exits")
     lm.leave_at(chosen[-1], chosen)
     tasks.load()
-    resume(lm, output)
+    resume(lm, output, fresh=config.fresh)
     rows: list[dict[str, Any]] = []
     for exit_layer in each(chosen, "exits", unit="exit"):
         lm.leave_at(exit_layer, chosen)
         results = tasks.run(lm, log_samples=False)
         rows += rows_of(results, tasks.found, exit_layer)
-    stated = {"checkpoint": config.checkpoint, "limit": config.limit, **facts(lm.device, lm.model.dtype)}
+    stated = {"checkpoint": config.checkpoint, "n_samples": config.n_samples, **facts(lm.device, lm.model.dtype)}
     csv = save([row | stated for row in rows], output)
     picture = plot_by_exit(curves(rows), output.with_suffix(".png"), f"{config.checkpoint}, by exit layer")
     lm.answers.done()

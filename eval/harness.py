@@ -26,7 +26,7 @@ def harness(raw: DictConfig) -> dict[str, Any]:
     )
     output = output_of(config, lm.stored, "harness")
     tasks.load()
-    resume(lm, output)
+    resume(lm, output, fresh=config.fresh)
     results = tasks.run(lm, log_samples=config.log_samples)
     written = save_samples(results.pop("samples", {}), output)
     stated = {"model": "layerskip", "model_args": {"checkpoint": config.checkpoint}}

@@ -7,7 +7,7 @@ from eval.config import ExitStates, GenerateConfig, Mode
 from eval.engine.checkpoint import Checkpoint
 from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative, check
 from models.inference import InferenceLlama
-from models.storage.recommended import recommended
+from models.storage.recommended import default_exit, recommended
 
 
 def policies(
@@ -95,8 +95,8 @@ def told(config: GenerateConfig, checkpoint: Checkpoint) -> str | None:
 
 
 def fastest(checkpoint: Checkpoint) -> SelfSpeculative:
-    """The fastest self-speculative setting that was measured, else a third of the layers and 3 drafts."""
+    """The fastest self-speculative setting that was measured, else a quarter of the layers and 3 drafts."""
     found = recommended(checkpoint.stored.folder)
     if found is None:
-        return SelfSpeculative(max(1, checkpoint.stored.size.n_layers // 3), 3)
+        return SelfSpeculative(default_exit(checkpoint.stored.size.n_layers), 3)
     return SelfSpeculative(found.row["exit_layer"], found.row["num_speculations"])

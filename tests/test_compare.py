@@ -168,10 +168,10 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
     assert prompt_texts(None, str(plain), "prompt") == ['{"prompt": "a"}']
     assert prompt_texts("x", str(lines), "prompt") == ["x"]
     for content, message in {
-        '{"prompt": "a"}\n{"text": "b"}': r'a\.jsonl:2: no text under "prompt"',
-        '{"prompt": 3}': r'a\.jsonl:1: no text under "prompt"',
+        '{"prompt": "a"}\n{"text": "b"}': r"a\.jsonl:2: no field 'prompt'; fields: text; choose .* with field=",
+        '{"prompt": 3}': r"a\.jsonl:1: no text in field 'prompt'; fields: prompt",
         '{"prompt": "\\ud83d"}': r"a\.jsonl:1: half a surrogate pair",
-        "[1]": r'a\.jsonl:1: no text under "prompt"',
+        "[1]": r"a\.jsonl:1: not an object with a field 'prompt'",
         '{"prompt": "a"}\n{': r"a\.jsonl:2: broken JSON",
     }.items():
         lines.write_text(content)
@@ -194,10 +194,9 @@ def test_the_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         "compare",
         *options,
         "max_new_tokens=20",
-        "exit_layers=[1,2]",
-        "exit_layer=2",
+        "exit_layers=[2,1]",
         "num_speculations=3",
-        "max_prompts=2",
+        "n_samples=2",
     )
     out, err = capsys.readouterr()
     assert "the first 2 of 3 prompts" in err
@@ -243,9 +242,10 @@ def test_generate_writes_what_it_printed(trained: Path, tmp_path: Path) -> None:
     ("name", "arguments", "message"),
     [
         ("compare", ["prompt=a", "exit_layers=[4]"], "exit_layers=4: must lie in 1..3"),
-        ("compare", ["prompt=a", "exit_layer=4"], "exit_layer=4: must lie in 1..3"),
+        ("compare", ["prompt=a", "+exit_layer=4"], "exit_layer: is now the first of exit_layers"),
+        ("compare", ["prompt=a", "+max_prompts=4"], "max_prompts: is now n_samples"),
         ("compare", ["prompt=a", "num_speculations=0"], "num_speculations=0: must be at least 1"),
-        ("compare", ["prompt=a", "max_prompts=0"], "max_prompts=0: must be at least 1"),
+        ("compare", ["prompt=a", "n_samples=0"], "n_samples=0: must be at least 1"),
         ("compare", ["prompt=a", "output=/proc/a.html"], "output=/proc/a.html: "),
         ("compare", ["prompt=a", "output=a"], "output=a: must end in .html"),
         ("generate", ["prompt=a", "html=/proc/a.html"], "html=/proc/a.html: "),

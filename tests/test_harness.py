@@ -214,7 +214,13 @@ def test_every_exit_in_one_pass(one: Path, tasks: Path, tmp_path: Path, monkeypa
 
 
 def test_texts_of_every_exit(one: Path, tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = [f"checkpoint={one}", f"include_path={tasks}", "tasks=[local_text]", "limit=3", f"output={tmp_path}/x.json"]
+    given = [
+        f"checkpoint={one}",
+        f"include_path={tasks}",
+        "tasks=[local_text]",
+        "n_samples=3",
+        f"output={tmp_path}/x.json",
+    ]
     rows = call(exits, "exits", *given, "exit_layers=[1,4]")
     assert [(row["exit_layer"], row["n_samples"]) for row in rows] == [(1, 3), (4, 3)]
     assert "local_text" in capsys.readouterr().out
@@ -265,7 +271,7 @@ def test_what_cannot_be_run_is_told_in_one_line(one: Path, tasks: Path, tmp_path
         (["tasks=[]"], ConfigError, "tasks: empty"),
         (["tasks=[local_text]", "mode=early_exit", "exit_layer=5"], ConfigError, r"must lie in 1\.\.4"),
         (["tasks=[local_text]", "exit_layer=2"], ConfigError, "has no effect with mode=autoregressive"),
-        (["tasks=[local_text]", "limit=1.5"], ConfigError, "limit=1.5: must be"),
+        (["tasks=[local_text]", "n_samples=1.5"], ConfigError, "n_samples=1.5: must be"),
         (["tasks=[local_text]", "max_length=65"], ConfigError, r"max_length=65: must lie in 1\.\.64"),
         (["tasks=[local_text]", "output=a.csv"], ConfigError, r"must end in \.json"),
     ):

@@ -9,6 +9,7 @@ from conftest import compose_config
 from hydra import compose, initialize_config_module
 
 from conf.command import _quoted
+from conf.multirun import jobs_of
 from conf.strict import convert, register_schema
 from data.benchmark_config import DataBenchmarkConfig
 from data.config import SourceConfig
@@ -102,6 +103,10 @@ def test_command_exists(command: str) -> None:
         rest = words[words.index("-m") + 2 :]
         world_size = int(words[words.index("--nproc-per-node") + 1]) if "--nproc-per-node" in words else 1
     if "--help" in rest:
+        return
+    if "--multirun" in rest:
+        for job in jobs_of(rest, str):
+            compose_config(*job.overrides)
         return
     overrides = [_quoted(w, ["gen_kwargs"]) for w in rest if "=" in w]
     if any(w.startswith("checkpoint.initial=") for w in overrides):

@@ -64,7 +64,7 @@ NAMES = {
     ("correctness", "sampled=true", "sampling.top_k=4"): "correctness_sampled-true_top_k-4",
     ("perplexity", "batch_size=2"): "perplexity",
     ("perplexity", "source=README.md", "stride=64"): "perplexity_source-README.md_stride-64",
-    ("harness", "tasks=[gsm8k]", "mode=early_exit", "limit=0.5"): "harness_gsm8k_limit-0.5_mode-early_exit",
+    ("harness", "tasks=[gsm8k]", "mode=early_exit", "n_samples=0.5"): "harness_gsm8k_n_samples-0.5_mode-early_exit",
     ("exits", "tasks=[hellaswag,piqa]"): "exits_hellaswag-piqa",
 }
 

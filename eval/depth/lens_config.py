@@ -1,6 +1,6 @@
 """The configuration of eval.lens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
@@ -13,7 +13,7 @@ class LensConfig:
     """See what every layer predicts at every position of a text."""
 
     checkpoint: str = MISSING
-    """A run folder, one of its checkpoints, a Hugging Face folder or a .gguf file."""
+    """A run folder, one of its checkpoints, a Hugging Face folder, a .gguf file or hf://org/name."""
     prompt: str | None = None
     """The text to look at, taken as it is; null: from prompt_file."""
     prompt_file: str = "-"
@@ -28,7 +28,7 @@ class LensConfig:
     """The page, a .html; null: lens_TEXT.html in the checkpoint's folder, with the keys that are not the default."""
     json: str | None = None
     """The numbers as well, for programs; null: not."""
-    machine: MachineConfig = MISSING
+    machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
         at_least(0, self, "max_new_tokens")

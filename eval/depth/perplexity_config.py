@@ -13,7 +13,7 @@ class PerplexityConfig:
     """How well every exit predicts a text."""
 
     checkpoint: str = MISSING
-    """A run folder, one of its checkpoints, a Hugging Face folder or a .gguf file."""
+    """A run folder, one of its checkpoints, a Hugging Face folder, a .gguf file or hf://org/name."""
     source: str | None = None
     """The text: a file, folder or glob of .txt, .md, .py, .jsonl or .parquet, or hf://org/name; null: the run's own
     held-out text."""
@@ -33,7 +33,7 @@ class PerplexityConfig:
     output: str | None = None
     """Results as .json, with .csv and .png beside it; null: perplexity.json in the checkpoint's folder, or
     perplexity_KEY-VALUE.json when keys are not the default."""
-    machine: MachineConfig = MISSING
+    machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
         at_least(1, self, "seq_len", "stride", "max_tokens", "batch_size")

@@ -1,6 +1,6 @@
 """The configuration of `eval.rejections`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
@@ -15,7 +15,7 @@ class RejectionsConfig:
     """See which drafted tokens the full model rejects."""
 
     checkpoint: str = MISSING
-    """A run folder, one of its checkpoints, a Hugging Face folder or a .gguf file."""
+    """A run folder, one of its checkpoints, a Hugging Face folder, a .gguf file or hf://org/name."""
     task: Task = MISSING
     """What to decode: a file of conf/task."""
     exit_layer: int | None = None
@@ -31,7 +31,7 @@ class RejectionsConfig:
     output: str | None = None
     """Results as .json, as .csv and .png and by sample as .jsonl beside it; null: rejections.json in the checkpoint's
     folder, or rejections_TASK_KEY-VALUE.json when task and keys are not the default."""
-    machine: MachineConfig = MISSING
+    machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
         at_least(1, self, "num_speculations")

@@ -17,7 +17,7 @@ class CorrectnessConfig:
     """Compare decoders over the samples of a task, greedily."""
 
     checkpoint: str = MISSING
-    """A run folder, one of its checkpoints, a Hugging Face folder or a .gguf file."""
+    """A run folder, one of its checkpoints, a Hugging Face folder, a .gguf file or hf://org/name."""
     task: Task = MISSING
     """Whose prompts, number of tokens and end of text: a file of conf/task. Nothing is scored."""
     exit_layers: list[int] = field(default_factory=list)
@@ -46,7 +46,7 @@ class CorrectnessConfig:
     output: str | None = None
     """What was found, as .json; null: correctness.json in the checkpoint's folder, or correctness_TASK_KEY-VALUE.json
     when task and keys are not the default."""
-    machine: MachineConfig = MISSING
+    machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
         at_least(1, self, "draws", "first_tokens", "sampled_prompts", "show")

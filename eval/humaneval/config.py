@@ -27,6 +27,8 @@ class ExecuteConfig:
     """Cut completions where the next function, class, comment or call begins; false: run them as they are."""
     partial: bool = False
     """Score the problems that have samples, though others have none."""
+    fresh: bool = False
+    """Run every program anew; false: take over what an interrupted start has found out."""
     workers: int | None = None
     """Programs at a time; null: one per core."""
     cpu_seconds: int = Limits.cpu_seconds

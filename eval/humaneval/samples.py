@@ -62,11 +62,13 @@ def scores(results: Iterable[tuple[str, bool]], ks: Sequence[int]) -> dict[str, 
 class Results:
     """What became of each program: kept as it comes, so that a killed command need not run it again."""
 
-    def __init__(self, path: Path, limits: Limits) -> None:
-        """`path`: of the final results; those of an unfinished command lie beside it."""
+    def __init__(self, path: Path, limits: Limits, *, fresh: bool = False) -> None:
+        """`path`: of the final results; those of an unfinished command lie beside it, unless `fresh` begins anew."""
         self.limits = limits
         self.path = path.with_name(path.name + ".unfinished")
         self.known: dict[str, dict[str, Any]] = {}
+        if fresh:
+            self.path.unlink(missing_ok=True)
         if self.path.exists():
             lines = self.path.read_text().split("\n")[:-1]  # a kill may have cut the last one off
             self.known = {entry.pop("key"): entry for entry in map(json.loads, lines)}

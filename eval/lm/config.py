@@ -1,10 +1,12 @@
 """The configuration of the commands that run lm-evaluation-harness."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from omegaconf import MISSING
 
 from conf.checks import at_least, ends_in
+from conf.strict import Retired
 from eval.config import MachineConfig, Mode
 
 
@@ -12,15 +14,17 @@ from eval.config import MachineConfig, Mode
 class TasksConfig:
     """Which tasks, and how; values that are left open are each task's own."""
 
+    RETIRED: ClassVar[Retired] = {"limit": "n_samples", "num_fewshot": "n_shots"}
+
     checkpoint: str = MISSING
-    """A run folder, one of its checkpoints, a Hugging Face folder or a .gguf file."""
+    """A run folder, one of its checkpoints, a Hugging Face folder, a .gguf file or hf://org/name."""
     tasks: list[str] = MISSING
     """Names of tasks, groups or tags of lm-eval, patterns of them (`mmlu_*`), or paths of task files."""
     include_path: str | None = None
     """A folder with task files of your own."""
-    num_fewshot: int | None = None
+    n_shots: int | None = None
     """Examples before each question."""
-    limit: float | None = None
+    n_samples: float | None = None
     """Only the first so many questions of each task; below 1: that share of them."""
     batch_size: int = 8
     """Inputs in a pass over given text; texts are generated one at a time."""
@@ -40,16 +44,19 @@ class TasksConfig:
     """Of the standard errors that have no formula."""
     seed: int | None = None
     """Of examples and draws; null: lm-eval's own (0 for Python, 1234 for the rest)."""
+    fresh: bool = False
+    """Answer anew; false: take the answers that an earlier start with the same settings has left."""
     output: str | None = None
     """Where the results go, a .json; null: in the checkpoint's folder, named after the command, its tasks and the
     keys that are not the default."""
-    machine: MachineConfig = MISSING
+    machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
         at_least(1, self, "batch_size", "max_length")
-        at_least(0, self, "num_fewshot", "bootstrap_iters")
-        if self.limit is not None and (self.limit <= 0 or (self.limit > 1 and self.limit != int(self.limit))):
-            raise ValueError(f"limit={self.limit:g}: must be a share below 1 or a whole number")
+        at_least(0, self, "n_shots", "bootstrap_iters")
+        n = self.n_samples
+        if n is not None and (n <= 0 or (n > 1 and n != int(n))):
+            raise ValueError(f"n_samples={n:g}: must be a share below 1 or a whole number")
         if not self.tasks:
             raise ValueError("tasks: empty; name some, for instance tasks=[hellaswag,arc_easy]")
         if self.gen_kwargs is not None and not all("=" in part for part in self.gen_kwargs.split(",")):
@@ -64,7 +71,7 @@ class HarnessConfig(TasksConfig):
     mode: Mode = Mode.autoregressive
     """How texts are generated, and which exit scores: exit_layer in early_exit, all layers otherwise."""
     exit_layer: int | None = None
-    """Layers of the draft or of the early exit; null: the fastest in the checkpoint's benchmark, else a third."""
+    """Layers of the draft or of the early exit; null: the fastest in the checkpoint's benchmark, else a quarter."""
     num_speculations: int | None = None
     """Tokens drafted per round; null: the fastest in the checkpoint's benchmark, else 3."""
     log_samples: bool = False

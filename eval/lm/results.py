@@ -13,10 +13,16 @@ from eval.lm.answers import question
 from eval.lm.model import LayerSkipLM
 
 
-def resume(lm: LayerSkipLM, output: Path) -> None:
-    """Keep its answers beside the output, and take those that a killed command of the same model and exit has left."""
+def resume(lm: LayerSkipLM, output: Path, *, fresh: bool) -> None:
+    """Keep its answers beside the output, and take those that a killed command of the same model and exit has left.
+
+    `fresh` begins anew all the same.
+    """
     who = lm.who()
-    if n := lm.answers.keep(output.with_name(f"{output.stem}.answers-{question(who)[:8]}.jsonl"), who):
+    path = output.with_name(f"{output.stem}.answers-{question(who)[:8]}.jsonl")
+    if fresh:
+        path.unlink(missing_ok=True)
+    if n := lm.answers.keep(path, who):
         print(f"goes on after {n:,} answers of an earlier start", file=sys.stderr)
 
 

@@ -14,7 +14,7 @@ class BenchmarkConfig:
     """Measure the three modes against each other on the samples of a task."""
 
     checkpoint: str = MISSING
-    """A run folder, one of its checkpoints, a Hugging Face folder or a .gguf file."""
+    """A run folder, one of its checkpoints, a Hugging Face folder, a .gguf file or hf://org/name."""
     task: Task = MISSING
     """What to decode and how to score it: a file of conf/task."""
     chat: bool = False
@@ -45,7 +45,7 @@ class BenchmarkConfig:
     output: str | None = None
     """Results as .json, as .csv and by sample as .jsonl beside it; null: benchmark.json in the checkpoint's folder, or
     benchmark_TASK_KEY-VALUE.json when task and keys are not the default."""
-    machine: MachineConfig = MISSING
+    machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
         at_least(1, self, "repeats", "pass_samples")

@@ -15,7 +15,7 @@ from typing import Any
 WITHOUT_EFFECT = frozenset(
     (
         *("checkpoint", "output", "json", "html", "color", "detail", "show", "log_samples", "recommend", "fresh"),
-        *("batch_size", "workers", "max_prompts", "confirm_run_unsafe_code"),
+        *("batch_size", "workers", "confirm_run_unsafe_code"),
     )
 )
 SPEAKS_FOR_ITSELF = ("task", "tasks", "text")

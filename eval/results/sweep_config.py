@@ -20,7 +20,7 @@ class SweepConfig:
     """Measure every exit with every number of drafts."""
 
     checkpoint: str = MISSING
-    """A run folder, one of its checkpoints, a Hugging Face folder or a .gguf file."""
+    """A run folder, one of its checkpoints, a Hugging Face folder, a .gguf file or hf://org/name."""
     task: Task = MISSING
     """What to decode and how to score it: a file of conf/task."""
     exit_layers: list[int] = field(default_factory=list)
@@ -40,7 +40,7 @@ class SweepConfig:
     output: str | None = None
     """Rows as .json, as .csv, by sample as .jsonl and as plots beside it; null: sweep.json in the checkpoint's
     folder, or sweep_TASK_KEY-VALUE.json when task and keys are not the default."""
-    machine: MachineConfig = MISSING
+    machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
         # It has its own conditions.

@@ -7,7 +7,7 @@ from typing import Any
 
 from models.config import ModelConfig
 from models.exits import exit_name
-from models.storage.recommended import Recommended, recommended
+from models.storage.recommended import Recommended, default_exit, recommended
 
 HEAD = """---
 library_name: transformers
@@ -65,7 +65,7 @@ def model_card(
     text = HEAD.format(name=name, n_parameters=n_parameters, n_layers=size.n_layers, how=how)
     text += _recipe(recipe) + (_exits(run / "metrics.jsonl", size.n_layers) if run else "")
     best = recommended(run) if run else None
-    exit_layer = best.row["exit_layer"] if best else max(1, size.n_layers // 4)
+    exit_layer = best.row["exit_layer"] if best else default_exit(size.n_layers)
     # Drafts that cost more than they save are no example to follow.
     draft = f", assistant_early_exit={exit_layer}" if best is None or best.pays else ""
     return text + (_recommended(best) if best else "") + USE.format(folder=folder, exit_layer=exit_layer, draft=draft)

@@ -25,6 +25,11 @@ class Recommended(NamedTuple):
         return bool(self.row["speedup"] > 1)
 
 
+def default_exit(n_layers: int) -> int:
+    """The exit layer to try where nothing has been measured: a quarter of the layers, as in the paper's 7B."""
+    return max(1, n_layers // 4)
+
+
 def fastest(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The self-speculative row with the largest speed-up; None if there is none."""
     return max((r for r in rows if r["mode"] == "self_speculative"), key=lambda r: r["speedup"], default=None)
