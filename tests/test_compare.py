@@ -149,12 +149,12 @@ def test_sums_over_prompts() -> None:
         [side(FullDepth(), [1] * 6, 1.0, 8, None), side(spec, [2] * 6, 0.5, 4, 0, True), side(early, [1], 0.2, 2, 1)],
     ]
     full, speculative, exit_2 = summed(results, 8)
-    assert full["tokens_per_second"] == 4
-    assert speculative["tokens_per_second"] == 8
-    assert speculative["layers_per_token"] == pytest.approx((2 * 6 + 6 * 4) / 8)
-    assert speculative["acceptance"] == 0.5
-    assert (speculative["same"], speculative["near_ties"]) == (1, 1)
-    assert (exit_2["same"], exit_2["acceptance"]) == (0, None)
+    assert full.tokens_per_second == 4
+    assert speculative.tokens_per_second == 8
+    assert speculative.layers_per_token == pytest.approx((2 * 6 + 6 * 4) / 8)
+    assert speculative.acceptance == 0.5
+    assert (speculative.same, speculative.near_ties) == (1, 1)
+    assert (exit_2.same, exit_2.acceptance) == (0, None)
     line = table([full, speculative, exit_2]).split("\n")[2]
     assert line.split()[2:] == ["d=3", "8.0", "4.5", "50%", "1", "of", "2,", "1", "near-tie"]
     assert mode_name(EarlyExit(3), 8) == "early exit, E=3"

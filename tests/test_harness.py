@@ -200,16 +200,19 @@ def test_every_exit_in_one_pass(one: Path, tasks: Path, tmp_path: Path, monkeypa
     for_all, n_passes[0] = n_passes[0], 0
     last = call(exits, "exits", *given, f"output={tmp_path}/last.json", "exit_layers=[4]")
     assert n_passes[0] == for_all > 0
-    assert [row for row in rows if row["exit_layer"] == 4] == last
+    assert [row for row in rows if row.exit_layer == 4] == last
     for name in ("all.json", "all.csv", "all.png"):
         assert (tmp_path / name).stat().st_size
-    assert json.loads((tmp_path / "all.json").read_text())[0]["checkpoint"] == str(one)
+    written = json.loads((tmp_path / "all.json").read_text())
+    assert written[0]["checkpoint"] == str(one)
+    assert [(row["n_samples"], row["limit"]) for row in written] == [(row.n_samples, None) for row in rows]
+    assert all(row.n_samples for row in rows)
     for exit_layer in (1, 2):
         alone = run(one, tasks, tmp_path, "tasks=[local_rolling]", "mode=early_exit", f"exit_layer={exit_layer}")
-        found = {row["metric"]: row["value"] for row in rows if row["exit_layer"] == exit_layer}
+        found = {row.metric: row.value for row in rows if row.exit_layer == exit_layer}
         for metric in ("word_perplexity", "bits_per_byte"):
             assert found[metric] == pytest.approx(alone["results"]["local_rolling"][f"{metric},none"], rel=1e-6)
-    perplexities = {row["value"] for row in rows if row["metric"] == "word_perplexity"}
+    perplexities = {row.value for row in rows if row.metric == "word_perplexity"}
     assert len(perplexities) == 4
 
 
@@ -222,7 +225,7 @@ def test_texts_of_every_exit(one: Path, tasks: Path, tmp_path: Path, capsys: pyt
         f"output={tmp_path}/x.json",
     ]
     rows = call(exits, "exits", *given, "exit_layers=[1,4]")
-    assert [(row["exit_layer"], row["n_samples"]) for row in rows] == [(1, 3), (4, 3)]
+    assert [(row.exit_layer, row.n_samples) for row in rows] == [(1, 3), (4, 3)]
     assert "local_text" in capsys.readouterr().out
 
 
@@ -287,12 +290,12 @@ def test_groups_have_a_row_of_their_own_or_their_tasks(one: Path, tasks: Path, t
     write_tasks_of_groups(files, tasks)
     given = [f"checkpoint={one}", f"include_path={files}", "exit_layers=[1,4]", f"output={tmp_path}/x.json"]
     with_mean = call(exits, "exits", *given, "tasks=[with_mean]")
-    assert {(row["task"], row["metric"]) for row in with_mean} == {("with_mean", "acc")}
+    assert {(row.task, row.metric) for row in with_mean} == {("with_mean", "acc")}
     parts = call(exits, "exits", *given, "tasks=[only_parts]")
-    assert {row["task"] for row in parts} == {"local_endings", "local_letters"}
+    assert {row.task for row in parts} == {"local_endings", "local_letters"}
     for row in with_mean:
-        same = [r["value"] for r in parts if (r["metric"], r["exit_layer"]) == ("acc", row["exit_layer"])]
-        assert row["value"] == pytest.approx(sum(same) / 2)
+        same = [r.value for r in parts if (r.metric, r.exit_layer) == ("acc", row.exit_layer)]
+        assert row.value == pytest.approx(sum(same) / 2)
 
 
 def write_tasks_of_groups(folder: Path, tasks: Path) -> None:

@@ -1,7 +1,7 @@
 """Texts side by side, summed up over prompts: for the terminal and the page."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative
 from eval.exactness.side_by_side import Side
@@ -19,7 +19,22 @@ def mode_name(policy: Policy, n_layers: int) -> str:
             return f"self-speculation, E={exit_layer}, d={d}"
 
 
-def summed(results: Sequence[Sequence[Side]], n_layers: int) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class ModeRow:
+    """One way to decode, over all prompts. The page shows the fields by their names."""
+
+    mode: str
+    tokens_per_second: float
+    layers_per_token: float
+    acceptance: float | None
+    """Accepted share of the drafts; None where nothing was drafted."""
+    same: int
+    """Texts that are plain decoding's."""
+    near_ties: int
+    n_prompts: int
+
+
+def summed(results: Sequence[Sequence[Side]], n_layers: int) -> list[ModeRow]:
     """A row for each way to decode; `results` has the sides of every prompt, in the same order."""
     rows = []
     for sides in zip(*results, strict=True):
@@ -27,30 +42,30 @@ def summed(results: Sequence[Sequence[Side]], n_layers: int) -> list[dict[str, A
         n_tokens = sum(len(r.tokens) for r in rounds)
         n_drafted = sum(r.n_drafted for r in rounds)
         rows.append(
-            {
-                "mode": mode_name(sides[0].policy, n_layers),
-                "tokens_per_second": n_tokens / sum(side.run.seconds for side in sides),
-                "layers_per_token": sum(side.layers_per_token * len(side.run.tokens) for side in sides) / n_tokens,
-                "acceptance": sum(r.n_accepted for r in rounds) / n_drafted if n_drafted else None,
-                "same": sum(side.differs_at is None for side in sides),
-                "near_ties": sum(side.near_tie for side in sides),
-                "n_prompts": len(sides),
-            }
+            ModeRow(
+                mode=mode_name(sides[0].policy, n_layers),
+                tokens_per_second=n_tokens / sum(side.run.seconds for side in sides),
+                layers_per_token=sum(side.layers_per_token * len(side.run.tokens) for side in sides) / n_tokens,
+                acceptance=sum(r.n_accepted for r in rounds) / n_drafted if n_drafted else None,
+                same=sum(side.differs_at is None for side in sides),
+                near_ties=sum(side.near_tie for side in sides),
+                n_prompts=len(sides),
+            )
         )
     return rows
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[ModeRow]) -> str:
     """The rows as text."""
     cells = [["mode", "tokens/s", "layers/token", "accepted", "same text as full depth"]]
     for i, row in enumerate(rows):
         cells.append(
             [
-                row["mode"],
-                f"{row['tokens_per_second']:,.{0 if row['tokens_per_second'] >= 10 else 1}f}",
-                f"{row['layers_per_token']:.1f}",
-                "-" if row["acceptance"] is None else f"{row['acceptance']:.0%}",
-                f"{row['same']} of {row['n_prompts']}" + _ties(row["near_ties"]) if i else "-",
+                row.mode,
+                f"{row.tokens_per_second:,.{0 if row.tokens_per_second >= 10 else 1}f}",
+                f"{row.layers_per_token:.1f}",
+                "-" if row.acceptance is None else f"{row.acceptance:.0%}",
+                f"{row.same} of {row.n_prompts}" + _ties(row.near_ties) if i else "-",
             ]
         )
     return "\n".join(aligned(cells))

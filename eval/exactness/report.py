@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -21,32 +21,52 @@ def name(setting: Setting) -> str:
     return " ".join([*words, *([setting.exit_states] if setting.exit_states else [])])
 
 
-def summed(compared: Sequence[Compared]) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class DecoderRow:
+    """What became of one decoder's texts, over all samples."""
+
+    decoder: Setting
+    against: str
+    """What it is held against: `plain` decoding's text, or `one pass` of the full model."""
+    n_samples: int
+    n_tokens: int
+    identical: int
+    near_ties: int
+    """Samples whose differences are all explained by rounding."""
+    unexplained: int
+    """Samples with another difference."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The decoder's fields and the others."""
+        numbers = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "decoder"}
+        return self.decoder._asdict() | numbers
+
+
+def summed(compared: Sequence[Compared]) -> list[DecoderRow]:
     """A row for each decoder."""
-    rows: list[dict[str, Any]] = []
+    rows: list[DecoderRow] = []
     for decoder in dict.fromkeys(c.decoder for c in compared):
         own = [c for c in compared if c.decoder == decoder]
         rows.append(
-            decoder._asdict()
-            | {
-                "against": "plain" if rows else "one pass",
-                "n_samples": len(own),
-                "n_tokens": sum(c.n_tokens for c in own),
-                "identical": sum(not c.divergences for c in own),
-                "near_ties": sum(bool(c.divergences) and all(d.near_tie for d in c.divergences) for c in own),
-                "unexplained": sum(any(not d.near_tie for d in c.divergences) for c in own),
-            }
+            DecoderRow(
+                decoder=decoder,
+                against="plain" if rows else "one pass",
+                n_samples=len(own),
+                n_tokens=sum(c.n_tokens for c in own),
+                identical=sum(not c.divergences for c in own),
+                near_ties=sum(bool(c.divergences) and all(d.near_tie for d in c.divergences) for c in own),
+                unexplained=sum(any(not d.near_tie for d in c.divergences) for c in own),
+            )
         )
     return rows
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
+def table(rows: Sequence[DecoderRow]) -> str:
     """The rows as text."""
-    columns = ("against", "n_samples", "n_tokens", "identical", "near_ties", "unexplained")
     cells = [["decoder", "against", "samples", "tokens", "same", "near-ties", "UNEXPLAINED"]]
     for row in rows:
-        setting = Setting(*(row[key] for key in Setting._fields))
-        cells.append([name(setting), *(f"{row[c]:,}" if isinstance(row[c], int) else row[c] for c in columns)])
+        numbers = (row.n_samples, row.n_tokens, row.identical, row.near_ties, row.unexplained)
+        cells.append([name(row.decoder), row.against, *(f"{n:,}" for n in numbers)])
     return "\n".join(aligned(cells))
 
 
@@ -98,12 +118,12 @@ def legend(stated: Mapping[str, Any]) -> str:
 
 
 def as_json(
-    stated: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], found: Sequence[Divergence], tests: Sequence[Verdict]
+    stated: Mapping[str, Any], rows: Sequence[DecoderRow], found: Sequence[Divergence], tests: Sequence[Verdict]
 ) -> dict[str, Any]:
     """All of it; what is no number is null."""
     return {
         **stated,
-        "decoders": rows,
+        "decoders": [row.as_json() for row in rows],
         "divergences": [_divergence(d) for d in found],
         "sampled": [asdict(test) | {"decoder": test.decoder._asdict(), "same": test.same} for test in tests],
     }

@@ -1,10 +1,12 @@
 """Texts of several ways to decode side by side, as a page."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from data.tokenizers.tokenizer import Tokenizer
 from eval.engine.decoding import SelfSpeculative
+from eval.exactness.compared import ModeRow
 from eval.exactness.side_by_side import Side
 from eval.pages.page import page
 from eval.pages.shown import shown_alone, shown_in_text
@@ -14,7 +16,7 @@ def compare_page(
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
     results: Sequence[Sequence[Side]],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[ModeRow],
     stated: Mapping[str, Any],
 ) -> str:
     """The HTML.
@@ -27,7 +29,7 @@ def compare_page(
         stated: what a result must state.
     """
     data = {
-        "rows": list(rows),
+        "rows": [asdict(row) for row in rows],
         "prompts": [
             {
                 "prompt": shown_in_text(tokenizer, prompt),
