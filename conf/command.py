@@ -51,13 +51,20 @@ def command(
             sys.exit(_run_all(config_name, words, verbatim, check or (lambda raw: convert(raw, schema)), own_output))
         if (raw := _compose(config_name)) is not None:
             action(raw)
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {one_line(error, schema)}", file=sys.stderr)
-        sys.exit(error.exit_status if isinstance(error, UserError) else UserError.exit_status)
     except BrokenPipeError:  # whoever read our output, `head` for instance, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except Exception as error:
+        status = getattr(
+            error, "exit_status", None
+        )  # UserError's, and that of the sandbox, which imports nothing of ours
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            status = UserError.exit_status
+        if status is None:
+            raise
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {one_line(error, schema)}", file=sys.stderr)
+        sys.exit(status)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(130)

@@ -8,3 +8,13 @@ class UserError(Exception):
 
     exit_status: ClassVar[int] = 2
     """What the command that it ends exits with; 2 is for bad input."""
+
+
+def reason(error: BaseException) -> str:
+    """What a library's error says, in one line; without the file's name, which our messages begin with."""
+    # torch's CheckpointException says of which ranks the errors are, and keeps the errors to itself.
+    for rank_error, _ in getattr(error, "failures", {}).values():
+        return reason(rank_error)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return error.strerror
+    return (str(error).strip() or type(error).__name__).split("\n")[0]

@@ -6,6 +6,7 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 from conf.errors import UserError
+from conf.hub import HUB
 
 
 class DataError(UserError, ValueError):
@@ -78,7 +79,7 @@ class SourceConfig:
             raise ValueError(f"weight={self.weight}: a source's weight must be above 0")
         if self.epochs is not None and self.epochs <= 0.0:
             raise ValueError(f"epochs={self.epochs}: a source's epochs must be above 0")
-        if self.streaming and not self.path.startswith("hf://"):
+        if self.streaming and not self.path.startswith(HUB):
             raise ValueError(f"streaming=true: only of hf:// sources, not of {self.path}")
 
 

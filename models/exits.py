@@ -18,6 +18,11 @@ def exit_name(exit_layer: int) -> str:
     return f"exit_{exit_layer:02d}"
 
 
+def exit_layer_of(name: str) -> int:
+    """The exit layer E that `exit_name` has made a name of, also at the end of a metric's."""
+    return int(name.rpartition("exit_")[2])
+
+
 def chunk_bounds(n_exits: int, n_tokens: int, chunk_tokens: int) -> Iterator[tuple[int, int, int]]:
     """(exit index, first token, one past the last token) of every chunk, exit by exit."""
     for x in range(n_exits):

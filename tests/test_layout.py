@@ -177,6 +177,9 @@ def test_no_folder_bears_the_name_of_a_module() -> None:
 
 def test_the_jail_can_load_eval_without_any_other_package() -> None:
     assert not imports(ROOT / "eval" / "__init__.py")
+    for path in (ROOT / "eval" / "sandbox").glob("*.py"):
+        ours = {name for name in imports(path) if name.partition(".")[0] in PACKAGES}
+        assert all(name.startswith("eval.sandbox") for name in ours), path
 
 
 def test_programs_are_scored_without_torch() -> None:

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from torch.distributed.checkpoint.api import CheckpointException
 
+from conf.errors import reason
 from data.config import DataError, SourceConfig, TokenizerConfig
 from data.corpus import trained_tokenizer
 from data.prepared.shards import open_part
 from data.sources.hub import open_stream
 from data.sources.source_files import find_files
-from models.storage.errors import FormatError, reason
+from models.storage.errors import FormatError
 from models.storage.stored import read
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from torch.distributed.checkpoint.api import CheckpointException
 from torchtitan.components.checkpointer import CheckpointManager
 
+from conf.errors import reason
 from models.storage.checkpoints import complete_checkpoints
-from models.storage.errors import reason
 from train.errors import TrainingError
 
 

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from conf.errors import reason
 from data.batches.packing import IGNORE_INDEX
 from data.config import DataError, OnError, SourceConfig
 from data.files import write_whole
 from data.prepared.compressors import compressors
 from data.prepared.encoding import document_ids
 from data.prepared.shards import Tokens, open_part, token_dtype, write_shard
-from data.sources.compressed import reason
 from data.sources.documents import Bad, Document, document_of
 from data.sources.hub import hub_chunks, open_stream, records
 from data.sources.split import VALIDATION

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from conf.hub import HUB
 from conf.plugins import digest as plugin_digest
 from conf.plugins import is_plugin
 from conf.progress import progress
@@ -28,7 +29,7 @@ from data.prepared.progress import Progress, Settings
 from data.prepared.shards import FORMAT, MANIFEST, open_part, read_manifest, token_dtype, tokenizer_hash
 from data.sources.chunks import Chunk
 from data.sources.reading import source_chunks
-from data.sources.source_files import HUB, find_files, has_files
+from data.sources.source_files import find_files, has_files
 from data.sources.split import PARTS, TRAIN, VALIDATION, Split, split_of
 from data.tokenizers.tokenizer import Tokenizer
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from conf.errors import reason
 from data.config import DataError
 from data.files import write_whole
-from data.sources.compressed import reason
 from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 MANIFEST = "manifest.json"

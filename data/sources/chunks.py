@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from conf.errors import reason
 from data.config import DataError, SourceConfig
-from data.sources.compressed import UNREADABLE, opened, reason
+from data.sources.compressed import UNREADABLE, opened
 from data.sources.documents import Bad, Document, document_of, fields
 from data.sources.records import decoded, line_records, parquet_records, tsv_columns
 from data.sources.source_files import COMPRESSED, LINES, PARQUET, find_files, kind

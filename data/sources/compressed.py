@@ -12,15 +12,6 @@ import zstandard
 UNREADABLE = (OSError, EOFError, zlib.error, zstandard.ZstdError, ValueError)
 
 
-def reason(error: BaseException) -> str:
-    """The first line of what a library says, or else the kind of its error; without the file's name, which our
-    messages begin with.
-    """
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return error.strerror
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
 def opened(path: Path, on_disc: IO[bytes] | None = None) -> IO[bytes]:
     """The contents of a file by its suffix. `on_disc`: the same file, already open."""
     raw = on_disc or path.open("rb")

@@ -6,11 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from conf.errors import reason
+from conf.hub import HUB
 from data.config import DataError, SourceConfig
 from data.sources.chunks import CHUNK_BYTES, Chunk, Records, Unreadable
-from data.sources.compressed import reason
 from data.sources.documents import fields
-from data.sources.source_files import HUB
 
 
 @cache

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from conf.hub import HUB
 from conf.plugins import is_plugin
 from data.config import DataError, SourceConfig
 from data.sources.chunks import Chunk, file_chunks
 from data.sources.documents import Bad, Document
 from data.sources.hub import hub_chunks
 from data.sources.plugin import plugin_chunks
-from data.sources.source_files import HUB
 
 
 def source_chunks(source: SourceConfig, validation: bool = False) -> Iterator[Chunk]:

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conf.errors import reason
+from conf.hub import HUB
 from data.config import DataError, SourceConfig
-from data.sources.compressed import UNREADABLE, opened, reason
+from data.sources.compressed import UNREADABLE, opened
 from data.sources.documents import Bad
 from data.sources.hub import open_stream, records
 from data.sources.records import line_records, parquet_records, tsv_columns
-from data.sources.source_files import HUB, LINES, PARQUET, find_files, kind
+from data.sources.source_files import LINES, PARQUET, find_files, kind
 
 
 @dataclass(frozen=True)

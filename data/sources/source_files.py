@@ -6,11 +6,11 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+from conf.hub import HUB
 from conf.plugins import is_plugin
 from data.config import DataError
 
 STDLIB = "stdlib"
-HUB = "hf://"
 TEXT = (".txt", ".md", ".py")
 LINES = (".jsonl", ".tsv")
 PARQUET = (".parquet",)

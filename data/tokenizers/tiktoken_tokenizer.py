@@ -1,39 +1,19 @@
 """Llama 3's tiktoken file behind our interface: byte-level BPE, so decode(encode(text)) == text."""
 
-import base64
 import re
 from collections.abc import Iterator
 
 import tiktoken
 
+from conf.llama3_tiktoken import BOS, EOS, N_SPECIAL, SPLIT, read_ranks
 from data.config import DataError
 from data.tokenizers.sentencepiece_tokenizer import MODEL_FILE
 
-# The file does not say how text is split into words before it is merged, nor what follows its ranks: Llama 3's facts.
-SPLIT = "|".join(
-    (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
-        r"[^\r\n\p{L}\p{N}]?\p{L}+",
-        r"\p{N}{1,3}",
-        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
-        r"\s*[\r\n]+",
-        r"\s+(?!\S)",
-        r"\s+",
-    )
-)
-N_SPECIAL = 256
 # tiktoken panics at a million blanks in a row, and before 0.13 takes quadratic time for a long word. Llama's own code
 # cuts runs after as many characters, too, so the ids are the same.
 MAX_RUN = 25_000
 _LONG_RUN = re.compile(rf"(?<!\S)\S{{{MAX_RUN + 1},}}|(?<!\s)\s{{{MAX_RUN + 1},}}")
 _HALF_RUN = re.compile(rf"\S{{{MAX_RUN // 2}}}|\s{{{MAX_RUN // 2}}}")
-_RANK = re.compile(rb"([A-Za-z0-9+/]+={0,2}) ([0-9]{1,9})\r?")
-
-
-def is_tiktoken(content: bytes) -> bool:
-    """Whether most of the first lines are ranks; a SentencePiece model, often of the same name, is binary."""
-    lines = content[:4096].splitlines()
-    return 2 * sum(bool(_RANK.fullmatch(line)) for line in lines) > len(lines)
 
 
 class TiktokenTokenizer:
@@ -42,7 +22,10 @@ class TiktokenTokenizer:
     def __init__(self, content: bytes, name: str = MODEL_FILE) -> None:
         """Raises DataError when a line is damaged or the ranks are not complete."""
         self.files = {MODEL_FILE: content}
-        ranks = _ranks(content, name)
+        try:
+            ranks = read_ranks(content, name)
+        except ValueError as error:
+            raise DataError(str(error)) from None
         self._n_ranks = len(ranks)
         self._tokens = sorted(ranks, key=ranks.__getitem__)
         self._tiktoken = tiktoken.Encoding(name, pat_str=SPLIT, mergeable_ranks=ranks, special_tokens={})
@@ -81,39 +64,8 @@ class TiktokenTokenizer:
         """What the vocabulary calls an id; special tokens but the two that begin and end a text go by their number."""
         if i < self._n_ranks:
             return self._tokens[i].decode("utf-8", errors="replace")
-        names = {self.bos_id: "<|begin_of_text|>", self.eos_id: "<|end_of_text|>"}
+        names = {self.bos_id: BOS, self.eos_id: EOS}
         return names.get(i, f"<|special_{i - self._n_ranks}|>")
-
-
-def _ranks(content: bytes, name: str) -> dict[bytes, int]:
-    """Token -> rank of every line; the ranks are 0 to n - 1 and have all bytes, or a DataError says what is amiss."""
-    ranks: dict[bytes, int] = {}
-    seen: set[int] = set()
-    for number, line in enumerate(content.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            token, rank = _token_and_rank(line)
-            if token in ranks or rank in seen:
-                raise ValueError(f"{'its token' if token in ranks else f'rank {rank}'} occurs twice")
-        except ValueError as error:
-            raise DataError(f"{name}:{number}: not a tiktoken rank ({error}); get the file again") from None
-        ranks[token] = rank
-        seen.add(rank)
-    if any(bytes([b]) not in ranks for b in range(256)):
-        raise DataError(f"{name}: not all 256 bytes have a rank, so some text could not be written; get the file again")
-    if max(seen) >= len(ranks):
-        missing = next(i for i in range(len(ranks)) if i not in seen)
-        raise DataError(f"{name}: no token has rank {missing}, but one has {max(seen)}; get the file again")
-    return ranks
-
-
-def _token_and_rank(line: bytes) -> tuple[bytes, int]:
-    found = _RANK.fullmatch(line)
-    if not found:
-        shown = line[:40].decode("ascii", errors="backslashreplace").strip()
-        raise ValueError(f"{shown!r} is not base64 and a number")
-    return base64.b64decode(found[1], validate=True), int(found[2])
 
 
 def _parts(text: str) -> Iterator[str]:

@@ -4,10 +4,11 @@ import logging
 from pathlib import Path
 from typing import Protocol
 
+from conf.llama3_tiktoken import is_tiktoken
 from data.config import DataError
 from data.tokenizers.json_tokenizer import CHAT_FILE, CONFIG_FILE, JSON_FILE, JsonTokenizer
 from data.tokenizers.sentencepiece_tokenizer import MODEL_FILE, SentencePieceTokenizer
-from data.tokenizers.tiktoken_tokenizer import TiktokenTokenizer, is_tiktoken
+from data.tokenizers.tiktoken_tokenizer import TiktokenTokenizer
 
 KINDS = f"give a SentencePiece .model, Llama 3's tiktoken file (also {MODEL_FILE}) or a {JSON_FILE}"
 # What normalisers are known to change: blanks, case, punctuation, forms of a character, the mark of a space, controls.

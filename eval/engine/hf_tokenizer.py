@@ -4,8 +4,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from conf.errors import reason
 from eval.engine.checkpoint import Checkpoint
-from models.storage.errors import FormatError, reason
+from models.storage.errors import FormatError
 from models.storage.tokenizer_files import write_tokenizer_files
 
 

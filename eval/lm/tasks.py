@@ -15,12 +15,12 @@ from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from torch.utils import collect_env
 
+from conf.errors import reason
 from conf.progress import each
 from conf.strict import ConfigError
 from data.config import DataError
 from data.sources.hub import unreachable, use_cache_if_unreachable
 from eval.lm.config import TasksConfig
-from models.storage.errors import reason
 
 LMEVAL = Path(lm_eval.api.task.__file__).resolve().parents[1]
 LMEVAL_SEEDS = (0, 1234, 1234, 1234)

@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-
-from conf.errors import UserError
+from typing import ClassVar
 
 MiB = 1 << 20
 
 
-class SandboxError(UserError):
-    """The sandbox itself cannot be had or has failed; says what to do. Never the program's fault."""
+class SandboxError(RuntimeError):
+    """The sandbox itself cannot be had or has failed; says what to do. Never the program's fault.
+
+    It ends a command like conf.errors.UserError, but does not derive from it: the jail loads this package alone.
+    """
+
+    exit_status: ClassVar[int] = 2
 
 
 class Status(StrEnum):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from conf.checks import at_least
+from conf.hub import HUB
 from conf.strict import ConfigError
 from data.config import SourceConfig
 from data.sources.rows import Row, read_rows
@@ -61,7 +62,7 @@ class Summaries(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(0, self, "n_shots", section=SECTION)
-        if self.n_shots and self.shot_source is None and not self.source.startswith("hf://"):
+        if self.n_shots and self.shot_source is None and not self.source.startswith(HUB):
             raise ValueError(
                 f"task.shot_source: missing; n_shots={self.n_shots} needs examples that are not among those scored:"
                 " give another file, or task.n_shots=0"

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from models.storage.errors import FormatError, reason
+from conf.errors import reason
+from models.storage.errors import FormatError
 from models.storage.hf_tokenizer import SpecialIds
 
 

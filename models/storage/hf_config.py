@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from conf.errors import reason
 from models.config import ModelConfig
-from models.storage.errors import FormatError, reason
+from models.storage.errors import FormatError
 
 NEEDED = {
     "hidden_size": "dim",

@@ -6,7 +6,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from models.storage.errors import FormatError, reason
+from conf.errors import reason
+from models.storage.errors import FormatError
 
 INDEX = "model.safetensors.index.json"
 

@@ -1,26 +1,10 @@
 """Llama 3's tiktoken file as the tokenizers library's tokenizer with the same ids."""
 
-import base64
-import re
 from itertools import pairwise
 from typing import Any
 
-from models.storage.errors import FormatError
+from conf.llama3_tiktoken import BOS, EOS, N_SPECIAL, SPLIT
 
-# The file says neither how text is split into words before it is merged, nor what follows its ranks: Llama 3's facts.
-SPLIT = "|".join(
-    (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
-        r"[^\r\n\p{L}\p{N}]?\p{L}+",
-        r"\p{N}{1,3}",
-        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
-        r"\s*[\r\n]+",
-        r"\s+(?!\S)",
-        r"\s+",
-    )
-)
-N_SPECIAL = 256
-BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 _NAMED = {
     0: BOS,
     1: EOS,
@@ -33,35 +17,12 @@ _NAMED = {
     10: "<|python_tag|>",
     11: "<|image|>",
 }
-_RANK = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]{1,9}")
 
 
 def special_tokens() -> list[str]:
     """Names of what follows the ranks, in order; those without a use are numbered."""
     unnamed = iter(range(N_SPECIAL))
     return [_NAMED.get(i) or f"<|reserved_special_token_{next(unnamed)}|>" for i in range(N_SPECIAL)]
-
-
-def is_tiktoken(content: bytes) -> bool:
-    """Whether most of the first lines are ranks; a SentencePiece model, often of the same name, is binary."""
-    lines = content[:4096].splitlines()
-    return 2 * sum(bool(_RANK.fullmatch(line)) for line in lines) > len(lines)
-
-
-def read_ranks(content: bytes, name: str) -> dict[bytes, int]:
-    """Token -> rank, in the order of the ranks. Raises FormatError for a file that is damaged."""
-    ranks: dict[bytes, int] = {}
-    for number, line in enumerate(content.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            token, rank = line.split()
-            ranks[base64.b64decode(token, validate=True)] = int(rank)
-        except ValueError:
-            raise FormatError(f"{name}:{number}: not a tiktoken rank; get the file again") from None
-    if sorted(ranks.values()) != list(range(len(ranks))) or any(bytes([b]) not in ranks for b in range(256)):
-        raise FormatError(f"{name}: its ranks are incomplete; get the file again")
-    return dict(sorted(ranks.items(), key=lambda item: item[1]))
 
 
 def fast_tokenizer(ranks: dict[bytes, int]) -> Any:

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import sentencepiece as spm
 
-from models.storage.errors import FormatError, reason
-from models.storage.hf_tiktoken import BOS, EOS, SPLIT, fast_tokenizer, is_tiktoken, read_ranks
+from conf.errors import reason
+from conf.llama3_tiktoken import BOS, EOS, SPLIT, is_tiktoken, read_ranks
+from models.storage.errors import FormatError
+from models.storage.hf_tiktoken import fast_tokenizer
 
 SPACE_MARK = "\u2581"
 # What must come out alike before a converted tokenizer is written.
@@ -82,7 +84,10 @@ def _sentencepiece(content: bytes) -> _Source:
 def _tiktoken(content: bytes, model: Path) -> _Source:
     import tiktoken
 
-    ranks = read_ranks(content, str(model))
+    try:
+        ranks = read_ranks(content, str(model))
+    except ValueError as error:
+        raise FormatError(str(error)) from None
     encoding = tiktoken.Encoding(model.name, pat_str=SPLIT, mergeable_ranks=ranks, special_tokens={})
     return _Source(encoding.encode_ordinary, fast_tokenizer(ranks), BOS, EOS, None, False)
 

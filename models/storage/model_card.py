@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from conf.hub import HUB
 from models.config import ModelConfig
 from models.exits import exit_name
 from models.storage.recommended import Recommended, default_exit, recommended
@@ -90,7 +91,7 @@ def _recipe(config: Mapping[str, Any]) -> str:
         if key in (keys or config[section])
     ]
     for name, source in config.get("data", {}).get("sources", {}).items():
-        keys = (*SOURCE, *OF_THE_HUB) if source["path"].startswith("hf://") else SOURCE
+        keys = (*SOURCE, *OF_THE_HUB) if source["path"].startswith(HUB) else SOURCE
         found += [(f"data.sources.{name}.{key}", source.get(key)) for key in keys]
     shown = [(key, _name(value) if key.endswith(PATHS) else value) for key, value in found if value is not None]
     rows = [f"| {key} | {value} |" for key, value in shown]
@@ -99,7 +100,7 @@ def _recipe(config: Mapping[str, Any]) -> str:
 
 def _name(path: str) -> str:
     """Without the folders of the machine that has trained."""
-    return path if path.startswith("hf://") else Path(path).name
+    return path if path.startswith(HUB) else Path(path).name
 
 
 def _exits(metrics: Path, n_layers: int) -> str:

@@ -15,8 +15,9 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_dcp
 
+from conf.errors import reason
 from models.config import ModelConfig
-from models.storage.errors import FormatError, reason
+from models.storage.errors import FormatError
 from models.storage.hf import hf_name, our_layout, our_names, shape_of
 from models.storage.hf_index import opened, shards
 

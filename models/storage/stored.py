@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from conf.errors import reason
+from conf.hub import HUB
 from models.config import ModelConfig
 from models.storage.checkpoints import complete_checkpoints
-from models.storage.errors import FormatError, reason
+from models.storage.errors import FormatError
 from models.storage.gguf_file import GGUFWeights
 from models.storage.hf_config import read_config, size_of
 from models.storage.sources import CheckpointWeights, HuggingFaceWeights, Weights
 
-HUB = "hf://"
 RESULTS = ".results"
 """Of model.gguf they lie in model.results, because several files often share a folder."""
 TOKENIZER_FILES = (

@@ -11,6 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 
 from conf.axes import exit_ticks, label_values, log_ticks
+from models.exits import exit_layer_of
 from train.monitoring.report import exits_of
 
 
@@ -23,7 +24,7 @@ def plot_perplexity_by_exit(rows: list[dict[str, Any]], path: Path) -> None:
     """
     rows = [row for row in rows if "val/tokens" in row]
     names = exits_of(rows[-1])
-    layers, last = [int(name[5:]) for name in names], [rows[-1][f"val/ppl/{name}"] for name in names]
+    layers, last = [exit_layer_of(name) for name in names], [rows[-1][f"val/ppl/{name}"] for name in names]
     figure, (over_steps, by_exit) = plt.subplots(1, 2, figsize=(12, 4.8), width_ratios=(3, 2), layout="constrained")
     # Yellow, the end of viridis, is hard to see on white.
     colours = plt.colormaps["viridis"].resampled(256)(range(236))

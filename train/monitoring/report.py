@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from models.exit_quality import ExitQuality, quality_table
+from models.exits import exit_layer_of
 from train.run_dir import read_metrics
 
 
@@ -14,7 +15,7 @@ def exits_of(row: dict[str, Any]) -> list[str]:
 
 def validation_line(row: dict[str, Any]) -> str:
     """Perplexity by exit in one line."""
-    return "val ppl by exit  " + "  ".join(f"{int(e[5:])}: {row[f'val/ppl/{e}']:.4g}" for e in exits_of(row))
+    return "val ppl by exit  " + "  ".join(f"{exit_layer_of(e)}: {row[f'val/ppl/{e}']:.4g}" for e in exits_of(row))
 
 
 def summary(run_dir: str | Path, facts: dict[str, float]) -> str:
@@ -22,7 +23,7 @@ def summary(run_dir: str | Path, facts: dict[str, float]) -> str:
     folder = Path(run_dir)
     row = [r for r in read_metrics(folder / "metrics.jsonl") if exits_of(r)][-1]
     qualities = [
-        ExitQuality(int(e[5:]), *(row[f"val/{key}/{e}"] for key in ("loss", "ppl", "bpb", "agreement")))
+        ExitQuality(exit_layer_of(e), *(row[f"val/{key}/{e}"] for key in ("loss", "ppl", "bpb", "agreement")))
         for e in exits_of(row)
     ]
     lines = [
