@@ -33,7 +33,7 @@ class ArmRow:
     over_predicted_cpu_time: float
     peak_memory_ratio: float
     peak_bytes: int
-    extra_elements_per_BTD: float  # noqa: N815: the key of files that have been published
+    extra_elements_per_BTD: float  # noqa: N815
     """Memory beyond plain's, in activations of [batch, tokens, dim]."""
     step_seconds: float
     tokens_per_second: float
