@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: demo test lint clean
 
 demo: .venv/run.stamp
-	$(BIN)/python -m train.pretrain experiment=demo $(DEMO)
+	$(BIN)/python -m train.pretrain experiment=demo run_dir=outputs/demo $(DEMO)
 	$(BIN)/python -m eval.benchmark checkpoint=outputs/demo $(BENCHMARK)
 
 test: .venv/dev.stamp
