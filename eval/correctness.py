@@ -20,10 +20,9 @@ def correctness(raw: DictConfig) -> None:
     from eval.exactness.divergence import UnexplainedError, unexplained
     from eval.exactness.report import as_json, legend, summed, table, told, verdict_line
     from eval.measure.result_file import output_of
-    from models.storage.stored import read
 
-    output = output_of(config, read(config.checkpoint), "correctness")
     check = prepare(config)
+    output = output_of(config, check.checkpoint.stored, "correctness")
     print(f"{config.task.name}: {len(check.samples):,} samples, seed {config.task.seed} ({check.stated['source']})")
     compared = greedy(check)
     tests = sampled(check) if config.sampled else []

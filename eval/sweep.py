@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def sweep(raw: DictConfig) -> "list[SweepRow]":
     """Measure the grid, write rows and figures, print the best d of each E and the best of all."""
     config = convert(raw, SweepConfig)
+    from eval.engine.checkpoint import open_checkpoint
     from eval.measure.plan import carry_out, plan_of
     from eval.measure.result_file import output_of, set_aside
     from eval.results.recommend import recommend
@@ -26,14 +27,14 @@ def sweep(raw: DictConfig) -> "list[SweepRow]":
     from eval.results.sweep_table import table
     from eval.results.table import save
     from eval.results.verdict import verdict
-    from models.storage.stored import read
 
-    stored = read(config.checkpoint)
+    checkpoint = open_checkpoint(config.checkpoint)
+    stored = checkpoint.stored
     exits = config.exit_layers or default_exits(stored.size.n_layers)
     drafts = config.num_speculations or default_drafts(config.task.max_new_tokens)
     output = output_of(config, stored, "sweep")
     recommended = writable(stored.folder / RECOMMENDED, "recommend=true: checkpoint") if config.recommend else None
-    plan = plan_of(config.benchmark(exits, drafts, str(output)))
+    plan = plan_of(config.benchmark(exits, drafts, str(output)), checkpoint)
     print(f"E {', '.join(map(str, sorted(set(exits))))}; d {', '.join(map(str, sorted(set(drafts))))}")
     measured = carry_out(plan)
     try:

@@ -26,8 +26,15 @@ def is_near_tie(model: InferenceLlama, context: list[int], one: int, other: int)
 
     Hardly: by less than NEAR_TIE of the model's dtype, in units of a logit.
     """
-    logits = logits_after(model, context)
-    return bool(logits.max() - torch.minimum(logits[one], logits[other]) < NEAR_TIE[model.dtype])
+    return gap(logits_after(model, context), (one, other)) < NEAR_TIE[model.dtype]
+
+
+def gap(logits: torch.Tensor, tokens: Sequence[int]) -> float:
+    """From the largest of the logits [V] to the smallest of these tokens'; NaN where they are no numbers.
+
+    Both tokens count, since one of the two best must not hide a bad choice.
+    """
+    return float(logits.max() - logits[list(tokens)].min())
 
 
 def logits_after(model: InferenceLlama, context: list[int]) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 
 from conf.errors import UserError
 from data.tokenizers.tokenizer import Tokenizer
-from eval.engine.agreement import NEAR_TIE, first_difference, logits_after, preferences
+from eval.engine.agreement import NEAR_TIE, first_difference, gap, logits_after, preferences
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.measure.contest import Run
@@ -161,7 +161,7 @@ class _Judge:
             got=None if got is None else choice(got),
             expected=None if expected is None else choice(expected),
             top=(choice(top[0]), choice(top[1])),
-            gap=float(logits.max() - logits[both].min()),
+            gap=gap(logits, both),
             bound=self.bound,
         )
 

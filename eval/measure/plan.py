@@ -22,7 +22,6 @@ from eval.measure.records import BASELINE, TRANSFORMERS, Record, Setting, settin
 from eval.measure.result_file import output_of
 from eval.measure.transformers_run import Transformers, version
 from eval.policies import policies
-from eval.tasks.held_out import HeldOut
 from eval.tasks.task import Sample
 
 
@@ -71,13 +70,16 @@ class Measured(NamedTuple):
     """That holds them, a line each."""
 
 
-def plan_of(config: BenchmarkConfig) -> Plan:
-    """Read what is to be measured, and refuse what cannot be. Raises ConfigError, DataError or FormatError."""
+def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Plan:
+    """Read what is to be measured, and refuse what cannot be. Raises ConfigError, DataError or FormatError.
+
+    `checkpoint` is the one that the configuration names, where it has been opened before.
+    """
     task, (device, dtype) = config.task, settle(config.machine)
-    checkpoint = open_checkpoint(config.checkpoint)
+    checkpoint = checkpoint or open_checkpoint(config.checkpoint)
     if config.chat:
-        if isinstance(task, HeldOut):
-            raise ConfigError("chat=true: task=held_out continues pieces of a text, no turns; choose another task")
+        if not task.ASKS:
+            raise ConfigError(f"chat=true: task={task.name} continues pieces of a text, no turns; choose another task")
         checkpoint = with_chat(checkpoint)
     n_layers = checkpoint.stored.size.n_layers
     compared = policies(
@@ -87,8 +89,7 @@ def plan_of(config: BenchmarkConfig) -> Plan:
         modes=config.modes,
         exit_states=config.exit_states,
     )
-    held_out = isinstance(task, HeldOut)
-    transformers = held_out if config.transformers is None else config.transformers
+    transformers = task.BESIDE_TRANSFORMERS if config.transformers is None else config.transformers
     if transformers and task.sampling(0).temperature:
         raise ConfigError("transformers=true: decodes greedily, but this task draws its tokens; leave it out")
     output = output_of(config, checkpoint.stored, "benchmark")

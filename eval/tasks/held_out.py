@@ -17,6 +17,8 @@ class HeldOut(Task):
 
     EXIT_SHARES: ClassVar[tuple[float, ...]] = (2 / 16, 3 / 16, 4 / 16, 8 / 16)
     DRAFTS: ClassVar[tuple[int, ...]] = (2, 3, 4, 6)
+    ASKS: ClassVar[bool] = False
+    BESIDE_TRANSFORMERS: ClassVar[bool] = True
 
     name: str = "held_out"
     source: str | None = None

@@ -76,6 +76,10 @@ class Task:
     """The exits that are measured by default, as shares of the layers."""
     DRAFTS: ClassVar[tuple[int, ...]] = (6,)
     """Tokens drafted per round by default."""
+    ASKS: ClassVar[bool] = True
+    """Whether prompts are whole texts, which can be a turn of a chat."""
+    BESIDE_TRANSFORMERS: ClassVar[bool] = False
+    """Whether `generate` of transformers is timed beside the engine by default."""
     SHOWN: ClassVar[tuple[str, ...]] = ()
     """The metrics that a table has room for."""
 
