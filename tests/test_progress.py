@@ -8,11 +8,25 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from conf import progress as module
 from conf.progress import Lines, duration, each, intervals, progress
+from models.config import ModelConfig
+from models.storage.hf import shape_of
+from models.storage.sources import Weights
+from models.storage.write_dcp import write_weights
+from models.storage.write_hf import write_hf
 
 ROOT = Path(__file__).parent.parent
+
+
+class SlowWeights(Weights):
+    """Zeros that take 5 ms a tensor, like a large model's on a slow disk."""
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        time.sleep(0.005)
+        return torch.zeros(shape_of(name, self.size))
 
 
 def test_lines_come_ever_more_rarely() -> None:
@@ -69,6 +83,22 @@ assert threading.active_count() == 1, threading.enumerate()
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("to_hf", [True, False], ids=["hf", "dcp"])
+def test_large_models_show_how_many_tensors_are_converted(
+    to_hf: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "FIRST", 0.02)
+    weights = SlowWeights(ModelConfig(dim=8, n_layers=2, n_heads=2, vocab_size=16, ffn_dim=8, max_seq_len=8))
+    if to_hf:
+        write_hf(weights, tmp_path, dtype=None, max_shard_bytes=1e9, bos_id=1, eos_id=2)
+    else:
+        write_weights(weights, tmp_path, dtype=None)
+    lines = capsys.readouterr().err.splitlines()
+    what = "writing weights" if to_hf else "reading weights"
+    assert " of 21 tensors, " in lines[0]
+    assert lines[-1].startswith(f"{what}: done, 21 tensors in ")
 
 
 def test_tqdm_is_used_here_alone() -> None:

@@ -8,6 +8,7 @@ import torch
 import yaml
 from torch.distributed.checkpoint.state_dict_saver import save as save_dcp
 
+from conf.progress import each
 from models.storage.checkpoints import CHECKPOINTS
 from models.storage.sources import Weights
 
@@ -20,7 +21,8 @@ def write_weights(weights: Weights, folder: Path, *, dtype: torch.dtype | None) 
 
     `dtype` None keeps what each tensor has; training computes with its own copy in fp32 in any case.
     """
-    tensors = {name: weights[name] if dtype is None else weights[name].to(dtype) for name in weights}
+    names = each(weights, "reading weights", unit="tensor")
+    tensors = {name: weights[name] if dtype is None else weights[name].to(dtype) for name in names}
     if weights.size.tie_embeddings:
         # A training model has one matrix under two names, and its checkpoints have both.
         tensors["lm_head.weight"] = tensors["tok_embeddings.weight"]

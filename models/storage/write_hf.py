@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from conf.progress import each
 from models.storage.hf import hf_layout, hf_name
 from models.storage.hf_config import config_of
 from models.storage.hf_index import INDEX
@@ -54,7 +55,7 @@ def write_hf(
 def _shards(weights: Weights, dtype: torch.dtype | None, max_bytes: float) -> Iterator[dict[str, torch.Tensor]]:
     """Tensors under Hugging Face's names and layouts, as many at a time as fit; at least one."""
     shard: dict[str, torch.Tensor] = {}
-    for name in weights:
+    for name in each(weights, "writing weights", unit="tensor"):
         tensor = weights[name]
         tensor = tensor if dtype is None else tensor.to(dtype)
         tensor = hf_layout(name, tensor, weights.size)
