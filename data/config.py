@@ -39,7 +39,7 @@ class Format(StrEnum):
     topv2 = "topv2"
     """A row of TOPv2's .tsv files: utterance, and its parse as published (data/sources/topv2.py)."""
     topv2_json = "topv2_json"
-    """The same with the parse as JSON."""
+    """A row of TOPv2 whose parse is written as JSON."""
 
 
 @dataclass(kw_only=True)
@@ -55,9 +55,9 @@ class SourceConfig:
     text_field: str = "text"
     """The field (column) of a record that holds the text."""
     prompt_field: str = "prompt"
-    """The same for the prompt of prompt_completion."""
+    """The field (column) that holds the prompt, for prompt_completion."""
     completion_field: str = "completion"
-    """The same for the completion."""
+    """The field (column) that holds the completion, for prompt_completion."""
     weight: float | None = None
     """Share of the training tokens, relative to the other sources. null for all: their sizes, times `epochs`."""
     epochs: float | None = None

@@ -30,7 +30,7 @@ def _packed(corpus: Corpus, config: DataConfig, seq_len: int) -> list[Rows | Str
 
 
 def _weights(corpus: Corpus, packed: Sequence[Rows | Stream]) -> list[float]:
-    """As given, or by size and epochs."""
+    """Sampling weight of each source: the configured one, or its rows times its epochs (1.0 for a stream)."""
     return [
         source.config.weight or (1.0 if isinstance(rows, Stream) else len(rows) * (source.config.epochs or 1.0))
         for source, rows in zip(corpus.sources, packed, strict=True)

@@ -21,7 +21,7 @@ class StoredDtype(StrEnum):
     """Numbers of the written weights."""
 
     keep = "keep"
-    """As they are; what a GGUF file has quantized becomes float32."""
+    """The dtype of the source; quantized tensors of a GGUF file become float32."""
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"

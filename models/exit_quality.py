@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class ExitQuality(NamedTuple):
-    """Of one exit, over all tokens that were predicted."""
+    """How well one exit predicts, over all tokens that were predicted."""
 
     exit_layer: int
     loss: float

@@ -26,7 +26,7 @@ class CausalAttention(ScaledDotProductAttention):
 
     @dataclass(kw_only=True, slots=True)
     class Config(ScaledDotProductAttention.Config):
-        """As torchtitan's; declared anew so that it builds this class."""
+        """Adds no fields to torchtitan's; a subclass, so that `build` returns this class."""
 
     # The arguments' names are those of torchtitan's sharding.
     def forward(
@@ -71,7 +71,7 @@ class LayerSkipLlama(Llama3Model):
 
     @dataclass(kw_only=True, slots=True)
     class Config(Llama3Model.Config):
-        """As torchtitan's; declared anew so that it builds this class."""
+        """Adds no fields to torchtitan's; a subclass, so that `build` returns this class."""
 
     def forward(
         self,

@@ -25,7 +25,7 @@ class Encoded:
     prompts: list[int] = field(default_factory=list)
     """How many of them are a prompt."""
     n_bytes: int = 0
-    """Of text, in UTF-8."""
+    """Bytes of the text in UTF-8."""
 
 
 @dataclass

@@ -30,7 +30,7 @@ def _encode(chunk: Chunk) -> EncodedChunk:
 
 
 def n_processes(workers: int | None) -> int:
-    """As many as asked for; None: one per core."""
+    """Number of worker processes: `workers`, or one per available core where it is None."""
     return workers or len(os.sched_getaffinity(0))
 
 

@@ -23,7 +23,7 @@ class Chunk(Protocol):
     """A piece of a source."""
 
     n_source_bytes: int
-    """Of the source's bytes on disc, how many this chunk stands for."""
+    """How many of the source's bytes on disk this chunk covers."""
 
     def documents(self, source: SourceConfig) -> Iterator[Document | Bad]:
         """Its documents in order, with empty texts, and what could not be read in between."""

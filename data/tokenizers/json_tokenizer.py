@@ -51,7 +51,7 @@ class JsonTokenizer:
         self._space_mark_ids = ids if not is_text and self.decode(ids) == SPACE_MARK else []
 
     def _id(self, token: Any) -> int | None:
-        """Of a token as tokenizer_config.json writes it: a string, or an object with its content."""
+        """Id of a token, which tokenizer_config.json writes as a string or an object with content; None if unknown."""
         content = token.get("content") if isinstance(token, dict) else token
         return None if content is None else self._fast.token_to_id(content)
 

@@ -46,7 +46,7 @@ def gguf_name(name: str) -> str:
 
 
 class GGUFWeights(Weights):
-    """Of a GGUF file, in float32."""
+    """Weights of a GGUF file, dequantized to float32 when they are read."""
 
     def __init__(self, file: Path) -> None:
         """Raises FormatError."""

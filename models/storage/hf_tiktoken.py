@@ -26,7 +26,7 @@ def special_tokens() -> list[str]:
 
 
 def fast_tokenizer(ranks: dict[bytes, int]) -> Any:
-    """The same splits, merges and special tokens, each byte written as a character."""
+    """A tokenizers.Tokenizer with the splits, merges and special tokens of `ranks`; bytes are spelled as characters."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
     spell = _spelling()

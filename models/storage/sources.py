@@ -57,7 +57,7 @@ class Weights(Mapping[str, torch.Tensor]):
 
 
 class HuggingFaceWeights(Weights):
-    """Of a folder with safetensors, in one file or several; one file is mapped at a time."""
+    """Weights of a folder with safetensors, in one file or several; one file is mapped at a time."""
 
     def __init__(self, folder: Path, size: ModelConfig) -> None:
         """Raises FormatError."""
@@ -88,7 +88,7 @@ class HuggingFaceWeights(Weights):
 
 
 class CheckpointWeights(Weights):
-    """Of a DCP checkpoint written by any number of ranks."""
+    """Weights of a DCP checkpoint written by any number of ranks."""
 
     def __init__(self, folder: Path, size: ModelConfig) -> None:
         """Raises FormatError."""

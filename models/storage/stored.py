@@ -16,7 +16,7 @@ from models.storage.hf_config import read_config, size_of
 from models.storage.sources import CheckpointWeights, HuggingFaceWeights, Weights
 
 RESULTS = ".results"
-"""Of model.gguf they lie in model.results, because several files often share a folder."""
+"""Suffix of a GGUF file's own results folder (model.results for model.gguf): several files often share a folder."""
 TOKENIZER_FILES = (
     "tokenizer.model",
     "tokenizer.json",
@@ -34,7 +34,7 @@ class Stored(NamedTuple):
     folder: Path
     """The run folder or the Hugging Face folder; of a GGUF file a folder beside it for results, which may be absent."""
     tokenizer_files: list[Path]
-    """Those of TOKENIZER_FILES that are there; none beside a GGUF file, which has its own."""
+    """The TOKENIZER_FILES that exist; empty for a GGUF file, which contains its tokenizer."""
     run: Mapping[str, Any] | None = None
     """The resolved configuration of a run; None for anything else."""
     hf: Mapping[str, Any] | None = None
