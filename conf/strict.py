@@ -47,7 +47,7 @@ def convert(raw: DictConfig, schema: type[S]) -> S:
 
 
 def _missing(raw: DictConfig, prefix: str) -> Iterator[str]:
-    """As OmegaConf.missing_keys, which cannot pass by an interpolation of a missing value."""
+    """Keys without a value, like OmegaConf.missing_keys, which cannot pass by an interpolation of a missing value."""
     for key in raw:
         if OmegaConf.is_missing(raw, key):
             yield f"{prefix}{key!s}"

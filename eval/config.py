@@ -56,9 +56,9 @@ class MachineConfig:
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, ...; `auto` takes a GPU if there is one."""
     dtype: Dtype = Dtype.auto
-    """Of weights and cache."""
+    """Number format of weights and cache."""
     threads: int | None = None
-    """Of the CPU. null: as many as decode fastest, found by timing passes at the start and again every few seconds,
+    """CPU threads. null: as many as decode fastest, found by timing passes at the start and again every few seconds,
     since what else the machine does decides it; at most OMP_NUM_THREADS or the cores."""
 
     def __post_init__(self) -> None:
@@ -93,7 +93,7 @@ class GenerateConfig:
     color: Color = Color.auto
     """Show which tokens were drafted and accepted, and which the full model supplied."""
     html: str | None = None
-    """The same as a page, rejected drafts included; null: not."""
+    """A page, .html, that shows who supplied each token and which drafts were rejected; null: none."""
     sampling: SamplingOptions = MISSING
     machine: MachineConfig = field(default_factory=MachineConfig)
 

@@ -50,7 +50,7 @@ def execute(raw: DictConfig) -> None:
 
 
 def _name(source: Path, config: ExecuteConfig) -> str:
-    """Of the results, unless it is given."""
+    """Name of the results' file, unless output gives one."""
     results = source.name.partition(".jsonl")[0] + "_results"
     return named(results, differences(config, ("samples", "execute", "partial"))) + ".jsonl"
 

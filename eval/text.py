@@ -53,7 +53,7 @@ def plain_text(tokenizer: "Tokenizer", i: int) -> str:
 
 
 def piece_of(tokenizer: "Tokenizer", i: int) -> bytes:
-    """As the tokenizer's; none of an id that it does not have: a model's vocabulary may be padded."""
+    """The bytes of a token's text; none for an id that the tokenizer lacks, as a model's vocabulary may be padded."""
     return tokenizer.piece(i) if i < tokenizer.vocab_size else b""
 
 

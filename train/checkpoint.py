@@ -17,7 +17,7 @@ class Checkpoints(CheckpointManager):
 
     @dataclass(kw_only=True, slots=True)
     class Config(CheckpointManager.Config):
-        """As torchtitan's; declared anew so that it builds this class."""
+        """torchtitan's options; declared anew so that they build this class."""
 
     def _load(self, step: int = -1) -> bool:
         try:

@@ -57,9 +57,9 @@ class TrainConfig:
     local_batch_size: int | None = None
     """Rows per rank and micro-batch; null: all of a rank's rows at once, without gradient accumulation."""
     seed: int = 0
-    """Of the initial weights, the order of the data and the dropped rows."""
+    """Seed of the initial weights, the order of the data and the dropped rows."""
     precision: Precision = Precision.auto
-    """Of the forward and backward pass."""
+    """Number format of the forward and backward pass."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this global norm."""
     log_every: int = 10
@@ -196,7 +196,7 @@ class ValidationConfig:
     tokens: int = 131072
     """Held-out tokens of a validation during training, spread over the text; rounded up to whole rows."""
     final_tokens: int | None = None
-    """The same after the last step; null: all of the held-out text."""
+    """Tokens of held-out text after the last step; null: all of it."""
     exit_layers: list[int] = field(default_factory=list)
     """Exits to validate, in blocks after which to leave, 1..n_layers; empty: every one. The last is always there."""
 

@@ -29,7 +29,7 @@ def describe(raw: DictConfig) -> None:
 
 
 def _ranks(raw: DictConfig) -> int:
-    """As many as take a step's rows at once; what is wrong with the numbers, the checks of a run tell."""
+    """The number of ranks that take a step's rows at once; the checks of a run tell what is wrong with the numbers."""
     rows, local = (OmegaConf.select(raw, f"train.{key}_batch_size") for key in ("global", "local"))
     return max(1, rows // local) if rows and local and local > 0 else 1
 

@@ -15,7 +15,7 @@ CHUNK = 64
 
 
 class Predictions(NamedTuple):
-    """Of the exits after 1..L layers, each through the final norm and the shared head; index l is the exit l + 1."""
+    """What the exits after 1..L layers predict, through the final norm and the shared head; index l is exit l + 1."""
 
     ids: torch.Tensor
     """[L, T, K] int64, the most likely next tokens, best first."""
@@ -44,7 +44,7 @@ def predictions(model: InferenceLlama, tokens: list[int], first: int, k: int) ->
 
 
 def _of_chunk(model: InferenceLlama, exits: torch.Tensor, k: int) -> Predictions:
-    """Of exit states [L, C, D], exit by exit: all of them at once would be L * C * V logits."""
+    """Predictions from exit states [L, C, D], exit by exit: all of them at once would be L * C * V logits."""
     choice, rows = None, []
     for state in exits.flip(0):  # the last layer first, whose choice the others are asked about
         logits = model.logits(state)

@@ -23,7 +23,7 @@ class LensConfig:
     top_k: int = 5
     """Tokens shown for each prediction."""
     max_positions: int = 256
-    """Of a longer text only so many of its last positions are shown and counted; all of it is read."""
+    """Positions at the end of a longer text that are shown and counted; all of it is read."""
     output: str | None = None
     """The page, a .html; null: lens_TEXT.html in the checkpoint's folder, with the keys that are not the default."""
     json: str | None = None

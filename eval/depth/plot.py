@@ -19,7 +19,7 @@ class Curve:
 
     title: str
     label: str
-    """Of the vertical axis."""
+    """Label of the vertical axis."""
     exits: list[int]
     values: list[float]
     errors: list[float] | None = None

@@ -134,7 +134,7 @@ def _integers(edges: Sequence[int], number: Callable[[Draft], int]) -> tuple[lis
 def _reals(
     edges: Sequence[float], end: float | None, number: Callable[[Draft], float]
 ) -> tuple[list[str], Callable[[Draft], str]]:
-    """The same; each stretch holds its beginning, and the last one its end as well."""
+    """Stretches of values; each holds its beginning, and the last one its end as well."""
     names = [f"{a:g}-{b:g}" for a, b in pairwise(edges)]
     names.append(f"{edges[-1]:g}+" if end is None else f"{edges[-1]:g}-{end:g}")
     return names, lambda d: names[bisect_right(edges, number(d)) - 1]

@@ -34,7 +34,7 @@ class TokenClass(StrEnum):
     identifier = "identifier"
     """A letter, mark, digit or underscore, in a word that begins with no digit; in code."""
     keyword = "keyword"
-    """The same, and with this token the word so far is a keyword of Python."""
+    """Part of a word that is a keyword of Python once this token is read."""
     word = "word"
     """An identifier or keyword, in prose."""
     number = "number"
@@ -67,11 +67,11 @@ class Kind(NamedTuple):
 
     token_class: TokenClass
     piece: Piece | None = None
-    """None of a token that begins no word, and no part of one."""
+    """None for a token that neither begins a word nor belongs to one."""
 
 
 def kind_of(before: bytes, piece: bytes, language: Language) -> Kind:
-    """Of a token that stands for the bytes `piece` after the bytes `before`, in code or prose."""
+    """The class of a token that stands for the bytes `piece` after the bytes `before`, in code or prose."""
     if not piece:
         return Kind(TokenClass.special)
     context = before[-REACH:].decode("utf-8", errors="replace")

@@ -31,7 +31,7 @@ class Totals:
     """What became of all drafts; shares are None where nothing was drafted or judged."""
 
     rounds: int
-    """Of those that drafted."""
+    """Rounds that drafted something."""
     drafted: int
     accepted: int
     rejected: int
@@ -59,7 +59,7 @@ class Part:
     """Accepted of those judged."""
     share_of_judged: float
     share_of_rejections: float | None
-    """None where nothing was rejected."""
+    """It is None where nothing was rejected."""
     lost: int
     """Drafts after a rejected one, never judged."""
     n_samples: int

@@ -20,18 +20,18 @@ CHUNK = 64
 
 
 class Thought(NamedTuple):
-    """Of one judged draft; distributions are of the models themselves (temperature 1)."""
+    """What both models thought of one judged draft; distributions are of the models themselves (temperature 1)."""
 
     rank: int
-    """Of the draft in the full model's distribution, 1 the likeliest."""
+    """Rank of the draft in the full model's distribution; 1 is the likeliest."""
     rank_of_full: int
-    """Of the text's token in the draft model's distribution."""
+    """Rank of the text's token in the draft model's distribution."""
     full_probability: float
-    """That the full model gives to the draft."""
+    """Probability that the full model gives to the draft."""
     confidence: float
-    """That the draft model gives to the draft."""
+    """Probability that the draft model gives to the draft."""
     entropy: float
-    """Of the draft model's distribution, in bits."""
+    """Entropy of the draft model's distribution, in bits."""
     full_gap: float
     """By how much the full model prefers another token to the text's, in units of a logit; greedily 0."""
     draft_gap: float

@@ -27,7 +27,7 @@ class Draft(NamedTuple):
     draft_class: str
     piece: str | None
     full_class: str
-    """Of the token that stands there in the text."""
+    """Class of the token that stands there in the text."""
     rank: int
     rank_of_full: int
     full_probability: float
@@ -50,13 +50,13 @@ class DraftedSample:
     tokens: list[int]
     """The new ones."""
     rounds: list[Counts]
-    """Of those that drafted."""
+    """Rounds that drafted something."""
     drafts: list[Draft]
     """The judged ones, in the order of the text."""
     near_ties: int = 0
     """Drafts of which the pass over the text says otherwise than the engine, the logits being closer than rounding."""
     unexplained: int = 0
-    """The same, the logits not being so close: an error."""
+    """Drafts on which the engine and the pass disagree though the logits are not close: an error."""
 
     def as_json(self) -> dict[str, Any]:
         """What a line holds; the drafts as columns."""
@@ -124,7 +124,7 @@ def _draft(judged: Judged, kinds: tuple[Kind, Kind], thought: Thought) -> Draft:
 def _kinds(
     tokenizer: Tokenizer, prompt: Sequence[int], new: Sequence[int], judged: Sequence[Judged], language: Language
 ) -> list[tuple[Kind, Kind]]:
-    """Of each judged draft, and of the token that stands in its place."""
+    """Classes of each judged draft and of the token that stands in its place."""
     before, at, out = b"".join(piece_of(tokenizer, i) for i in prompt), 0, []
     for j in judged:
         before += b"".join(piece_of(tokenizer, i) for i in new[at : j.at])

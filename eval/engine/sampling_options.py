@@ -14,7 +14,7 @@ class SamplingOptions:
     top_p: float = 1.0
     """Only the most likely tokens that together reach this probability."""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the draws."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < float("inf"):

@@ -26,7 +26,7 @@ class CompareConfig:
     chat: bool = False
     """Ask prompts as a user's turn in the model's own chat template."""
     n_samples: int = 8
-    """Of a .jsonl with more only the first so many."""
+    """Prompts that are taken from a .jsonl with more: the first ones."""
     exit_layers: list[int] = dataclasses.field(default_factory=list)
     """Layers of the early exits, the first of which drafts in self-speculation; empty: an eighth, three sixteenths, a
     quarter and a half of all, and the fastest of the checkpoint's benchmark, else a quarter, drafts."""

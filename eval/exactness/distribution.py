@@ -22,7 +22,7 @@ Texts = Counter[tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Of one prompt and one way to draft."""
+    """The test of one prompt and one way to draft."""
 
     sample: str
     decoder: Setting
@@ -64,7 +64,7 @@ def drawn(
 
 
 def chi_square(one: Texts, other: Texts) -> tuple[float, int, float]:
-    """Of two samples of the same size: the statistic, the cells, and the probability of so large a one by chance.
+    """Compare two samples of equal size: the statistic, the cells, and the probability of so large a one by chance.
 
     sum over cells of (a - b)^2 / (a + b), with one degree of freedom less than there are cells.
     """

@@ -50,15 +50,15 @@ class Divergence:
     against: str
     """`plain`: plain decoding's text; `one pass`: the full model's choices, in one pass over the decoder's own text."""
     position: int
-    """Of the token in the new text, from 0."""
+    """Position of the token in the new text, from 0."""
     n_tokens: int
-    """Of the new text."""
+    """Length of the new text."""
     context: str
     """The end of what stands before it."""
     got: Choice | None
-    """None: the text ended before."""
+    """What the decoder wrote; None where its text had ended before."""
     expected: Choice | None
-    """None: it should have ended before."""
+    """What should stand there; None where the text should have ended before."""
     top: tuple[Choice, Choice]
     """The two largest logits of the full model there."""
     gap: float
@@ -79,7 +79,7 @@ class Compared:
     decoder: Setting
     n_tokens: int
     divergences: list[Divergence]
-    """None: the text is plain decoding's. Two: after a near-tie its own text went wrong."""
+    """Where the text went wrong: nowhere if it is plain decoding's, twice if its own text did after a near-tie."""
 
 
 def bound_of(setting: Setting, near_tie: float) -> float:
@@ -167,5 +167,5 @@ class _Judge:
 
 
 def unexplained(found: Sequence[Divergence]) -> list[Divergence]:
-    """Those that are no near-ties."""
+    """The divergences that rounding does not explain."""
     return [d for d in found if not d.near_tie]

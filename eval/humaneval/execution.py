@@ -42,5 +42,5 @@ def check_all(
 
 
 def check(problem: Problem, completion: str, limits: Limits, *, allow_execution: bool) -> Outcome:
-    """The same for one."""
+    """What becomes of a single answer, run like those of `check_all`."""
     return next(check_all([(problem, completion)], limits, allow_execution=allow_execution, workers=1))

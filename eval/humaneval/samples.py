@@ -75,7 +75,7 @@ class Results:
             self.path.write_text("".join(line + "\n" for line in lines))
 
     def key(self, sample: Sample) -> str:
-        """The same for the same program under the same limits, which need not be run twice."""
+        """A key that equal programs under equal limits share, since they need not be run twice."""
         program = repr(self.limits) + program_of(sample.problem, sample.completion)
         return hashlib.sha256(program.encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -41,9 +41,9 @@ class TasksConfig:
     confirm_run_unsafe_code: bool = False
     """Allow tasks that run code that the model writes (HumanEval, MBPP), without a sandbox."""
     bootstrap_iters: int = 1000
-    """Of the standard errors that have no formula."""
+    """Bootstrap draws for standard errors that have no formula."""
     seed: int | None = None
-    """Of examples and draws; null: lm-eval's own (0 for Python, 1234 for the rest)."""
+    """Seed of examples and draws; null: lm-eval's own (0 for Python, 1234 for the rest)."""
     fresh: bool = False
     """Answer anew; false: take the answers that an earlier start with the same settings has left."""
     output: str | None = None

@@ -21,7 +21,7 @@ class Pair(NamedTuple):
 
 
 class Likelihood(NamedTuple):
-    """Of a continuation, by one exit."""
+    """The likelihood of a continuation by one exit."""
 
     log_probability: float
     """Sum over its tokens, in nats."""

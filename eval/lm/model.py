@@ -107,7 +107,7 @@ class LayerSkipLM(TemplateLM):
 
     @classmethod
     def of(cls, config: TasksConfig, **mode: Any) -> "LayerSkipLM":
-        """As a command asks for it; `mode`: mode, exit_layer, num_speculations."""
+        """The model that a command's configuration asks for; `mode`: mode, exit_layer, num_speculations."""
         return cls(
             config.checkpoint,
             **mode,

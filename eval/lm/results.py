@@ -27,7 +27,7 @@ def resume(lm: LayerSkipLM, output: Path, *, fresh: bool) -> None:
 
 
 def save(results: Any, output: Path) -> None:
-    """As JSON. A kill leaves no half file."""
+    """Write results as JSON; a kill leaves no half file."""
     write_whole(output, (_dumped(results, indent=2) + "\n").encode())
 
 

@@ -62,7 +62,7 @@ class Turn(NamedTuple):
     number: int
     repeat: int
     which: int
-    """Of the sample."""
+    """Index of the sample."""
     times_passes: bool
 
 

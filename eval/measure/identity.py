@@ -24,7 +24,7 @@ def conditions(stated: Mapping[str, Any], *modules: str) -> dict[str, Any]:
 
 
 def weights_digest(stored: Stored) -> str:
-    """Of the final norm and a matrix of the last block, which training always changes; cheap to read."""
+    """A digest of the final norm and a matrix of the last block, which training always changes; cheap to read."""
     names = ("norm.weight", f"layers.{stored.size.n_layers - 1}.attention.wo.weight")
     digest = hashlib.sha256()
     for name in names:
@@ -33,7 +33,7 @@ def weights_digest(stored: Stored) -> str:
 
 
 def samples_digest(samples: Sequence[Sample]) -> str:
-    """Of ids, prompts as the model reads them, and references."""
+    """A digest of ids, prompts as the model reads them, and references."""
     content = [[s.id, s.tokens, s.reference] for s in samples]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 

@@ -13,7 +13,7 @@ class Ledger(Log[Record]):
     """Records by sample, each with all of its settings."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any], expected: Sequence[Setting], *, fresh: bool) -> None:
-        """As Log's.
+        """Read what is there, like `Log`, and drop what is not a whole sample.
 
         Args:
             path: of the file.

@@ -34,7 +34,7 @@ def log_path(output: Path, settings: Mapping[str, Any]) -> Path:
 
 
 def why_anew(path: Path, settings: Mapping[str, Any]) -> str | None:
-    """Of a file that is not there yet: which one beside it is nearest, and in what its settings differ; else None."""
+    """For a file that is not there yet, the nearest one beside it and in what its settings differ; else None."""
     if path.exists():
         return None
     wanted: dict[str, Any] = json.loads(_line(settings))

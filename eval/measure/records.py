@@ -42,7 +42,7 @@ class Record:
 
     task: str
     id: str
-    """Of the sample."""
+    """Identifier of the sample."""
     group: str
     repeat: int
     mode: str
@@ -68,7 +68,7 @@ class Record:
     passes: list[float] | None = None
     """eval.measure.timing.PassTimes, of some samples."""
     threads: int | None = None
-    """Of the CPU, the same for all settings of a sample."""
+    """CPU threads, the same for all settings of a sample."""
     peak_memory_mb: float | None = None
     """The most that torch held at a time, on a GPU."""
 

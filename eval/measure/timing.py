@@ -41,9 +41,9 @@ class Timed(NamedTuple):
     rounds: list[Round]
     seconds: float
     cpu_seconds: float
-    """Of all threads of the process."""
+    """Processor time of all threads of the process."""
     round_seconds: Sequence[float] = ()
-    """Of each round; the first one's is the prefill's."""
+    """Seconds of each round; the first one is the prefill."""
 
 
 def timed(

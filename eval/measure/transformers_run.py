@@ -15,7 +15,7 @@ from models.storage.hf_config import config_of
 
 
 def version() -> str:
-    """Of the installed transformers."""
+    """Version of the installed transformers."""
     return importlib.metadata.version("transformers")
 
 

@@ -52,7 +52,7 @@ def embedded(data: Mapping[str, Any]) -> str:
 
 
 def _short(value: object) -> str:
-    """As a fact is read: of a commit the beginning."""
+    """A fact as it is read on a page: of a commit only the beginning."""
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", str(value))
 
 

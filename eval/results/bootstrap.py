@@ -42,12 +42,12 @@ def estimate(
 
 
 def mean(drawn: np.ndarray) -> np.ndarray:
-    """Of [draws, n]."""
+    """The mean of each draw of [draws, n]."""
     return np.asarray(drawn.mean(axis=1))
 
 
 def median(drawn: np.ndarray) -> np.ndarray:
-    """Of [draws, n]."""
+    """The median of each draw of [draws, n]."""
     return np.asarray(np.median(drawn, axis=1))
 
 

@@ -6,12 +6,12 @@ import textwrap
 from collections.abc import Sequence
 
 WIDTH = 120
-"""Of what is written into a file or a pipe."""
+"""Width of what is written into a file or a pipe."""
 GAP = "  "
 
 
 def screen_width() -> int:
-    """Of the terminal, else WIDTH."""
+    """Width of the terminal, or WIDTH where there is none."""
     return shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() else WIDTH
 
 

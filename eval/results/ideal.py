@@ -36,6 +36,6 @@ def measured_cost_ideal(times: PassTimes, n_tokens: int, drafts: Sequence[int]) 
 
 
 def early_exit_ideal(times: PassTimes, n_tokens: int) -> float:
-    """The same for early exit, all of whose tokens are drafts."""
+    """The ideal speed-up of early exit, all of whose tokens are drafts."""
     plain = times.plain_prefill + (n_tokens - 1) * times.plain_token
     return plain / (times.prefill + (n_tokens - 1) * times.draft)

@@ -40,7 +40,7 @@ class Drafts:
     """What became of drafted tokens."""
 
     acceptance_rate: float | None
-    """None in modes that draft nothing."""
+    """It is None in modes that draft nothing."""
     tokens_per_round: float
     """Mean over the rounds after the prefill."""
 

@@ -73,5 +73,5 @@ def default_exits(n_layers: int) -> list[int]:
 
 
 def default_drafts(max_new_tokens: int) -> list[int]:
-    """Those of DRAFTS that are shorter than the text."""
+    """The numbers of DRAFTS that are shorter than the text."""
     return [d for d in DRAFTS if d < max_new_tokens] or [1]

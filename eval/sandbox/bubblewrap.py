@@ -1,4 +1,4 @@
-"""The same sandbox made by bubblewrap, which may be allowed where an interpreter is not."""
+"""A sandbox like ours made by bubblewrap, which may be allowed where an interpreter is not."""
 
 from eval.sandbox.root import DEVICES, Visible
 

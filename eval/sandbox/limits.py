@@ -38,7 +38,7 @@ class Limits:
     """What a program may use. A process more than `processes`, or a file too large, is an error inside it."""
 
     cpu_seconds: int = 3
-    """Of the processor, for each of its processes."""
+    """Processor time that each of the program's processes may use, in seconds."""
     wall_seconds: float = 10.0
     """From its start to its end, whatever it waits for."""
     memory_bytes: int = 1024 * MiB
@@ -50,7 +50,7 @@ class Limits:
     processes: int = 16
     """At any time, threads counted."""
     open_files: int = 64
-    """Of each process."""
+    """Files that each process may have open."""
 
     def __post_init__(self) -> None:
         """Refuse what no interpreter could start with."""
@@ -76,13 +76,13 @@ class Outcome:
 
     status: Status
     exit_code: int
-    """Of its first process; -n: ended by signal n."""
+    """Exit status of its first process; -n means that signal n ended it."""
     seconds: float
     """Wall time, without the making of the sandbox."""
     stdout: str
     """The last 2,000 bytes."""
     stderr: str
-    """The same; a traceback ends here."""
+    """The last 2,000 bytes of standard error, where a traceback ends."""
 
     @property
     def reason(self) -> str:

@@ -84,13 +84,13 @@ class Task:
     """The metrics that a table has room for."""
 
     name: str = ""
-    """Of the task."""
+    """Name of the task."""
     n_samples: int | None = None
     """How many samples; null: all."""
     draw: bool = True
     """Draw the samples by the seed; false: the first ones."""
     seed: int = 42
-    """Of the choice of samples and shots."""
+    """Seed for the choice of samples and shots."""
     max_new_tokens: int = 512
     """At most so many tokens are generated."""
     ignore_eos: bool = False

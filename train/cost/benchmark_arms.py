@@ -42,7 +42,7 @@ class Step:
     seconds: float
     cpu_seconds: float
     flops: float
-    """Of the rows that were really kept, per token of the batch."""
+    """FLOPs of the rows that were really kept, per token of the batch."""
 
 
 def arms(config: TrainBenchmarkConfig) -> list[Arm]:

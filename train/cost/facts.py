@@ -19,15 +19,15 @@ class Flops:
     """Floating-point operations per token, forward and backward, mean over the steps."""
 
     mean: float
-    """Of this run."""
+    """FLOPs per token of this run, mean over its steps."""
     heads: float
-    """Of that, the passes through the LM head."""
+    """The part of it that the passes through the LM head take."""
     plain: float
-    """Of the same model without layer dropout and early exits."""
+    """FLOPs per token of the model without layer dropout and early exits."""
     executed: float
-    """As `mean`, with what activation checkpointing recomputes."""
+    """`mean` with what activation checkpointing recomputes."""
     plain_executed: float
-    """The same of the plain model."""
+    """`plain` with what activation checkpointing recomputes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ BACKWARD = 2  # in forwards
 
 
 def block_flops(model: ModelConfig, seq_len: int) -> float:
-    """Of one block's forward: projections, feed-forward, and causal attention over seq_len / 2 tokens on average."""
+    """FLOPs of a block's forward pass: projections, feed-forward, and attention over seq_len / 2 tokens on average."""
     kv_dim = model.kv_heads * model.head_dim
     weights = model.dim * (2 * model.dim + 2 * kv_dim) + 3 * model.dim * model.ffn_dim
     scores_and_values = 2 * model.dim * seq_len / 2
@@ -24,14 +24,14 @@ def block_flops(model: ModelConfig, seq_len: int) -> float:
 
 
 def head_flops(model: ModelConfig) -> float:
-    """Of one pass through the LM head, forward."""
+    """FLOPs of one forward pass through the LM head."""
     return 2 * model.dim * model.vocab_size
 
 
 def flops_per_token(
     model: ModelConfig, seq_len: int, kept: Sequence[float], exits: Sequence[int], recompute: bool = False
 ) -> float:
-    """Of forward and backward.
+    """FLOPs of forward and backward, per token.
 
     Args:
         model: sizes.
@@ -46,7 +46,7 @@ def flops_per_token(
 
 
 def step_flops(config: PretrainConfig, step: int, recompute: bool = False) -> float:
-    """Of step t of a run, per token, in expectation over the dropped rows."""
+    """FLOPs of step t of a run, per token, in expectation over the dropped rows."""
     n_layers, total = config.model.n_layers, config.train.steps
     kept = [1.0 - dropout_probability(config.layer_dropout, i, step, n_layers, total) for i in range(n_layers)]
     exits = tuple(exit_weights(config.early_exit, step, n_layers, total))
@@ -54,7 +54,7 @@ def step_flops(config: PretrainConfig, step: int, recompute: bool = False) -> fl
 
 
 def plain_flops(model: ModelConfig, seq_len: int, recompute: bool = False) -> float:
-    """Of the same model without layer dropout and early exits, per token."""
+    """FLOPs per token of the model without layer dropout and early exits."""
     return flops_per_token(model, seq_len, [1.0] * model.n_layers, (model.n_layers - 1,), recompute)
 
 

@@ -25,13 +25,13 @@ FP32 = 4
 
 
 def block_parameters(model: ModelConfig) -> int:
-    """Of one block: query, key, value and output projections, three of the feed-forward, two norms."""
+    """Parameters of one block: query, key, value and output projections, three of the feed-forward, two norms."""
     kv_dim = model.kv_heads * model.head_dim
     return 2 * model.dim * (model.dim + kv_dim) + 3 * model.dim * model.ffn_dim + 2 * model.dim
 
 
 def n_parameters(model: ModelConfig) -> int:
-    """Of the model; a tied matrix counts once."""
+    """Parameters of the model; a tied matrix counts once."""
     matrices = 1 if model.tie_embeddings else 2
     return model.n_layers * block_parameters(model) + matrices * model.vocab_size * model.dim + model.dim
 
@@ -75,7 +75,7 @@ def kept_inside(model: ModelConfig, mode: Recompute, c: int) -> float:
 
 
 def memory_per_gpu(config: PretrainConfig, world_size: int, n_exits: int) -> Memory:
-    """Of a step with `n_exits` active exits; `config` has its local_batch_size and precision filled in."""
+    """Memory of a step with `n_exits` active exits; `config` has its local_batch_size and precision filled in."""
     model, mode, local = config.model, config.activation_checkpoint.mode, config.train.local_batch_size
     assert local is not None
     c = 2 if config.train.precision is Precision.bf16 else FP32

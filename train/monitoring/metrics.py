@@ -37,7 +37,7 @@ class LayerSkipMetrics(MetricsProcessor):
 
     @dataclass(kw_only=True, slots=True)
     class Config(MetricsProcessor.Config):
-        """As torchtitan's, and the interval of the checkpoints: their steps are logged, and so checked, as well."""
+        """torchtitan's options, and the interval of the checkpoints, whose steps are logged and checked as well."""
 
         checkpoint_freq: int
 
