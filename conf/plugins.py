@@ -7,10 +7,12 @@ import hashlib
 import importlib
 import inspect
 import re
-from collections.abc import Sequence
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from conf.errors import reason
 
 PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -20,16 +22,17 @@ def is_plugin(value: str) -> bool:
     return PATH.fullmatch(value) is not None
 
 
-def check_choice(value: str, choices: type, key: str, parameters: Sequence[str]) -> None:
-    """Raise ValueError unless a value is one of the choices (a StrEnum), or a function that takes these parameters."""
+def check_choice(value: str, choices: type[StrEnum], key: str, parameters: tuple[str, ...]) -> None:
+    """Raise ValueError unless a value is one of the choices, or a function that takes these parameters."""
     if is_plugin(value):
         load_function(value, key, parameters)
-    elif value not in list(choices):  # type: ignore[call-overload]
-        allowed = ", ".join(choices)  # type: ignore[arg-type]
+    elif value not in list(choices):
+        allowed = ", ".join(choices)
         raise ValueError(f"{key}: '{value}' is not one of {allowed}, nor a function of your own (my_package.mine:name)")
 
 
-def load_function(value: str, key: str, parameters: Sequence[str]) -> Any:
+@cache  # schedules are asked for at every step and layer
+def load_function(value: str, key: str, parameters: tuple[str, ...]) -> Any:
     """The function that `value` names. Raises ValueError for one that is missing or takes other parameters.
 
     Args:
@@ -66,8 +69,8 @@ def load(value: str, key: str) -> Any:
         where = "in the folder you run from, in PYTHONPATH or installed"
         raise ValueError(f"{key}={value}: no module {error.name} ({where})") from None
     except Exception as error:  # whatever the user's code raises while it is imported
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise ValueError(f"{key}={value}: {name} cannot be imported ({type(error).__name__}: {reason})") from None
+        what = f"{type(error).__name__}: {reason(error)}"
+        raise ValueError(f"{key}={value}: {name} cannot be imported ({what})") from None
     if not hasattr(module, attribute):
         raise ValueError(f"{key}={value}: {module.__file__} has no {attribute}")
     return getattr(module, attribute)

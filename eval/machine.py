@@ -2,6 +2,7 @@
 
 import torch
 
+from conf.errors import reason
 from conf.provenance import code_revision, processor
 from conf.strict import ConfigError
 from eval.config import Dtype, MachineConfig
@@ -18,8 +19,7 @@ def settle(config: MachineConfig) -> tuple[torch.device, torch.dtype]:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled for CUDA
-        reason = str(error).split("\n")[0]
-        raise ConfigError(f"machine.device={config.device}: cannot be used here ({reason})") from None
+        raise ConfigError(f"machine.device={config.device}: cannot be used here ({reason(error)})") from None
     if config.dtype is Dtype.auto:
         return device, torch.bfloat16 if device.type == "cuda" else torch.float32
     return device, getattr(torch, config.dtype)

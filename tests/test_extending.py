@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,10 +81,8 @@ def test_a_run_with_all_of_them_is_recorded_and_resumes(package: Path, tiny_run:
     assert config["plugins"] == dict.fromkeys(names, digest(names[0]))
     losses = {r["step"]: r["train/objective"] for r in metrics(whole) if "train/objective" in r}
     # The same as if it had been stopped at the checkpoint of step 2.
-    for folder in ("step-4",):
-        copy = halted / "checkpoint"
-        subprocess.run(["cp", "-r", str(whole), str(halted)], check=True)
-        subprocess.run(["rm", "-r", str(copy / folder)], check=True)
+    shutil.copytree(whole, halted)
+    shutil.rmtree(halted / "checkpoint" / "step-4")
     again = run(package, "train.pretrain", *options, "train.steps=4", f"run_dir={halted}")
     assert again.returncode == 0, again.stderr
     assert {r["step"]: r["train/objective"] for r in metrics(halted) if "train/objective" in r} == losses

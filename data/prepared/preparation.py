@@ -43,12 +43,11 @@ def source_fingerprint(source: SourceConfig) -> str:
     for path in (source.path, source.validation):
         if path is not None and is_plugin(path):
             digest.update(plugin_digest(path).encode())
-        if path is None or not has_files(path) or source.path.startswith(HUB):
-            continue
-        root, files = find_files(path)
-        for file in files:
-            stat = file.stat()
-            digest.update(f"{file.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        elif path is not None and has_files(path) and not source.path.startswith(HUB):
+            root, files = find_files(path)
+            for file in files:
+                stat = file.stat()
+                digest.update(f"{file.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

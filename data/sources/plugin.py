@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from conf.errors import reason
 from conf.plugins import load_function
 from data.config import DataError, SourceConfig
 from data.sources.documents import Bad, Document
@@ -53,7 +54,7 @@ def plugin_chunks(path: str) -> Iterator[Given]:
     except DataError:
         raise
     except Exception as error:  # the user's code raises anything
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise DataError(f"{path}, after document {first - 1}: {type(error).__name__}: {reason}") from None
+        what = f"{type(error).__name__}: {reason(error)}"
+        raise DataError(f"{path}, after document {first - 1}: {what}") from None
     if first == 1:
         raise DataError(f"{path}: gave no document")

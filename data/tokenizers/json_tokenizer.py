@@ -7,6 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as Fast
 
+from conf.errors import reason
 from data.config import DataError
 
 JSON_FILE = "tokenizer.json"
@@ -29,8 +30,7 @@ class JsonTokenizer:
             self._layout: dict[str, Any] = json.loads(content)
             settings: dict[str, Any] = json.loads(config)
         except Exception as error:  # tokenizers raises Exception itself
-            reason = str(error).split("\n")[0]
-            raise DataError(f"{name}: not a Hugging Face tokenizer ({reason})") from None
+            raise DataError(f"{name}: not a Hugging Face tokenizer ({reason(error)})") from None
         self._unprefixed = {k: _without_prefix(self._layout.get(k)) for k in ("normalizer", "pre_tokenizer")}
         self._prefixes = self._unprefixed != {k: self._layout.get(k) for k in self._unprefixed}
         added = self._layout.get("added_tokens", [])
