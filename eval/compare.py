@@ -1,4 +1,4 @@
-"""Full depth, self-speculation and early exit side by side: `python -m eval.compare checkpoint=... prompt=...`."""
+"""Texts of all three modes side by side: `python -m eval.compare checkpoint=... prompt=...`."""
 
 import sys
 from typing import TYPE_CHECKING

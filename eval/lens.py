@@ -25,7 +25,7 @@ def lens(raw: DictConfig) -> None:
     from eval.depth.lens import predictions
     from eval.depth.lens_record import Looked, record, spoken
     from eval.engine.checkpoint import open_checkpoint
-    from eval.engine.decoding import FullDepth
+    from eval.engine.decoding import Autoregressive
     from eval.engine.threads import Threads, one_token
     from eval.machine import facts, settle
     from eval.measure.result_file import output_of
@@ -43,7 +43,7 @@ def lens(raw: DictConfig) -> None:
     prompt = tokenizer.encode_prompt(text)
     model = checkpoint.model(dtype, device)
     Threads(config.machine.threads, device, one_token(model))
-    check_decodable(model, FullDepth(), prompt)
+    check_decodable(model, Autoregressive(), prompt)
     generated = _generated(model, prompt, config.max_new_tokens, tokenizer.eos_id) if config.max_new_tokens else []
     tokens = prompt + generated[:-1]  # the last one is what the last position predicts
     first = max(0, len(tokens) - config.max_positions)
@@ -69,11 +69,11 @@ def lens(raw: DictConfig) -> None:
 
 def _generated(model: "InferenceLlama", prompt: list[int], max_new_tokens: int, eos_id: int) -> list[int]:
     """What all layers go on with, greedily."""
-    from eval.engine.decoding import Engine, FullDepth
+    from eval.engine.decoding import Autoregressive, Engine
 
     stop = StopRule(max_new_tokens=max_new_tokens, eos_ids=frozenset({eos_id}))
     engine = Engine(model, min(model.size.max_seq_len, len(prompt) + max_new_tokens))
-    return [token for round_ in engine.generate(prompt, FullDepth(), stop) for token in round_.tokens]
+    return [token for round_ in engine.generate(prompt, Autoregressive(), stop) for token in round_.tokens]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from conf.strict import ConfigError
 from eval.config import ExitStates, GenerateConfig, Mode
 from eval.engine.checkpoint import Checkpoint
-from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative, check
+from eval.engine.decoding import Autoregressive, EarlyExit, Policy, SelfSpeculative, check
 from models.inference import InferenceLlama
 from models.storage.recommended import default_exit, recommended
 
@@ -18,13 +18,13 @@ def policies(
     modes: Sequence[Mode] = tuple(Mode),
     exit_states: Sequence[ExitStates] = (ExitStates.reuse,),
 ) -> list[Policy]:
-    """Plain decoding, early exit at each exit, and self-speculation with each exit and each number of drafts.
+    """Autoregressive decoding, early exit at each exit, and self-speculation with each exit and each number of drafts.
 
     Args:
         n_layers: L.
         exit_layers: E, each in 1..L-1.
         num_speculations: d.
-        modes: early exit and self-speculation are left out unless named here; plain decoding never is.
+        modes: early exit and self-speculation are left out unless named here; autoregressive decoding never is.
         exit_states: kinds of verification.
 
     Raises ConfigError.
@@ -40,7 +40,7 @@ def policies(
         for d in drafts
         for kind in dict.fromkeys(exit_states)
     ]
-    return [FullDepth(), *early, *(speculative if Mode.self_speculative in modes else [])]
+    return [Autoregressive(), *early, *(speculative if Mode.self_speculative in modes else [])]
 
 
 def check_decodable(model: InferenceLlama, policy: Policy, prompt: list[int]) -> None:
@@ -59,7 +59,7 @@ def policy_of(config: GenerateConfig, checkpoint: Checkpoint) -> Policy:
     if mode is not Mode.self_speculative and d is not None:
         raise ConfigError(f"num_speculations={d}: has no effect with mode={mode}, which drafts nothing")
     if mode is Mode.autoregressive:
-        return FullDepth()
+        return Autoregressive()
     best = fastest(checkpoint)
     if mode is Mode.early_exit:
         return EarlyExit(best.exit_layer if exit_layer is None else exit_layer)

@@ -49,7 +49,7 @@ def articles(path: Path, n: int, name: str = "a") -> Path:
 
 
 def record(**changes: Any) -> Record:
-    """Plain decoding of 8 tokens in 8 s, a second each."""
+    """Autoregressive decoding of 8 tokens in 8 s, a second each."""
     n = len(changes.get("tokens", range(8)))
     fields: dict[str, Any] = {
         "task": "t",

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from conf.strict import ConfigError, register_schema
 from eval.engine.checkpoint import load
-from eval.engine.decoding import Engine, FullDepth
+from eval.engine.decoding import Autoregressive, Engine
 from eval.engine.stopping import StopRule
 from models.convert import convert_model
 from models.convert_config import ConvertConfig
@@ -231,7 +231,7 @@ def test_an_exported_run_works_in_transformers(trained: Path, tmp_path: Path) ->
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
     prompt = our_tokenizer.encode_prompt("import os")
     stop = StopRule(max_new_tokens=20, eos_ids=frozenset({our_tokenizer.eos_id}))
-    expected = [t for r in Engine(ours).generate(prompt, FullDepth(), stop) for t in r.tokens]
+    expected = [t for r in Engine(ours).generate(prompt, Autoregressive(), stop) for t in r.tokens]
     inputs = {"input_ids": torch.tensor([prompt]), "attention_mask": torch.ones(1, len(prompt), dtype=torch.long)}
     for early_exit in ({}, {"assistant_early_exit": 2}):
         text = model.generate(**inputs, max_new_tokens=20, do_sample=False, **early_exit)[0, len(prompt) :].tolist()

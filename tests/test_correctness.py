@@ -17,7 +17,7 @@ from test_parity_hf import our_model
 from conf.strict import ConfigError, register_schema
 from eval.correctness import correctness
 from eval.engine.agreement import NEAR_TIE, first_difference, logits_after, preferences
-from eval.engine.decoding import Engine, FullDepth, Round, SelfSpeculative
+from eval.engine.decoding import Autoregressive, Engine, Round, SelfSpeculative
 from eval.engine.stopping import StopRule
 from eval.exactness.correctness_config import CorrectnessConfig, default_exits
 from eval.exactness.divergence import Compared, bound_of, compare
@@ -31,7 +31,7 @@ from models.inference import InferenceLlama
 register_schema("correctness", CorrectnessConfig)
 PROMPT, N = [3, 1, 4, 1, 5], 30
 STOP = StopRule(max_new_tokens=N)
-PLAIN, FAST = setting_of(FullDepth(), 5), setting_of(SelfSpeculative(2, 4), 5)
+PLAIN, FAST = setting_of(Autoregressive(), 5), setting_of(SelfSpeculative(2, 4), 5)
 
 
 def attentive(dtype: torch.dtype = torch.float64) -> InferenceLlama:
@@ -47,9 +47,9 @@ def attentive(dtype: torch.dtype = torch.float64) -> InferenceLlama:
     return InferenceLlama(size, weights, dtype=dtype, device=CPU)
 
 
-def compared(model: InferenceLlama, fast: Run, plain: Run | None = None) -> list[Compared]:
+def compared(model: InferenceLlama, fast: Run, autoregressive: Run | None = None) -> list[Compared]:
     tokenizer: Any = Bytes()
-    runs = {PLAIN: plain or engine_run(Engine(model), FullDepth()), FAST: fast}
+    runs = {PLAIN: autoregressive or engine_run(Engine(model), Autoregressive()), FAST: fast}
     return compare(model, tokenizer, runs, Sample(id="s", prompt="", tokens=PROMPT), STOP, NEAR_TIE[model.dtype])
 
 
@@ -58,7 +58,7 @@ def writes(text: list[int]) -> Run:
 
 
 def plain_text(model: InferenceLlama) -> list[int]:
-    return tokens(decode(model, FullDepth(), PROMPT, N))
+    return tokens(decode(model, Autoregressive(), PROMPT, N))
 
 
 def test_right_decoders_pass() -> None:
@@ -144,8 +144,8 @@ def test_broken_engines_are_found_at_their_first_wrong_token(engine: type[Engine
     model = attentive(dtype)
     broken = engine(model)
     text = tokens(list(broken.generate(PROMPT, SelfSpeculative(2, 4), STOP)))
-    plain = plain_text(model)
-    at = first_difference(text, plain)
+    autoregressive = plain_text(model)
+    at = first_difference(text, autoregressive)
     assert at is not None
     first, found = compared(model, engine_run(engine(model), SelfSpeculative(2, 4)))
     assert not first.divergences
@@ -154,8 +154,8 @@ def test_broken_engines_are_found_at_their_first_wrong_token(engine: type[Engine
     assert divergence.position == at
     assert divergence.got is not None
     assert divergence.expected is not None
-    assert (divergence.got.id, divergence.expected.id) == (text[at], plain[at])
-    assert divergence.top[0].id == plain[at]
+    assert (divergence.got.id, divergence.expected.id) == (text[at], autoregressive[at])
+    assert divergence.top[0].id == autoregressive[at]
 
 
 def test_a_mistake_that_all_decoders_share_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from conf.strict import ConfigError, register_schema
 from eval.depth.lens import layers_needed, predictions, settled_share
 from eval.depth.lens_config import LensConfig
 from eval.engine.checkpoint import load
-from eval.engine.decoding import EarlyExit, Engine, FullDepth
+from eval.engine.decoding import Autoregressive, EarlyExit, Engine
 from eval.engine.stopping import StopRule
 from eval.lens import lens
 from models.inference import InferenceLlama
@@ -111,7 +111,7 @@ def test_page_and_json_have_the_numbers(trained: Path, tmp_path: Path, capsys: p
     model, tokenizer = load(trained, torch.float64)
     prompt = tokenizer.encode_prompt("import os")
     stop = StopRule(max_new_tokens=6, eos_ids=frozenset({tokenizer.eos_id}))
-    generated = [t for r in Engine(model).generate(prompt, FullDepth(), stop) for t in r.tokens]
+    generated = [t for r in Engine(model).generate(prompt, Autoregressive(), stop) for t in r.tokens]
     assert rows["tokens"] == prompt + generated[:-1]
     assert [ids[0] for ids in rows["top_ids"][-1]][-len(generated) :] == generated, "the last layer on top of each"
     assert (rows["n_layers"], rows["n_generated"], rows["first_position"]) == (4, len(generated), 0)

@@ -80,7 +80,9 @@ def rows(records: list[Record]) -> list[Row]:
 
 
 def found(scores: bool = True) -> tuple[list[SweepRow], str]:
-    """Plain decoding; early exit at 1 and 2; self-speculation at 1 and 2 with 2 and 3 drafts; of two samples."""
+    """Autoregressive decoding; early exit at 1 and 2; self-speculation at 1 and 2 with 2 and 3 drafts; of two
+    samples.
+    """
     records: list[Record] = []
     for id_ in "ab":
         common: dict[str, Any] = {"id": id_}
@@ -103,7 +105,7 @@ def test_findings() -> None:
     assert quality == "rouge2"
     assert [r.quality("equal_prefix").value for r in rows] == [1, 0.5, 0.5, 1, 1, 1, 1]
     assert [name(r.setting) for r in rows if r.best_of_exit] == ["E=1 d=3", "E=2 d=2"]
-    # Early exit at 2 is beaten by self-speculation at 1, as fast and better; plain decoding by it as well.
+    # Early exit at 2 is beaten by self-speculation at 1, as fast and better; autoregressive decoding by it as well.
     assert [(r.mode, name(r.setting)) for r in rows if r.on_front] == [
         ("early_exit", "E=1"),
         ("self_speculative", "E=1 d=3"),
@@ -141,8 +143,8 @@ def test_the_front_shows_self_speculation_at_the_height_of_plain_decoding() -> N
     figure = front(rows, quality)
     (axis,) = figure.axes
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("speed-up over plain decoding (median of pairs)", "rouge2")
-    early, drafting, plain = (c.get_offsets().tolist() for c in axis.collections if c.get_label()[:1] != "_")
-    assert (early, drafting, plain) == ([[4, 0.25], [2, 0.25]], [[2, 0.5], [1.6, 0.5]], [[1, 0.5]])
+    early, drafting, autoregressive = (c.get_offsets().tolist() for c in axis.collections if c.get_label()[:1] != "_")
+    assert (early, drafting, autoregressive) == ([[4, 0.25], [2, 0.25]], [[2, 0.5], [1.6, 0.5]], [[1, 0.5]])
     assert {t.get_text() for t in axis.texts} == {"full depth", "E=1", "E=2", "E=1 d=3", "E=2 d=2"}
     steps = next(line for line in axis.lines if line.get_label() == "front")
     assert steps.get_xydata().tolist() == [[2, 0.5], [4, 0.25]]

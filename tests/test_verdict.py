@@ -21,14 +21,14 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows(speedup: float, accepted: float | None, exit_layer: int = 4, **output: Any) -> list[Row]:
-    """Plain decoding of 16 layers and one self-speculation."""
+    """Autoregressive decoding of 16 layers and one self-speculation."""
     samples = {"0": Sample(id="0", prompt="", tokens=[1])}
     facts = {"checkpoint": "c"}
     records = [record(exit_layer=16), speculative(exit_layer=exit_layer, num_speculations=6)]
-    plain, drafting = rows_of(records, Task(name="t"), samples, tiny_model(), facts)
+    autoregressive, drafting = rows_of(records, Task(name="t"), samples, tiny_model(), facts)
     speed = replace(drafting.speed, speedup=Estimate(speedup, speedup, speedup), tokens_per_second=1013.0)
     drafts = replace(drafting.drafts, acceptance_rate=accepted)
-    return [plain, replace(drafting, speed=speed, drafts=drafts, output=replace(drafting.output, **output))]
+    return [autoregressive, replace(drafting, speed=speed, drafts=drafts, output=replace(drafting.output, **output))]
 
 
 def test_the_best_setting() -> None:

@@ -23,8 +23,8 @@ from models.kvq_cache import KVQCache
 
 
 @dataclass(frozen=True)
-class FullDepth:
-    """Plain decoding."""
+class Autoregressive:
+    """Autoregressive decoding."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class SelfSpeculative:
     """False: verification runs drafted tokens through all layers again, the paper's ablation (Table 7)."""
 
 
-Policy = FullDepth | EarlyExit | SelfSpeculative
+Policy = Autoregressive | EarlyExit | SelfSpeculative
 
 
 class Round(NamedTuple):

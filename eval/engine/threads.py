@@ -113,7 +113,7 @@ def one_window(model: InferenceLlama, n_tokens: int) -> Probe:
 
 
 def one_token(model: InferenceLlama) -> Probe:
-    """A pass over one token, as plain decoding makes them."""
+    """A pass over one token, as autoregressive decoding makes them."""
     engine = Engine(model, min(64, model.size.max_seq_len))
     token = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
 

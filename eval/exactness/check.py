@@ -30,7 +30,7 @@ class Check(NamedTuple):
     """One for all, so that what a decoder leaves in the cache cannot help or harm the next unseen."""
     speculative: dict[Setting, SelfSpeculative]
     runs: dict[Setting, Run]
-    """Plain decoding first."""
+    """Autoregressive decoding first."""
     stated: dict[str, Any]
     """Checkpoint, samples, machine, versions."""
 
@@ -42,14 +42,17 @@ def prepare(config: CorrectnessConfig) -> Check:
     size, drafts = checkpoint.stored.size, config.num_speculations or DRAFTS
     exits = config.exit_layers or default_exits(size.n_layers)
     modes = [Mode.self_speculative]
-    plain, *drafting = policies(size.n_layers, exits, drafts, modes=modes, exit_states=config.exit_states)
+    autoregressive, *drafting = policies(size.n_layers, exits, drafts, modes=modes, exit_states=config.exit_states)
     chosen = task.samples(checkpoint)
     new_tokens = max(task.max_new_tokens, max(drafts) + 2, config.first_tokens)
     longest = max(len(s.tokens) for s in chosen.samples)
     engine = Engine(checkpoint.model(dtype, device), min(size.max_seq_len, longest + new_tokens))
     # Chosen once: with another number sums are rounded otherwise, and decoders of one text are compared here.
     Threads(config.machine.threads, device, one_token(engine.model))
-    runs = {setting_of(p, size.n_layers): engine_run(engine, p) for p in (plain, EarlyExit(size.n_layers), *drafting)}
+    runs = {
+        setting_of(p, size.n_layers): engine_run(engine, p)
+        for p in (autoregressive, EarlyExit(size.n_layers), *drafting)
+    }
     if config.transformers:
         runs[Setting(TRANSFORMERS, size.n_layers)] = transformers_run(Transformers(checkpoint, dtype, device))
     stated = {"checkpoint": config.checkpoint, "task": task.name, "n_samples": len(chosen.samples), "seed": task.seed}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative
+from eval.engine.decoding import Autoregressive, EarlyExit, Policy, SelfSpeculative
 from eval.exactness.side_by_side import Side
 from eval.results.columns import aligned
 
@@ -11,7 +11,7 @@ from eval.results.columns import aligned
 def mode_name(policy: Policy, n_layers: int) -> str:
     """A way to decode, as a heading."""
     match policy:
-        case FullDepth():
+        case Autoregressive():
             return f"full depth, {n_layers} layers"
         case EarlyExit(exit_layer):
             return f"early exit, E={exit_layer}"
@@ -29,7 +29,7 @@ class ModeRow:
     acceptance: float | None
     """Accepted share of the drafts; None where nothing was drafted."""
     same: int
-    """Texts that are plain decoding's."""
+    """Texts that are autoregressive decoding's."""
     near_ties: int
     n_prompts: int
 

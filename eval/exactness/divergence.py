@@ -1,9 +1,9 @@
-"""Where a decoder's text parts from plain decoding's, and whether rounding explains it.
+"""Where a decoder's text parts from autoregressive decoding's, and whether rounding explains it.
 
-Two checks. A text is compared with plain decoding's, token by token; where they part, the full model's logits, by one
-pass with an empty cache, must hardly prefer one token to the other. And plain decoding's text, as well as what any
-decoder writes after it has parted, is held against one pass over that text: each token must be the full model's choice,
-or hardly less. So a mistake that all decoders share is found, too.
+Two checks. A text is compared with autoregressive decoding's, token by token; where they part, the full model's logits,
+by one pass with an empty cache, must hardly prefer one token to the other. And autoregressive decoding's text, as well
+as what any decoder writes after it has parted, is held against one pass over that text: each token must be the full
+model's choice, or hardly less. So a mistake that all decoders share is found, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,8 @@ class Divergence:
     sample: str
     decoder: Setting
     against: str
-    """`plain`: plain decoding's text; `one pass`: the full model's choices, in one pass over the decoder's own text."""
+    """`plain`: autoregressive decoding's text; `one pass`: the full model's choices, in one pass over the decoder's own
+    text."""
     position: int
     """Position of the token in the new text, from 0."""
     n_tokens: int
@@ -79,7 +80,8 @@ class Compared:
     decoder: Setting
     n_tokens: int
     divergences: list[Divergence]
-    """Where the text went wrong: nowhere if it is plain decoding's, twice if its own text did after a near-tie."""
+    """Where the text went wrong: nowhere if it is autoregressive decoding's, twice if its own text did after a
+    near-tie."""
 
 
 def bound_of(setting: Setting, near_tie: float) -> float:
@@ -95,20 +97,21 @@ def compare(
     stop: StopRule,
     near_tie: float,
 ) -> list[Compared]:
-    """Decode a sample greedily with each of `runs`, plain decoding first, and hold each text against its measure.
+    """Decode a sample greedily with each of `runs`, autoregressive decoding first, and hold each text against its
+    measure.
 
     Logits closer than `near_tie` may be taken for each other (see `bound_of`).
     """
-    plain: list[int] | None = None
+    autoregressive: list[int] | None = None
     found = []
     for setting, run in runs.items():
         text = stop.cut([], run(sample.tokens, stop, SamplingOptions()).tokens)[0]
         judge = _Judge(model, tokenizer, sample, setting, bound_of(setting, near_tie))
-        if plain is None:
-            plain = text
+        if autoregressive is None:
+            autoregressive = text
             divergences = judge.by_one_pass(text, 0)
         else:
-            divergences = judge.by_text(text, plain)
+            divergences = judge.by_text(text, autoregressive)
         found.append(Compared(decoder=setting, n_tokens=len(text), divergences=divergences))
     return found
 
@@ -122,12 +125,12 @@ class _Judge:
         self.model, self.tokenizer, self.sample, self.decoder = model, tokenizer, sample, decoder
         self.bound = bound
 
-    def by_text(self, text: list[int], plain: list[int]) -> list[Divergence]:
-        """Against plain decoding's; after a near-tie, the rest by one pass."""
-        at = first_difference(text, plain)
+    def by_text(self, text: list[int], autoregressive: list[int]) -> list[Divergence]:
+        """Against autoregressive decoding's; after a near-tie, the rest by one pass."""
+        at = first_difference(text, autoregressive)
         if at is None:
             return []
-        ids = [tokens[at] if at < len(tokens) else None for tokens in (text, plain)]
+        ids = [tokens[at] if at < len(tokens) else None for tokens in (text, autoregressive)]
         first = self._divergence(text, at, ids[0], ids[1], "plain")
         return [first, *(self.by_one_pass(text, at + 1) if first.near_tie else [])]
 

@@ -10,7 +10,7 @@ from conf.progress import progress
 from data.tokenizers.tokenizer import Tokenizer
 from eval.config import Mode
 from eval.engine.agreement import first_difference, is_near_tie
-from eval.engine.decoding import Engine, FullDepth, Policy, SelfSpeculative
+from eval.engine.decoding import Autoregressive, Engine, Policy, SelfSpeculative
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.engine.threads import Threads
@@ -40,7 +40,7 @@ class Contest:
     """Chosen anew between two samples; None: as they are."""
 
     def runs(self) -> dict[Setting, Run]:
-        """All that takes part, by its setting; plain decoding first."""
+        """All that takes part, by its setting; autoregressive decoding first."""
         n_layers = self.engine.model.size.n_layers
         ours = {setting_of(policy, n_layers): engine_run(self.engine, policy) for policy in self.policies}
         return ours | self.others
@@ -113,18 +113,20 @@ def _texts(contest: Contest, sample: Sample, turn: Turn) -> dict[Setting, tuple[
 def _records(
     contest: Contest, sample: Sample, repeat: int, texts: dict[Setting, tuple[Timed, float | None]]
 ) -> list[Record]:
-    plain = texts[setting_of(FullDepth(), contest.engine.model.size.n_layers)][0].tokens
+    autoregressive = texts[setting_of(Autoregressive(), contest.engine.model.size.n_layers)][0].tokens
     greedy = contest.task.sampling(0).temperature == 0
     records = []
     for setting, (run, memory) in texts.items():
         text = continuation(contest.tokenizer, sample.tokens, run.tokens)
-        at = first_difference(run.tokens, plain)
+        at = first_difference(run.tokens, autoregressive)
         compared = greedy and setting.mode != BASELINE
         # An early exit is not expected to write the same, and to find out whether it was close costs a prefill.
         asked = compared and setting.mode == Mode.self_speculative
         near_tie = False
-        if asked and at is not None and at < min(len(run.tokens), len(plain)):
-            near_tie = is_near_tie(contest.engine.model, sample.tokens + plain[:at], run.tokens[at], plain[at])
+        if asked and at is not None and at < min(len(run.tokens), len(autoregressive)):
+            near_tie = is_near_tie(
+                contest.engine.model, sample.tokens + autoregressive[:at], run.tokens[at], autoregressive[at]
+            )
         records.append(
             Record(
                 task=contest.task.name,

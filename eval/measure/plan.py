@@ -10,7 +10,7 @@ from conf.plugins import digest
 from conf.strict import ConfigError
 from eval.chat import with_chat
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
-from eval.engine.decoding import Engine, FullDepth, Policy
+from eval.engine.decoding import Autoregressive, Engine, Policy
 from eval.engine.threads import Threads, one_token
 from eval.machine import facts, settle
 from eval.measure.config import BenchmarkConfig
@@ -131,7 +131,7 @@ def _contest(plan: Plan) -> Contest:
     contest.threads = Threads(plan.config.machine.threads, plan.device, one_token(contest.engine.model))
     if plan.baseline:
         engine = Engine(plan.baseline.model(plan.dtype, plan.device), max_len)
-        contest.others[Setting(BASELINE, engine.model.size.n_layers)] = engine_run(engine, FullDepth())
+        contest.others[Setting(BASELINE, engine.model.size.n_layers)] = engine_run(engine, Autoregressive())
     if plan.transformers:
         reference = Transformers(plan.checkpoint, plan.dtype, plan.device)
         contest.others[Setting(TRANSFORMERS, contest.engine.model.size.n_layers)] = transformers_run(reference)

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from eval.config import ExitStates, Mode
-from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative
+from eval.engine.decoding import Autoregressive, EarlyExit, Policy, SelfSpeculative
 
 BASELINE = "baseline"
-"""Mode of the second checkpoint, decoded plainly."""
+"""Mode of the second checkpoint, decoded autoregressively."""
 TRANSFORMERS = "transformers"
 """Mode of the yardstick: the same weights in transformers' generate."""
 
@@ -27,7 +27,7 @@ class Setting(NamedTuple):
 def setting_of(policy: Policy, n_layers: int) -> Setting:
     """A policy in words and numbers."""
     match policy:
-        case FullDepth():
+        case Autoregressive():
             return Setting(Mode.autoregressive.value, n_layers)
         case EarlyExit(exit_layer):
             return Setting(Mode.early_exit.value, exit_layer)
@@ -62,7 +62,7 @@ class Record:
     accepted: list[int]
     round_seconds: list[float]
     identical: bool | None
-    """Whether the tokens are plain decoding's of the same prompt; None where they are drawn."""
+    """Whether the tokens are autoregressive decoding's of the same prompt; None where they are drawn."""
     near_tie: bool = False
     """Self-speculation's differ, from a token on of which the full model hardly prefers one to the other."""
     passes: list[float] | None = None

@@ -24,7 +24,7 @@ def compare_page(
     Args:
         tokenizer: of the ids.
         prompts: that were decoded.
-        results: the sides of each prompt, plain decoding first.
+        results: the sides of each prompt, autoregressive decoding first.
         rows: the same summed up over the prompts, a row for each way to decode.
         stated: what a result must state.
     """
@@ -41,8 +41,8 @@ def compare_page(
     return page(view="compare", title="Side by side", facts=stated, data=data)
 
 
-def _side(tokenizer: Tokenizer, prompt: Sequence[int], side: Side, plain: Side) -> dict[str, Any]:
-    at, tokens, reference = side.differs_at, side.run.tokens, plain.run.tokens
+def _side(tokenizer: Tokenizer, prompt: Sequence[int], side: Side, autoregressive: Side) -> dict[str, Any]:
+    at, tokens, reference = side.differs_at, side.run.tokens, autoregressive.run.tokens
     speculative = isinstance(side.policy, SelfSpeculative)
     n_drafted = sum(r.n_drafted for r in side.run.rounds)
     return {

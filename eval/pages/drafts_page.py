@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.tokenizers.tokenizer import Tokenizer
-from eval.engine.decoding import EarlyExit, FullDepth, Policy, Round
+from eval.engine.decoding import Autoregressive, EarlyExit, Policy, Round
 from eval.pages.page import page
 from eval.pages.shown import shown_alone, shown_in_text
 
@@ -23,8 +23,8 @@ def drafts_page(
     shown = shown_in_text(tokenizer, [*prompt, *generated])
     data = {
         "n_layers": n_layers,
-        "exit_layer": None if isinstance(policy, FullDepth) else policy.exit_layer,
-        "num_speculations": None if isinstance(policy, FullDepth | EarlyExit) else policy.num_speculations,
+        "exit_layer": None if isinstance(policy, Autoregressive) else policy.exit_layer,
+        "num_speculations": None if isinstance(policy, Autoregressive | EarlyExit) else policy.num_speculations,
         "seconds": seconds,
         "prompt": shown[: len(prompt)],
         "ids": generated,

@@ -22,12 +22,12 @@ def by_group(task: Task, samples: Mapping[str, Sample], own: Sequence[Record]) -
 
 
 def by_prompt_length(
-    task: Task, samples: Mapping[str, Sample], own: Sequence[Record], plain: Sequence[Record]
+    task: Task, samples: Mapping[str, Sample], own: Sequence[Record], autoregressive: Sequence[Record]
 ) -> list[LengthPart]:
     """Metrics and speed of the samples whose prompts have so many tokens; lengths that none has are left out."""
     parts = []
     for name, holds in _buckets(PROMPT_TOKENS):
-        pairs = [(r, p) for r, p in zip(own, plain, strict=True) if holds(r.prompt_tokens)]
+        pairs = [(r, p) for r, p in zip(own, autoregressive, strict=True) if holds(r.prompt_tokens)]
         if pairs:
             rounds = [x for r, _ in pairs for x in r.decoding_rounds]
             first = [r for r, _ in pairs if r.repeat == 0]
@@ -44,7 +44,7 @@ def by_prompt_length(
     return parts
 
 
-def by_position(own: Sequence[Record], plain: Sequence[Record]) -> list[PositionPart]:
+def by_position(own: Sequence[Record], autoregressive: Sequence[Record]) -> list[PositionPart]:
     """Speed and acceptance at each stretch of the output, over all samples.
 
     The prefill's round is left out, and its token. A token takes its share of its round's time.
@@ -52,14 +52,14 @@ def by_position(own: Sequence[Record], plain: Sequence[Record]) -> list[Position
     parts = []
     for name, holds in _buckets(POSITIONS):
         n, seconds, drafted, accepted = _stretch(own, holds)
-        n_plain, plain_seconds, _, _ = _stretch(plain, holds)
+        n_autoregressive, autoregressive_seconds, _, _ = _stretch(autoregressive, holds)
         if n:
             parts.append(
                 PositionPart(
                     position=name,
                     n_tokens=n,
                     ms_per_token=1e3 * seconds / n,
-                    speedup=plain_seconds / n_plain / (seconds / n) if n_plain else None,
+                    speedup=autoregressive_seconds / n_autoregressive / (seconds / n) if n_autoregressive else None,
                     acceptance_rate=_share(accepted, drafted),
                 )
             )

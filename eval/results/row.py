@@ -14,7 +14,7 @@ from eval.results.bootstrap import Estimate
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Time per token, and ratios of it in pairs with plain decoding of the same prompt."""
+    """Time per token, and ratios of it in pairs with autoregressive decoding of the same prompt."""
 
     tokens_per_second: float
     ms_per_token: float
@@ -60,7 +60,7 @@ class Ideals:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """How the texts compare with plain decoding's; None where tokens are drawn, or another checkpoint's."""
+    """How the texts compare with autoregressive decoding's; None where tokens are drawn, or another checkpoint's."""
 
     identical_output: bool | None
     """Whether all texts are identical, or differ at a near-tie."""
@@ -72,7 +72,7 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class OverBaseline:
-    """Speed beside that of a second checkpoint, decoded plainly."""
+    """Speed beside that of a second checkpoint, decoded autoregressively."""
 
     speedup_over_baseline: Estimate
     speedup_of_means_over_baseline: Estimate
@@ -80,7 +80,7 @@ class OverBaseline:
 
 @dataclass(frozen=True, kw_only=True)
 class BesideTransformers:
-    """Plain decoding beside generate of transformers."""
+    """Autoregressive decoding beside generate of transformers."""
 
     transformers_tokens_per_second: float
     speedup_over_transformers: float

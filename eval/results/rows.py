@@ -1,4 +1,4 @@
-"""From records to one row per setting: quality, speed in pairs with plain decoding, and both ideals."""
+"""From records to one row per setting: quality, speed in pairs with autoregressive decoding, and both ideals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """What a setting did with a sample, and what plain decoding did with it within the same seconds."""
+    """What a setting did with a sample, and what autoregressive decoding did with it within the same seconds."""
 
     own: Record
-    plain: Record
+    autoregressive: Record
 
     @property
     def speedup(self) -> float:
         """Ratio of the times per token."""
-        return self.plain.seconds_per_token / self.own.seconds_per_token
+        return self.autoregressive.seconds_per_token / self.own.seconds_per_token
 
 
 def measured_rows(measured: Measured) -> list[Row]:
@@ -48,20 +48,20 @@ def measured_rows(measured: Measured) -> list[Row]:
 def rows_of(
     records: Sequence[Record], task: Task, samples: Mapping[str, Sample], size: ModelConfig, facts: Mapping[str, Any]
 ) -> list[Row]:
-    """A row per setting, plain decoding first; `facts` (machine, commit, checkpoint) are repeated in each."""
+    """A row per setting, autoregressive decoding first; `facts` (machine, commit, checkpoint) are repeated in each."""
     settings = dict[Setting, dict[Key, Record]]()
     for record in records:
         settings.setdefault(record.setting, {})[record.key] = record
-    plain = next(found for setting, found in settings.items() if setting.mode == Mode.autoregressive)
+    autoregressive = next(found for setting, found in settings.items() if setting.mode == Mode.autoregressive)
     baseline = next((found for setting, found in settings.items() if setting.mode == BASELINE), None)
     theirs = next((found for setting, found in settings.items() if setting.mode == TRANSFORMERS), None)
     rows = []
     for setting, found in settings.items():
         if setting.mode == TRANSFORMERS:
             continue
-        pairs = _pairs(found, plain)
-        own, beside = [pair.own for pair in pairs], [pair.plain for pair in pairs]
-        is_plain = setting.mode == Mode.autoregressive
+        pairs = _pairs(found, autoregressive)
+        own, beside = [pair.own for pair in pairs], [pair.autoregressive for pair in pairs]
+        is_autoregressive = setting.mode == Mode.autoregressive
         rows.append(
             Row(
                 setting=setting,
@@ -72,7 +72,7 @@ def rows_of(
                 ideals=_ideals(size, setting, pairs),
                 output=_output(own),
                 over_baseline=_over_baseline(_pairs(found, baseline)) if baseline else None,
-                transformers=_beside_transformers(plain, theirs) if theirs and is_plain else None,
+                transformers=_beside_transformers(autoregressive, theirs) if theirs and is_autoregressive else None,
                 by_group=by_group(task, samples, own),
                 by_prompt_length=by_prompt_length(task, samples, own, beside),
                 by_position=by_position(own, beside),
@@ -83,8 +83,8 @@ def rows_of(
     return rows
 
 
-def _pairs(found: Mapping[Key, Record], plain: Mapping[Key, Record]) -> list[Pair]:
-    return [Pair(own=record, plain=plain[key]) for key, record in found.items()]
+def _pairs(found: Mapping[Key, Record], autoregressive: Mapping[Key, Record]) -> list[Pair]:
+    return [Pair(own=record, autoregressive=autoregressive[key]) for key, record in found.items()]
 
 
 def _facts(facts: Mapping[str, Any], setting: Setting, own: Sequence[Record]) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _memory(own: Sequence[Record]) -> Memory | None:
 
 
 def _ratio_of_means(pairs: Sequence[Pair]) -> Estimate:
-    times = [(p.plain.seconds_per_token, p.own.seconds_per_token) for p in pairs]
+    times = [(p.autoregressive.seconds_per_token, p.own.seconds_per_token) for p in pairs]
     return bootstrap.estimate(times, bootstrap.ratio_of_means)
 
 
@@ -199,11 +199,11 @@ def _output(own: Sequence[Record]) -> Output:
     )
 
 
-def _beside_transformers(plain: Mapping[Key, Record], theirs: Mapping[Key, Record]) -> BesideTransformers:
+def _beside_transformers(autoregressive: Mapping[Key, Record], theirs: Mapping[Key, Record]) -> BesideTransformers:
     return BesideTransformers(
         transformers_tokens_per_second=1 / median(r.seconds_per_token for r in theirs.values()),
         speedup_over_transformers=median(
-            r.seconds_per_token / plain[key].seconds_per_token for key, r in theirs.items()
+            r.seconds_per_token / autoregressive[key].seconds_per_token for key, r in theirs.items()
         ),
         same_as_transformers=fmean(bool(r.identical) for r in theirs.values()),
     )

@@ -9,7 +9,8 @@ from eval.measure.config import BenchmarkConfig
 from eval.tasks.choices import Task
 
 AGREEMENT = "equal_prefix"
-"""Quality where a task scores nothing: the share of full depth's text before the first token that differs."""
+"""Quality where a task scores nothing: the share of autoregressive decoding's text before the first token that
+differs."""
 LESS_IS_BETTER = {"malformed"}
 EXITS = 8
 DRAFTS = (1, 2, 3, 4, 6, 8, 12)
@@ -28,9 +29,9 @@ class SweepConfig:
     num_speculations: list[int] = field(default_factory=list)
     """d; empty: 1, 2, 3, 4, 6, 8, 12."""
     quality: str | None = None
-    """What stands for quality beside speed: a metric of the task, or `equal_prefix`, the share of full depth's text
-    before the first token that differs; null: pass@1, exact_match or rouge2, whichever the task has, else
-    equal_prefix."""
+    """What stands for quality beside speed: a metric of the task, or `equal_prefix`, the share of autoregressive
+    decoding's text before the first token that differs; null: pass@1, exact_match or rouge2, whichever the task has,
+    else equal_prefix."""
     repeats: int = 1
     """Times that every prompt is decoded by every setting."""
     recommend: bool = False

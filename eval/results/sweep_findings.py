@@ -53,8 +53,8 @@ def name(setting: Setting) -> str:
 def with_findings(rows: Sequence[Row], records: Sequence[Record], quality: str | None) -> tuple[list[SweepRow], str]:
     """The rows with what the sweep finds; and what stands for quality in it.
 
-    On the front are those of plain decoding, early exit, and self-speculation at its best d for each E, than which none
-    is as fast and as good and in one of the two better.
+    On the front are those of autoregressive decoding, early exit, and self-speculation at its best d for each E, than
+    which none is as fast and as good and in one of the two better.
 
     Args:
         rows: of every setting.
@@ -74,11 +74,11 @@ def with_findings(rows: Sequence[Row], records: Sequence[Record], quality: str |
 
 def _with_prefixes(rows: Sequence[Row], records: Sequence[Record]) -> list[SweepRow]:
     texts = {(r.setting, r.key): r.tokens for r in records}
-    plain = next(row.setting for row in rows if row.mode == Mode.autoregressive)
+    autoregressive = next(row.setting for row in rows if row.mode == Mode.autoregressive)
     found = []
     for row in rows:
         prefixes = [
-            equal_prefix(tokens, texts[plain, key])
+            equal_prefix(tokens, texts[autoregressive, key])
             for (setting, key), tokens in texts.items()
             if setting == row.setting and key[1] == 0
         ]
@@ -88,10 +88,12 @@ def _with_prefixes(rows: Sequence[Row], records: Sequence[Record]) -> list[Sweep
     return found
 
 
-def equal_prefix(text: Sequence[int], plain: Sequence[int]) -> float:
-    """The share of a text before the first token that is not plain decoding's; of the longer one of the two."""
-    at = first_difference(text, plain)
-    return 1.0 if at is None else at / max(len(text), len(plain))
+def equal_prefix(text: Sequence[int], autoregressive: Sequence[int]) -> float:
+    """The share of a text before the first token that is not autoregressive decoding's; of the longer one of the
+    two.
+    """
+    at = first_difference(text, autoregressive)
+    return 1.0 if at is None else at / max(len(text), len(autoregressive))
 
 
 def best_of_exits(rows: Sequence[Row]) -> list[Row]:

@@ -80,17 +80,17 @@ def _frame(axis: Axes, x: int, y: int) -> None:
 
 
 def front(rows: Sequence[SweepRow], quality: str) -> Figure:
-    """Quality against speed-up of plain decoding, early exit, and self-speculation at the best d of each E."""
+    """Quality against speed-up of autoregressive decoding, early exit, and self-speculation at the best d of each E."""
     figure = Figure(figsize=(9.5, 6), layout="constrained")
     axis = figure.subplots()
-    plain = next(row for row in rows if row.mode == Mode.autoregressive)
+    autoregressive = next(row for row in rows if row.mode == Mode.autoregressive)
     early = [row for row in rows if row.mode == Mode.early_exit]
     drafting = [row for row in rows if row.best_of_exit]
-    axis.axhline(plain.quality(quality).value, color="grey", linewidth=0.8, linestyle=":")
+    axis.axhline(autoregressive.quality(quality).value, color="grey", linewidth=0.8, linestyle=":")
     for series, marker, colour, label in (
         (early, "o", ORANGE, "early exit"),
         (drafting, "^", BLUE, "self-speculation, best d: full depth's quality by construction"),
-        ([plain], "s", "black", "plain decoding, full depth"),
+        ([autoregressive], "s", "black", "plain decoding, full depth"),
     ):
         _points(axis, series, quality, marker, colour, label)
     on_front = sorted(_point(row, quality) for row in rows if row.on_front)
@@ -100,7 +100,7 @@ def front(rows: Sequence[SweepRow], quality: str) -> Figure:
     lowest, highest = axis.get_ylim()
     axis.set_yticks([tick for tick in axis.get_yticks() if lowest <= tick <= highest])
     axis.set_ylim(lowest, highest + 0.28 * (highest - lowest))  # room for names
-    _labels_above(axis, [plain, *drafting], quality)
+    _labels_above(axis, [autoregressive, *drafting], quality)
     for row in early:
         axis.annotate(
             name(row.setting), _point(row, quality), (7, 4), textcoords="offset points", fontsize="small", bbox=PAPER

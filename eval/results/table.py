@@ -72,7 +72,7 @@ def _metric(name: str) -> Column:
 
 
 def _same(row: Row) -> str:
-    """Whether the texts are plain decoding's."""
+    """Whether the texts are autoregressive decoding's."""
     if row.output.identical_output and (ties := row.output.near_ties):
         return f"{ties} tie{'s' if ties > 1 else ''}"
     return cell(row.output.identical_output)
@@ -98,7 +98,7 @@ def _value(found: Estimate | None) -> str:
     return cell(found and found.value)
 
 
-def _legend(plain: Row, intervals: bool) -> list[str]:
+def _legend(autoregressive: Row, intervals: bool) -> list[str]:
     beside = "of means: the paper's, ratio of mean times per token" if intervals else "with quartiles"
     lines = [
         f"E: layers of draft or exit; d: tokens drafted per round; speed-up over autoregressive: median of pairs,"
@@ -106,18 +106,18 @@ def _legend(plain: Row, intervals: bool) -> list[str]:
         " it that was reached; same: autoregressive's text, or but for so many near-ties;"
         " 4-grams: share that are distinct." + (" [ ]: 95 % intervals." if intervals else ""),
     ]
-    counts, theirs = plain.counts, plain.transformers
+    counts, theirs = autoregressive.counts, autoregressive.transformers
     each = f", {counts.repeats} times each" if counts.repeats > 1 else ""
     lines.append(
         f"{counts.task}: {counts.n_samples} samples, seed {counts.seed}{each};"
         f" prompts of {counts.prompt_tokens:,.0f} tokens and {counts.new_tokens:,.0f} new ones on average;"
-        f" {machine_line(plain.facts)}"
+        f" {machine_line(autoregressive.facts)}"
     )
     if theirs:
         lines.append(
             f"autoregressive is {theirs.speedup_over_transformers:.2f} times as fast as generate of transformers"
-            f" {plain.facts['transformers']} ({theirs.transformers_tokens_per_second:,.0f} tokens/s); same text in"
-            f" {theirs.same_as_transformers:.0%}"
+            f" {autoregressive.facts['transformers']} ({theirs.transformers_tokens_per_second:,.0f} tokens/s);"
+            f" same text in {theirs.same_as_transformers:.0%}"
         )
     return lines
 

@@ -13,7 +13,9 @@ UNTRAINED = 0.2
 
 
 def verdict(rows: Sequence[Row]) -> str | None:
-    """The fastest self-speculative setting, or that none is faster than plain decoding; None if none was measured."""
+    """The fastest self-speculative setting, or that none is faster than autoregressive decoding; None if none was
+    measured.
+    """
     if (row := fastest(rows)) is None:
         return None
     setting = f"exit_layer={row.setting.exit_layer} num_speculations={row.setting.num_speculations}"

@@ -21,7 +21,7 @@ class Recommended(NamedTuple):
 
     @property
     def pays(self) -> bool:
-        """Whether it is faster than plain decoding."""
+        """Whether it is faster than autoregressive decoding."""
         return bool(self.row["speedup"] > 1)
 
 
