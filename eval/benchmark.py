@@ -21,7 +21,7 @@ def benchmark(raw: DictConfig) -> "list[Row]":
     from eval.measure.result_file import set_aside
     from eval.results.recommend import recommend
     from eval.results.rows import measured_rows
-    from eval.results.table import details, save, table
+    from eval.results.table import benchmark_table, details, save_rows
     from eval.results.verdict import verdict
 
     plan = plan_of(config)
@@ -31,9 +31,9 @@ def benchmark(raw: DictConfig) -> "list[Row]":
     files = [plan.output, plan.output.with_suffix(".csv")]
     samples_file = rows[0].facts["samples_file"]
     set_aside(files, samples_file)
-    save([row.as_json() for row in rows], plan.output)
+    save_rows([row.as_json() for row in rows], plan.output)
     shown = [name for name in config.task.shown if name in rows[0].metrics]
-    print(table(rows, shown))
+    print(benchmark_table(rows, shown))
     if said := verdict(rows):
         print(said)
     if config.detail:

@@ -27,7 +27,7 @@ def compare(raw: DictConfig) -> None:
     from eval.engine.checkpoint import open_checkpoint
     from eval.engine.decoding import Engine
     from eval.engine.threads import Threads, one_token
-    from eval.exactness.compared import summed, table, unexplained
+    from eval.exactness.compared import mode_rows, mode_table, unexplained_sides
     from eval.exactness.side_by_side import side_by_side
     from eval.machine import facts, settle
     from eval.measure.result_file import output_of
@@ -62,10 +62,10 @@ def compare(raw: DictConfig) -> None:
         threads.refresh()
         results.append(side_by_side(engine, prompt, chosen, stop))
     stated = {"checkpoint": config.checkpoint, **facts(device, dtype)}
-    rows = summed(results, model.size.n_layers)
+    rows = mode_rows(results, model.size.n_layers)
     write_page(output, compare_page(tokenizer, prompts, results, rows, stated))
-    print(table(rows))
-    for line in unexplained(results):
+    print(mode_table(rows))
+    for line in unexplained_sides(results):
         print(line, file=sys.stderr)
     print(output)
 

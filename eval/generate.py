@@ -24,7 +24,7 @@ def generate(raw: DictConfig) -> None:
     from eval.engine.threads import Threads, one_token
     from eval.machine import facts, settle
     from eval.pages.drafts_page import drafts_page
-    from eval.painter import Painter, summary
+    from eval.painter import Painter, speed_line
     from eval.policies import check_decodable, mode_of, policy_of, told
 
     device, dtype = settle(config.machine)
@@ -56,7 +56,7 @@ def generate(raw: DictConfig) -> None:
         threads.refresh()
     painter.end(stream.rest())
     seconds = time.perf_counter() - start
-    print(summary(rounds, policy, model.size.n_layers, seconds, painter), file=sys.stderr)
+    print(speed_line(rounds, policy, model.size.n_layers, seconds, painter), file=sys.stderr)
     if len(prompt) + sum(len(r.tokens) for r in rounds) > context:
         print(f"ended with the context of {context} tokens", file=sys.stderr)
     if html:

@@ -15,7 +15,7 @@ def harness(raw: DictConfig) -> dict[str, Any]:
     from lm_eval.utils import make_table
 
     from eval.lm.model import LayerSkipLM
-    from eval.lm.results import resume, save, save_samples
+    from eval.lm.results import resume, save_results, save_samples
     from eval.lm.tasks import Tasks
     from eval.machine import facts
     from eval.measure.result_file import output_of
@@ -31,7 +31,7 @@ def harness(raw: DictConfig) -> dict[str, Any]:
     written = save_samples(results.pop("samples", {}), output)
     stated = {"model": "layerskip", "model_args": {"checkpoint": config.checkpoint}}
     results["config"] |= stated | facts(lm.device, lm.model.dtype)
-    save(results, output)
+    save_results(results, output)
     lm.answers.done()
     print(make_table(results))
     if "groups" in results:

@@ -45,7 +45,7 @@ class Painter:
             self.out.flush()
 
 
-def summary(rounds: Sequence[Round], policy: Policy, n_layers: int, seconds: float, painter: Painter) -> str:
+def speed_line(rounds: Sequence[Round], policy: Policy, n_layers: int, seconds: float, painter: Painter) -> str:
     """What a generation took, and what the colours mean."""
     n_tokens = sum(len(r.tokens) for r in rounds)
     text = f"{n_tokens} tokens in {seconds:.2f} s ({n_tokens / seconds:,.0f} tokens/s)"

@@ -24,7 +24,7 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     from eval.engine.threads import Threads, one_window
     from eval.machine import facts, settle
     from eval.measure.result_file import output_of
-    from eval.results.table import save
+    from eval.results.table import save_rows
     from eval.tasks.held_out_text import run_tokens, source_tokens
 
     device, dtype = settle(config.machine)
@@ -56,7 +56,7 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
         **facts(device, dtype),
     }
     rows = [{**quality._asdict(), **stated} for quality in qualities]
-    csv = save(rows, output)
+    csv = save_rows(rows, output)
     names = {"perplexity": "perplexity", "bits_per_byte": "bits per byte", "agreement": "agreement with the last layer"}
     layers = [row["exit_layer"] for row in rows]
     curves = [

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from conf.strict import ConfigError
 from eval.config import ExitStates, GenerateConfig, Mode
 from eval.engine.checkpoint import Checkpoint
-from eval.engine.decoding import Autoregressive, EarlyExit, Policy, SelfSpeculative, check
+from eval.engine.decoding import Autoregressive, EarlyExit, Policy, SelfSpeculative, check_decodable_by
 from models.inference import InferenceLlama
 from models.storage.recommended import default_exit, recommended
 
@@ -46,7 +46,7 @@ def policies(
 def check_decodable(model: InferenceLlama, policy: Policy, prompt: list[int]) -> None:
     """Raise ConfigError, in one line, for a prompt or policy that the model cannot decode."""
     try:
-        check(model, policy, prompt, model.size.max_seq_len)
+        check_decodable_by(model, policy, prompt, model.size.max_seq_len)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

@@ -23,7 +23,7 @@ from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, Roun
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.exactness.compare_config import CompareConfig
-from eval.exactness.compared import mode_name, summed, table, unexplained
+from eval.exactness.compared import mode_name, mode_rows, mode_table, unexplained_sides
 from eval.exactness.side_by_side import Side, layers_per_token, side_by_side
 from eval.generate import generate
 from eval.measure.timing import Timed
@@ -129,11 +129,11 @@ def test_a_near_tie_is_told_from_a_difference() -> None:
     autoregressive, spec = side_by_side(Flipped(model), [1, 2], [SelfSpeculative(2, 3)], stop)
     assert spec.run.tokens != autoregressive.run.tokens
     assert (spec.differs_at, spec.near_tie) == (0, True)
-    assert not unexplained([[autoregressive, spec]])
+    assert not unexplained_sides([[autoregressive, spec]])
     Flipped.instead = (best + 5) % 24
     autoregressive, spec = side_by_side(Flipped(model), [1, 2], [SelfSpeculative(2, 3)], stop)
     assert (spec.differs_at, spec.near_tie) == (0, False)
-    assert unexplained([[autoregressive, spec]]) == [
+    assert unexplained_sides([[autoregressive, spec]]) == [
         "prompt 1: self-speculation differs from full depth at token 1, and not by rounding"
     ]
 
@@ -158,14 +158,14 @@ def test_sums_over_prompts() -> None:
             side(early, [1], 0.2, 2, 1),
         ],
     ]
-    full, speculative, exit_2 = summed(results, 8)
+    full, speculative, exit_2 = mode_rows(results, 8)
     assert full.tokens_per_second == 4
     assert speculative.tokens_per_second == 8
     assert speculative.layers_per_token == pytest.approx((2 * 6 + 6 * 4) / 8)
     assert speculative.acceptance == 0.5
     assert (speculative.same, speculative.near_ties) == (1, 1)
     assert (exit_2.same, exit_2.acceptance) == (0, None)
-    line = table([full, speculative, exit_2]).split("\n")[2]
+    line = mode_table([full, speculative, exit_2]).split("\n")[2]
     assert line.split()[2:] == ["d=3", "8.0", "4.5", "50%", "1", "of", "2,", "1", "near-tie"]
     assert mode_name(EarlyExit(3), 8) == "early exit, E=3"
 

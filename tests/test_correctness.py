@@ -19,9 +19,9 @@ from eval.correctness import correctness
 from eval.engine.agreement import NEAR_TIE, first_difference, logits_after, preferences
 from eval.engine.decoding import Autoregressive, Engine, Round, SelfSpeculative
 from eval.engine.stopping import StopRule
-from eval.exactness.correctness_config import CorrectnessConfig, default_exits
-from eval.exactness.divergence import Compared, bound_of, compare
-from eval.exactness.report import told
+from eval.exactness.correctness_config import CorrectnessConfig, exits_to_check
+from eval.exactness.divergence import Compared, bound_of, compare_decoders
+from eval.exactness.report import divergence_lines
 from eval.measure.contest import Run, engine_run
 from eval.measure.records import Setting, setting_of
 from eval.measure.timing import Timed
@@ -50,7 +50,9 @@ def attentive(dtype: torch.dtype = torch.float64) -> InferenceLlama:
 def compared(model: InferenceLlama, fast: Run, autoregressive: Run | None = None) -> list[Compared]:
     tokenizer: Any = Bytes()
     runs = {PLAIN: autoregressive or engine_run(Engine(model), Autoregressive()), FAST: fast}
-    return compare(model, tokenizer, runs, Sample(id="s", prompt="", tokens=PROMPT), STOP, NEAR_TIE[model.dtype])
+    return compare_decoders(
+        model, tokenizer, runs, Sample(id="s", prompt="", tokens=PROMPT), STOP, NEAR_TIE[model.dtype]
+    )
 
 
 def writes(text: list[int]) -> Run:
@@ -94,7 +96,7 @@ def test_a_wrong_token_is_named_with_its_logits() -> None:
     assert divergence.gap == (logits.max() - logits[wrong[11]]).item()
     assert divergence.bound == 1e-9
     assert not divergence.near_tie
-    lines = told(divergence)
+    lines = divergence_lines(divergence)
     assert lines.startswith(
         "UNEXPLAINED: self-speculative E=2 d=4 reuse differs from plain decoding: sample s, token 12"
     )
@@ -177,8 +179,8 @@ def test_a_text_that_ends_too_soon_is_no_near_tie() -> None:
     _, found = compared(model, writes(plain_text(model)[:9]))
     (divergence,) = found.divergences
     assert (divergence.position, divergence.got, divergence.near_tie) == (9, None, False)
-    assert "sample s, after 9 tokens, where one of them ends" in told(divergence)
-    assert "it writes  nothing more; plain decoding" in told(divergence)
+    assert "sample s, after 9 tokens, where one of them ends" in divergence_lines(divergence)
+    assert "it writes  nothing more; plain decoding" in divergence_lines(divergence)
 
 
 def with_a_twin(model: InferenceLlama, token: int, twin: int) -> InferenceLlama:
@@ -221,8 +223,8 @@ def test_logits_that_are_no_numbers_are_no_near_ties() -> None:
 def test_bounds() -> None:
     assert bound_of(PLAIN, 1e-9) == 1e-9
     assert [bound_of(Setting("transformers", 4), near_tie) for near_tie in (1e-9, 0.25)] == [1e-3, 0.25]
-    assert default_exits(16) == [1, 4, 8, 15]
-    assert default_exits(2) == [1]
+    assert exits_to_check(16) == [1, 4, 8, 15]
+    assert exits_to_check(2) == [1]
 
 
 def call(*overrides: str) -> None:

@@ -17,7 +17,7 @@ from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import EarlyExit, Round, SelfSpeculative
 from eval.engine.text_stream import TextStream
 from eval.generate import generate
-from eval.painter import DRAFTED, FULL, Painter, summary
+from eval.painter import DRAFTED, FULL, Painter, speed_line
 from eval.policies import policy_of
 
 ROOT = Path(__file__).parent.parent
@@ -211,8 +211,8 @@ def test_bytes_that_are_no_character_do_not_hold_the_text_back_for_ever(trained:
 
 def test_summary_counts_rounds() -> None:
     rounds = [Round([1], 0, 0), Round([2, 3, 4], 3, 2), Round([5], 3, 0)]
-    text = summary(rounds, SelfSpeculative(2, 3), 4, 2.0, Painter(Color.never))
+    text = speed_line(rounds, SelfSpeculative(2, 3), 4, 2.0, Painter(Color.never))
     assert text.startswith(
         "5 tokens in 2.00 s (2 tokens/s); drafted by 2 layers, 3 at a time (33% of 6 drafts accepted)"
     )
-    assert "first 2 of 4 layers" in summary(rounds, EarlyExit(2), 4, 2.0, Painter(Color.never))
+    assert "first 2 of 4 layers" in speed_line(rounds, EarlyExit(2), 4, 2.0, Painter(Color.never))

@@ -14,17 +14,16 @@ from evaluation import record, speculative
 from test_rejections import SAMPLES
 
 from eval.drafts.breakdowns import breakdowns, confusion, pairs, totals
-from eval.drafts.findings import Rejections, Setting
+from eval.drafts.findings import Rejections, RejectionsSetting
 from eval.drafts.plot import plot
-from eval.drafts.report import report
-from eval.drafts.report import save as save_rejections
+from eval.drafts.report import report, save_rejections
 from eval.drafts.sample import DraftedSample
 from eval.measure.records import Record
 from eval.results import columns
-from eval.results.rows import rows_of
+from eval.results.rows import benchmark_rows
 from eval.results.sweep_findings import with_findings
-from eval.results.sweep_table import table as sweep_table
-from eval.results.table import details, save, table
+from eval.results.sweep_table import sweep_table
+from eval.results.table import benchmark_table, details, save_rows
 from eval.results.verdict import verdict
 from eval.tasks.task import Sample, Task
 
@@ -80,7 +79,7 @@ def scored() -> tuple[list[Record], dict[str, Any]]:
 
 def rows(records: list[Record], stated: dict[str, Any]) -> Any:
     samples = {i: Sample(id=i, prompt="", tokens=[9, 9]) for i in dict.fromkeys(r.id for r in records)}
-    return rows_of(records, Task(name="t"), samples, tiny_model(), stated)
+    return benchmark_rows(records, Task(name="t"), samples, tiny_model(), stated)
 
 
 def agrees(path: Path, name: str) -> None:
@@ -94,8 +93,8 @@ def agrees(path: Path, name: str) -> None:
 def test_a_benchmark(name: str, measured: Any, metrics: list[str], tmp_path: Path) -> None:
     found = rows(*measured())
     file, text = tmp_path / "rows.json", tmp_path / "text"
-    save([row.as_json() for row in found], file)
-    text.write_text("\n\n".join([table(found, metrics), details(found, metrics), str(verdict(found))]) + "\n")
+    save_rows([row.as_json() for row in found], file)
+    text.write_text("\n\n".join([benchmark_table(found, metrics), details(found, metrics), str(verdict(found))]) + "\n")
     agrees(file, f"benchmark_{name}.json")
     agrees(file.with_suffix(".csv"), f"benchmark_{name}.csv")
     agrees(text, f"benchmark_{name}.txt")
@@ -125,7 +124,7 @@ def test_a_sweep(name: str, measured: Any, tmp_path: Path) -> None:
         ]
     found, quality = with_findings(rows(early, stated), early, "em" if name == "scored" else None)
     file, text = tmp_path / "rows.json", tmp_path / "text"
-    save([row.as_json() for row in found], file)
+    save_rows([row.as_json() for row in found], file)
     text.write_text(f"{sweep_table(found, quality)}\n\n{verdict(found)}\n")
     agrees(file, f"sweep_{name}.json")
     agrees(text, f"sweep_{name}.txt")
@@ -134,7 +133,7 @@ def test_a_sweep(name: str, measured: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "samples"), [("rejections", SAMPLES), ("rejections_none", SAMPLES[2:])])
 def test_rejections(name: str, samples: list[DraftedSample], tmp_path: Path) -> None:
     found = Rejections(
-        setting=Setting(
+        setting=RejectionsSetting(
             checkpoint="outputs/demo",
             exit_layer=2,
             n_layers=8,

@@ -11,13 +11,13 @@ from evaluation import record, speculative
 from test_parity_hf import our_model
 
 from eval.engine.agreement import distinct_4grams, first_difference, is_near_tie
-from eval.measure.records import Record, from_json
+from eval.measure.records import Record, record_from_json
 from eval.measure.timing import PassTimes
 from eval.results import bootstrap
 from eval.results.ideal import early_exit_ideal, ideal_speedup, measured_cost_ideal
 from eval.results.row import Row
-from eval.results.rows import head_cost, rows_of
-from eval.results.table import details, table
+from eval.results.rows import benchmark_rows, head_cost
+from eval.results.table import benchmark_table, details
 from eval.tasks.task import Sample, Task
 from models.inference import InferenceLlama
 
@@ -75,7 +75,7 @@ def typed_rows(records: list[Record], groups: dict[str, str] | None = None) -> l
     ids = dict.fromkeys(r.id for r in records)
     samples = {i: Sample(id=i, prompt="", tokens=[9, 9]) for i in ids}
     records = [replace(r, group=(groups or {}).get(r.id, "")) for r in records]
-    return rows_of(records, Task(name="t"), samples, tiny_model(), MACHINE)
+    return benchmark_rows(records, Task(name="t"), samples, tiny_model(), MACHINE)
 
 
 def test_rows_of_known_rounds() -> None:
@@ -188,20 +188,20 @@ def test_by_prompt_length_and_position() -> None:
 
 def test_the_table_with_intervals() -> None:
     found = typed_rows([record(scores={"em": 1.0}), speculative(scores={"em": 1.0}, exit_states="recompute")])
-    text = table(found, ["em"])
+    text = benchmark_table(found, ["em"])
     assert "1.000 [1.000, 1.000]" in text
     assert "2.00 [2.00, 2.00]" in text
     assert "recompute" in text
     assert "[ ]: 95 %" in text
-    assert "[ ]" not in table(found, [])
+    assert "[ ]" not in benchmark_table(found, [])
 
 
 def test_a_record_survives_its_line() -> None:
     for r in (record(), speculative(scores={"a": 0.5}, peak_memory_mb=1.5)):
-        assert from_json(r.as_json()) == r
+        assert record_from_json(r.as_json()) == r
     assert record().as_json()["new_tokens"] == 8
     with pytest.raises(TypeError):
-        from_json({"task": "t"})
+        record_from_json({"task": "t"})
 
 
 def test_bootstrap_of_a_mean_is_the_closed_form() -> None:

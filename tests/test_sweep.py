@@ -16,11 +16,11 @@ from conf.strict import ConfigError, register_schema
 from eval.measure import contest
 from eval.measure.records import Record
 from eval.results.row import Row
-from eval.results.rows import rows_of
-from eval.results.sweep_config import SweepConfig, default_drafts, default_exits
+from eval.results.rows import benchmark_rows
+from eval.results.sweep_config import SweepConfig, drafts_to_sweep, exits_to_sweep
 from eval.results.sweep_findings import SweepRow, best_of_exits, equal_prefix, name, pareto, with_findings
 from eval.results.sweep_plots import front, heat_maps, save_png
-from eval.results.sweep_table import table
+from eval.results.sweep_table import sweep_table
 from eval.sweep import sweep
 from eval.tasks.task import Sample, Task
 from models.storage.recommended import recommended
@@ -36,12 +36,12 @@ def call(*overrides: str) -> list[dict[str, Any]]:
 
 
 def test_the_grid_by_itself() -> None:
-    assert default_exits(16) == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert default_exits(32) == [2, 4, 6, 8, 10, 12, 14, 16]
-    assert default_exits(24) == [2, 3, 5, 6, 8, 9, 11, 12]
-    assert [default_exits(n) for n in (2, 3, 5)] == [[1], [1], [1, 2]]
-    assert default_drafts(96) == [1, 2, 3, 4, 6, 8, 12]
-    assert [default_drafts(n) for n in (5, 2, 1)] == [[1, 2, 3, 4], [1], [1]]
+    assert exits_to_sweep(16) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert exits_to_sweep(32) == [2, 4, 6, 8, 10, 12, 14, 16]
+    assert exits_to_sweep(24) == [2, 3, 5, 6, 8, 9, 11, 12]
+    assert [exits_to_sweep(n) for n in (2, 3, 5)] == [[1], [1], [1, 2]]
+    assert drafts_to_sweep(96) == [1, 2, 3, 4, 6, 8, 12]
+    assert [drafts_to_sweep(n) for n in (5, 2, 1)] == [[1, 2, 3, 4], [1], [1]]
 
 
 def test_the_best_d_of_each_exit() -> None:
@@ -76,7 +76,7 @@ def test_equal_prefix() -> None:
 
 def rows(records: list[Record]) -> list[Row]:
     samples = {r.id: Sample(id=r.id, prompt="", tokens=[9, 9]) for r in records}
-    return rows_of(records, Task(name="t"), samples, tiny_model(), STATED)
+    return benchmark_rows(records, Task(name="t"), samples, tiny_model(), STATED)
 
 
 def found(scores: bool = True) -> tuple[list[SweepRow], str]:
@@ -111,7 +111,7 @@ def test_findings() -> None:
         ("self_speculative", "E=1 d=3"),
     ]
     assert found(scores=False)[1] == "equal_prefix"
-    lines = table(rows, quality).split("\n")
+    lines = sweep_table(rows, quality).split("\n")
     assert lines[1].split() == ["1", "3", "2.00", "2.00-2.00", "2", "0.83", "3.50", "100%", "0.500", "4.00", "0.250"]
     assert lines[2].split()[:3] == ["2", "2", "1.60"]
     assert lines[3].split()[:3] == ["4", "plain", "1.00"]

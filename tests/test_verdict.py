@@ -10,7 +10,7 @@ from evaluation import record, speculative
 from eval.results import columns
 from eval.results.bootstrap import Estimate
 from eval.results.row import Row
-from eval.results.rows import rows_of
+from eval.results.rows import benchmark_rows
 from eval.results.verdict import verdict
 from eval.tasks.task import Sample, Task
 
@@ -25,7 +25,7 @@ def rows(speedup: float, accepted: float | None, exit_layer: int = 4, **output: 
     samples = {"0": Sample(id="0", prompt="", tokens=[1])}
     facts = {"checkpoint": "c"}
     records = [record(exit_layer=16), speculative(exit_layer=exit_layer, num_speculations=6)]
-    autoregressive, drafting = rows_of(records, Task(name="t"), samples, tiny_model(), facts)
+    autoregressive, drafting = benchmark_rows(records, Task(name="t"), samples, tiny_model(), facts)
     speed = replace(drafting.speed, speedup=Estimate(speedup, speedup, speedup), tokens_per_second=1013.0)
     drafts = replace(drafting.drafts, acceptance_rate=accepted)
     return [autoregressive, replace(drafting, speed=speed, drafts=drafts, output=replace(drafting.output, **output))]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def benchmark(raw: DictConfig) -> None:
     """Measure, print the table, write the rows."""
     config = convert(raw, TrainBenchmarkConfig)
-    from train.cost.benchmark_row import table
+    from train.cost.benchmark_row import cost_table
 
     output = writable(config.output)
     if config.precision is Precision.auto:
@@ -39,7 +39,7 @@ def benchmark(raw: DictConfig) -> None:
     os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler, which counts memory, would tell when it starts and stops
     rows = [row for recompute in config.checkpointing for row in _measure(config, recompute, device)]
     write_whole(output, json.dumps([asdict(row) for row in rows], indent=1).encode())
-    print(table(rows))
+    print(cost_table(rows))
     print(output)
 
 

@@ -11,7 +11,7 @@ from eval.results.bootstrap import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class RejectionsSetting:
     """What was decoded with what."""
 
     checkpoint: str
@@ -48,7 +48,7 @@ class Totals:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class DraftsPart:
     """The judged drafts that have one value: a class, a rank, a stretch of probability."""
 
     value: str
@@ -66,7 +66,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PositionPart(Part):
+class DraftPositionPart(DraftsPart):
     """The judged drafts at one position of their rounds."""
 
     drafted: int
@@ -78,19 +78,19 @@ class PositionPart(Part):
 class Breakdowns:
     """A part for each value that occurs."""
 
-    by_class: Sequence[Part]
-    by_piece: Sequence[Part]
-    by_class_and_piece: Sequence[Part]
-    by_class_of_full: Sequence[Part]
-    by_position: Sequence[PositionPart]
-    by_place: Sequence[Part]
-    by_rank: Sequence[Part]
-    by_full_probability: Sequence[Part]
-    by_confidence: Sequence[Part]
-    by_entropy: Sequence[Part]
-    by_rank_of_full: Sequence[Part]
+    by_class: Sequence[DraftsPart]
+    by_piece: Sequence[DraftsPart]
+    by_class_and_piece: Sequence[DraftsPart]
+    by_class_of_full: Sequence[DraftsPart]
+    by_position: Sequence[DraftPositionPart]
+    by_place: Sequence[DraftsPart]
+    by_rank: Sequence[DraftsPart]
+    by_full_probability: Sequence[DraftsPart]
+    by_confidence: Sequence[DraftsPart]
+    by_entropy: Sequence[DraftsPart]
+    by_rank_of_full: Sequence[DraftsPart]
 
-    def by_name(self) -> dict[str, Sequence[Part]]:
+    def by_name(self) -> dict[str, Sequence[DraftsPart]]:
         """All of them."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
@@ -119,7 +119,7 @@ class TokenPair:
 class Rejections:
     """All that was found."""
 
-    setting: Setting
+    setting: RejectionsSetting
     facts: Mapping[str, Any]
     """Source, hardware, threads, dtype, versions, commit."""
     new_tokens: float
@@ -145,7 +145,7 @@ class Rejections:
         }
 
 
-def part_as_json(part: Totals | Part) -> dict[str, Any]:
+def part_as_json(part: Totals | DraftsPart) -> dict[str, Any]:
     """The fields; those that are estimates as NAME, NAME_low and NAME_high."""
     found: dict[str, Any] = {}
     for f in fields(part):

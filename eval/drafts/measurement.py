@@ -12,8 +12,8 @@ from conf.strict import ConfigError
 from eval.drafts.breakdowns import breakdowns, confusion, pairs, totals
 from eval.drafts.classes import Language, language_of
 from eval.drafts.config import RejectionsConfig
-from eval.drafts.findings import Rejections, Setting
-from eval.drafts.sample import DraftedSample, drafted_sample, from_json
+from eval.drafts.findings import Rejections, RejectionsSetting
+from eval.drafts.sample import DraftedSample, drafted_sample, drafted_sample_from_json
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine, SelfSpeculative
 from eval.engine.threads import Threads, one_token
@@ -26,7 +26,7 @@ from eval.text import plain_text
 from models.storage.recommended import recommended
 
 
-class Plan(NamedTuple):
+class RejectionsPlan(NamedTuple):
     """What is decoded with what; nothing has been decoded yet."""
 
     config: RejectionsConfig
@@ -36,12 +36,12 @@ class Plan(NamedTuple):
     device: torch.device
     dtype: torch.dtype
     output: Path
-    setting: Setting
+    setting: RejectionsSetting
     facts: dict[str, Any]
     """What a figure must state besides: source, machine, versions, commit."""
 
 
-def plan_of(config: RejectionsConfig) -> Plan:
+def plan_rejections(config: RejectionsConfig) -> RejectionsPlan:
     """Read what is to be decoded, and refuse what cannot be. Raises ConfigError, DataError or FormatError."""
     task, (device, dtype) = config.task, settle(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
@@ -52,7 +52,7 @@ def plan_of(config: RejectionsConfig) -> Plan:
     if language is Language.auto:
         language = language_of(sample.prompt for sample in chosen.samples)
     print(chosen.described(task))
-    setting = Setting(
+    setting = RejectionsSetting(
         checkpoint=config.checkpoint,
         exit_layer=policy.exit_layer,
         n_layers=checkpoint.stored.size.n_layers,
@@ -64,10 +64,10 @@ def plan_of(config: RejectionsConfig) -> Plan:
         temperature=task.sampling(0).temperature,
     )
     stated = chosen.facts | facts(device, dtype) | {"threads": config.machine.threads or "auto"}
-    return Plan(config, checkpoint, policy, chosen.samples, device, dtype, output, setting, stated)
+    return RejectionsPlan(config, checkpoint, policy, chosen.samples, device, dtype, output, setting, stated)
 
 
-def carry_out(plan: Plan) -> Rejections:
+def find_rejections(plan: RejectionsPlan) -> Rejections:
     """Decode what an earlier start of the same settings has not, and sum up. Raises ConfigError or DataError."""
     modules = ("eval.drafts.sample", type(plan.config.task).__module__)
     settings = conditions(asdict(plan.setting) | plan.facts, *modules) | {
@@ -77,7 +77,7 @@ def carry_out(plan: Plan) -> Rejections:
     }
     path = log_path(plan.output, settings)
     anew = why_anew(path, settings)
-    with Log(path, settings, from_json, fresh=plan.config.fresh) as log:
+    with Log(path, settings, drafted_sample_from_json, fresh=plan.config.fresh) as log:
         done = {sample.id for sample in log.entries}
         if missing := [(i, sample) for i, sample in enumerate(plan.samples) if sample.id not in done]:
             if anew:
@@ -90,7 +90,7 @@ def carry_out(plan: Plan) -> Rejections:
     return _summed(plan, samples, path.name)
 
 
-def _summed(plan: Plan, samples: list[DraftedSample], samples_file: str) -> Rejections:
+def _summed(plan: RejectionsPlan, samples: list[DraftedSample], samples_file: str) -> Rejections:
     tokenizer = plan.checkpoint.tokenizer
     return Rejections(
         setting=plan.setting,
@@ -121,7 +121,7 @@ def _policy(config: RejectionsConfig, checkpoint: Checkpoint) -> SelfSpeculative
     return SelfSpeculative(exit_layer, d)
 
 
-def _decode(plan: Plan, missing: Sequence[tuple[int, Sample]], log: Log[DraftedSample]) -> None:
+def _decode(plan: RejectionsPlan, missing: Sequence[tuple[int, Sample]], log: Log[DraftedSample]) -> None:
     task, tokenizer = plan.config.task, plan.checkpoint.tokenizer
     max_len = max(len(s.tokens) for s in plan.samples) + task.max_new_tokens
     engine = Engine(plan.checkpoint.model(plan.dtype, plan.device), max_len)

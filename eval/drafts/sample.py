@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from data.tokenizers.tokenizer import Tokenizer
 from eval.drafts.classes import Kind, Language, kind_of
-from eval.drafts.judged import Counts, Judged, counts_of, judged_in
+from eval.drafts.judged import Judged, RoundCounts, counts_of, judged_in
 from eval.drafts.replay import Thought, disagrees, replay
 from eval.engine.decoding import Engine, Round, SelfSpeculative
 from eval.engine.sampling_options import SamplingOptions
@@ -49,7 +49,7 @@ class DraftedSample:
     prompt_tokens: int
     tokens: list[int]
     """The new ones."""
-    rounds: list[Counts]
+    rounds: list[RoundCounts]
     """Rounds that drafted something."""
     drafts: list[Draft]
     """The judged ones, in the order of the text."""
@@ -64,11 +64,11 @@ class DraftedSample:
         return asdict(self) | {"drafts": columns}
 
 
-def from_json(value: Mapping[str, Any]) -> DraftedSample:
+def drafted_sample_from_json(value: Mapping[str, Any]) -> DraftedSample:
     """A sample from its line; raises KeyError, TypeError or ValueError for anything else."""
     columns = [value["drafts"][name] for name in Draft._fields]
     drafts = [Draft(*row) for row in zip(*columns, strict=True)]
-    return DraftedSample(**{**value, "drafts": drafts, "rounds": [Counts(*r) for r in value["rounds"]]})
+    return DraftedSample(**{**value, "drafts": drafts, "rounds": [RoundCounts(*r) for r in value["rounds"]]})
 
 
 def drafted_sample(

@@ -57,7 +57,7 @@ class Round(NamedTuple):
     """The drafted tokens that were not accepted, in order; the first of them was rejected, the others fell with it."""
 
 
-def check(model: InferenceLlama, policy: Policy, prompt: list[int], max_len: int) -> None:
+def check_decodable_by(model: InferenceLlama, policy: Policy, prompt: list[int], max_len: int) -> None:
     """Raise ValueError, in one line, for what cannot be decoded."""
     n_layers = model.size.n_layers
     if not prompt:
@@ -89,7 +89,7 @@ class Engine:
 
         Ends at `stop` or at the end of the context. Raises ValueError for a prompt or policy that cannot be decoded.
         """
-        check(self.model, policy, prompt, self.cache.max_len)
+        check_decodable_by(self.model, policy, prompt, self.cache.max_len)
         return self._rounds(prompt, policy, stop, Sampler(sampling or SamplingOptions(), self.model.device))
 
     def _rounds(self, prompt: list[int], policy: Policy, stop: StopRule, sampler: Sampler) -> Iterator[Round]:

@@ -9,9 +9,9 @@ from eval.engine.agreement import NEAR_TIE
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import EarlyExit, Engine, SelfSpeculative
 from eval.engine.threads import Threads, one_token
-from eval.exactness.correctness_config import DRAFTS, CorrectnessConfig, default_exits
+from eval.exactness.correctness_config import DRAFTS_TO_CHECK, CorrectnessConfig, exits_to_check
 from eval.exactness.distribution import Verdict, compare_distributions
-from eval.exactness.divergence import Compared, compare, unexplained
+from eval.exactness.divergence import Compared, compare_decoders, unexplained_divergences
 from eval.machine import facts, settle
 from eval.measure.contest import Run, engine_run, transformers_run
 from eval.measure.records import TRANSFORMERS, Setting, setting_of
@@ -35,12 +35,12 @@ class Check(NamedTuple):
     """Checkpoint, samples, machine, versions."""
 
 
-def prepare(config: CorrectnessConfig) -> Check:
+def prepare_check(config: CorrectnessConfig) -> Check:
     """Read what is to be compared, and refuse what cannot be. Raises ConfigError, DataError or FormatError."""
     task, (device, dtype) = config.task, settle(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
-    size, drafts = checkpoint.stored.size, config.num_speculations or DRAFTS
-    exits = config.exit_layers or default_exits(size.n_layers)
+    size, drafts = checkpoint.stored.size, config.num_speculations or DRAFTS_TO_CHECK
+    exits = config.exit_layers or exits_to_check(size.n_layers)
     modes = [Mode.self_speculative]
     autoregressive, *drafting = policies(size.n_layers, exits, drafts, modes=modes, exit_states=config.exit_states)
     chosen = task.samples(checkpoint)
@@ -68,9 +68,11 @@ def greedy(check: Check) -> list[Compared]:
     near_tie = check.stated["near_tie"]
     with progress("correctness", unit="sample", total=len(check.samples)) as bar:
         for sample in check.samples:
-            found += compare(check.engine.model, check.checkpoint.tokenizer, check.runs, sample, stop, near_tie)
+            found += compare_decoders(
+                check.engine.model, check.checkpoint.tokenizer, check.runs, sample, stop, near_tie
+            )
             bar.update()
-            bar.set_postfix_str(f"{sum(len(unexplained(c.divergences)) for c in found)} unexplained")
+            bar.set_postfix_str(f"{sum(len(unexplained_divergences(c.divergences)) for c in found)} unexplained")
     return found
 
 

@@ -34,7 +34,7 @@ class ModeRow:
     n_prompts: int
 
 
-def summed(results: Sequence[Sequence[Side]], n_layers: int) -> list[ModeRow]:
+def mode_rows(results: Sequence[Sequence[Side]], n_layers: int) -> list[ModeRow]:
     """A row for each way to decode; `results` has the sides of every prompt, in the same order."""
     rows = []
     for sides in zip(*results, strict=True):
@@ -55,7 +55,7 @@ def summed(results: Sequence[Sequence[Side]], n_layers: int) -> list[ModeRow]:
     return rows
 
 
-def table(rows: Sequence[ModeRow]) -> str:
+def mode_table(rows: Sequence[ModeRow]) -> str:
     """The rows as text."""
     cells = [["mode", "tokens/s", "layers/token", "accepted", "same text as full depth"]]
     for i, row in enumerate(rows):
@@ -71,7 +71,7 @@ def table(rows: Sequence[ModeRow]) -> str:
     return "\n".join(aligned(cells))
 
 
-def unexplained(results: Sequence[Sequence[Side]]) -> list[str]:
+def unexplained_sides(results: Sequence[Sequence[Side]]) -> list[str]:
     """Where self-speculation, which must not differ, differs and rounding does not explain it."""
     return [
         f"prompt {i}: self-speculation differs from full depth at token {side.differs_at + 1}, and not by rounding"

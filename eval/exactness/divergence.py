@@ -89,7 +89,7 @@ def bound_of(setting: Setting, near_tie: float) -> float:
     return max(near_tie, NEAR_TIE[torch.float32]) if setting.mode == TRANSFORMERS else near_tie
 
 
-def compare(
+def compare_decoders(
     model: InferenceLlama,
     tokenizer: Tokenizer,
     runs: Mapping[Setting, Run],
@@ -169,6 +169,6 @@ class _Judge:
         )
 
 
-def unexplained(found: Sequence[Divergence]) -> list[Divergence]:
+def unexplained_divergences(found: Sequence[Divergence]) -> list[Divergence]:
     """The divergences that rounding does not explain."""
     return [d for d in found if not d.near_tie]

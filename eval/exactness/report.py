@@ -42,7 +42,7 @@ class DecoderRow:
         return self.decoder._asdict() | numbers
 
 
-def summed(compared: Sequence[Compared]) -> list[DecoderRow]:
+def decoder_rows(compared: Sequence[Compared]) -> list[DecoderRow]:
     """A row for each decoder."""
     rows: list[DecoderRow] = []
     for decoder in dict.fromkeys(c.decoder for c in compared):
@@ -61,7 +61,7 @@ def summed(compared: Sequence[Compared]) -> list[DecoderRow]:
     return rows
 
 
-def table(rows: Sequence[DecoderRow]) -> str:
+def decoder_table(rows: Sequence[DecoderRow]) -> str:
     """The rows as text."""
     cells = [["decoder", "against", "samples", "tokens", "same", "near-ties", "UNEXPLAINED"]]
     for row in rows:
@@ -70,7 +70,7 @@ def table(rows: Sequence[DecoderRow]) -> str:
     return "\n".join(aligned(cells))
 
 
-def told(found: Divergence) -> str:
+def divergence_lines(found: Divergence) -> str:
     """A divergence in four lines."""
     other = "plain decoding" if found.against == "plain" else "the full model in one pass"
     at, gap = f"token {found.position + 1} of {found.n_tokens}", f"; gap {found.gap:.3g}"

@@ -16,7 +16,7 @@ from eval.sandbox.limits import Limits, Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class Completion:
     """One completion of one problem."""
 
     problem: Problem
@@ -26,7 +26,7 @@ class Sample:
     """The line as it was read."""
 
 
-def read_samples(path: Path, problems: dict[str, Problem], *, cut: bool) -> list[Sample]:
+def read_samples(path: Path, problems: dict[str, Problem], *, cut: bool) -> list[Completion]:
     """The samples of a file, one a line with `task_id` and `completion`, any number for each problem.
 
     `cut`: truncate the completions (protocol.py). Raises DataError, by file and line.
@@ -39,7 +39,7 @@ def read_samples(path: Path, problems: dict[str, Problem], *, cut: bool) -> list
                 f"{row.where}: no problem has the task_id {record['task_id']!r}; give its file as problems="
             )
         completion = truncate(record["completion"]) if cut else record["completion"]
-        samples.append(Sample(problem=problem, completion=completion, record=record))
+        samples.append(Completion(problem=problem, completion=completion, record=record))
     return samples
 
 
@@ -74,7 +74,7 @@ class Results:
             self.known = {entry.pop("key"): entry for entry in map(json.loads, lines)}
             self.path.write_text("".join(line + "\n" for line in lines))
 
-    def key(self, sample: Sample) -> str:
+    def key(self, sample: Completion) -> str:
         """A key that equal programs under equal limits share, since they need not be run twice."""
         program = repr(self.limits) + program_of(sample.problem, sample.completion)
         return hashlib.sha256(program.encode("utf-8", "surrogatepass")).hexdigest()
@@ -86,7 +86,7 @@ class Results:
         with self.path.open("a") as stream:
             stream.write(json.dumps({"key": key, **entry}) + "\n")
 
-    def lines(self, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    def lines(self, samples: Sequence[Completion]) -> list[dict[str, Any]]:
         """Every sample as it was read, with `passed`, `result` and `seconds`."""
         return [sample.record | self.known[self.key(sample)] for sample in samples]
 

@@ -13,7 +13,7 @@ from eval.engine.one_pass import exit_states, logit_chunks
 from models.inference import InferenceLlama
 
 
-class Pair(NamedTuple):
+class LikelihoodRequest(NamedTuple):
     """Tokens that are given and, after them, tokens that are asked about; at least one of each."""
 
     context: tuple[int, ...]
@@ -30,8 +30,8 @@ class Likelihood(NamedTuple):
 
 
 def likelihoods(
-    model: InferenceLlama, pairs: Sequence[Pair], exits: Sequence[int], *, max_length: int, batch_size: int
-) -> Iterator[tuple[Pair, list[Likelihood]]]:
+    model: InferenceLlama, pairs: Sequence[LikelihoodRequest], exits: Sequence[int], *, max_length: int, batch_size: int
+) -> Iterator[tuple[LikelihoodRequest, list[Likelihood]]]:
     """The likelihoods of each pair, one for each exit, longest input first.
 
     Args:
@@ -41,7 +41,7 @@ def likelihoods(
         max_length: tokens of the longest input; a context that is too long loses its first tokens.
         batch_size: inputs in a pass.
     """
-    rows: dict[tuple[int, ...], list[Pair]] = {}
+    rows: dict[tuple[int, ...], list[LikelihoodRequest]] = {}
     for pair in pairs:
         # The last token is only predicted.
         rows.setdefault((pair.context + pair.continuation)[-max_length - 1 : -1], []).append(pair)
@@ -52,8 +52,8 @@ def likelihoods(
 
 @torch.inference_mode()
 def _pass(
-    model: InferenceLlama, rows: list[tuple[tuple[int, ...], list[Pair]]], exits: Sequence[int]
-) -> list[tuple[Pair, list[Likelihood]]]:
+    model: InferenceLlama, rows: list[tuple[tuple[int, ...], list[LikelihoodRequest]]], exits: Sequence[int]
+) -> list[tuple[LikelihoodRequest, list[Likelihood]]]:
     width = len(rows[0][0])
     tokens = torch.tensor([[*row, *[0] * (width - len(row))] for row, _ in rows], device=model.device)
     # Which states the head is to see, and which of those predicts which token.

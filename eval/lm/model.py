@@ -24,14 +24,14 @@ from conf.progress import each, progress
 from conf.strict import ConfigError
 from eval.config import Dtype, GenerateConfig, MachineConfig, Mode
 from eval.engine.checkpoint import open_checkpoint
-from eval.engine.decoding import EarlyExit, Engine, check
+from eval.engine.decoding import EarlyExit, Engine, check_decodable_by
 from eval.engine.hf_tokenizer import end_ids, transformers_tokenizer
 from eval.engine.stopping import StopRule
 from eval.engine.threads import Threads, one_token, one_window
 from eval.lm.answers import Answers, likelihood_of, question
-from eval.lm.config import TasksConfig
+from eval.lm.config import LmEvalConfig
 from eval.lm.generation import Wanted, wanted
-from eval.lm.likelihoods import Likelihood, Pair, likelihoods
+from eval.lm.likelihoods import Likelihood, LikelihoodRequest, likelihoods
 from eval.machine import settle
 from eval.policies import policy_of
 
@@ -92,7 +92,7 @@ class LayerSkipLM(TemplateLM):
         self.end_ids = end_ids(self.tokenizer, stored)
         self.model = stored.model(number, self._device)
         try:
-            check(self.model, self.policy, [0], 2)
+            check_decodable_by(self.model, self.policy, [0], 2)
         except ValueError as error:
             raise ConfigError(str(error)) from None
         self.exit_layer = self.policy.exit_layer if isinstance(self.policy, EarlyExit) else stored.stored.size.n_layers
@@ -106,7 +106,7 @@ class LayerSkipLM(TemplateLM):
         self._fixed_threads = threads
 
     @classmethod
-    def of(cls, config: TasksConfig, **mode: Any) -> "LayerSkipLM":
+    def of(cls, config: LmEvalConfig, **mode: Any) -> "LayerSkipLM":
         """The model that a command's configuration asks for; `mode`: mode, exit_layer, num_speculations."""
         return cls(
             config.checkpoint,
@@ -163,7 +163,7 @@ class LayerSkipLM(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
-        pairs = [Pair(tuple(context), tuple(continuation)) for _, context, continuation in requests]
+        pairs = [LikelihoodRequest(tuple(context), tuple(continuation)) for _, context, continuation in requests]
         found = self._likelihoods(pairs)
         for (strings, _context, _continuation), answer in zip(requests, found, strict=True):
             self.cache_hook.add_partial("loglikelihood", strings, answer)
@@ -171,18 +171,18 @@ class LayerSkipLM(TemplateLM):
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of whole texts, cut into windows of `max_length`; each token is predicted once."""
-        windows: list[list[Pair]] = []
+        windows: list[list[LikelihoodRequest]] = []
         for request in requests:
             ids = self.tok_encode(request.args[0])
             cuts = get_rolling_token_windows(ids, self.prefix_token_id, max_seq_len=self.max_length, context_len=1)
-            windows.append([Pair(*map(tuple, make_disjoint_window(cut))) for cut in cuts])
+            windows.append([LikelihoodRequest(*map(tuple, make_disjoint_window(cut))) for cut in cuts])
         found = iter(self._likelihoods([pair for cut in windows for pair in cut]))
         sums = [sum(next(found).log_probability for _ in cut) for cut in windows]
         for request, total in zip(requests, sums, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
         return sums
 
-    def _likelihoods(self, pairs: list[Pair]) -> list[Likelihood]:
+    def _likelihoods(self, pairs: list[LikelihoodRequest]) -> list[Likelihood]:
         """By this exit; those that are not known yet are computed for all `exits`."""
         keys = {pair: question(pair, self.max_length) for pair in pairs}
         for pair in keys:

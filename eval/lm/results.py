@@ -26,7 +26,7 @@ def resume(lm: LayerSkipLM, output: Path, *, fresh: bool) -> None:
         print(f"goes on after {n:,} answers of an earlier start", file=sys.stderr)
 
 
-def save(results: Any, output: Path) -> None:
+def save_results(results: Any, output: Path) -> None:
     """Write results as JSON; a kill leaves no half file."""
     write_whole(output, (_dumped(results, indent=2) + "\n").encode())
 

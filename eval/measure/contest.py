@@ -77,7 +77,7 @@ def turns(samples: Sequence[Sample], ledger: Ledger, *, repeats: int, pass_sampl
     ]
 
 
-def measure(contest: Contest, samples: Sequence[Sample], missing: Sequence[Turn], ledger: Ledger) -> None:
+def decode_all(contest: Contest, samples: Sequence[Sample], missing: Sequence[Turn], ledger: Ledger) -> None:
     """Decode what is missing; what runs first changes from sample to sample.
 
     Each setting runs once before, uncounted.

@@ -6,7 +6,7 @@ from typing import Any
 
 from data.config import DataError
 from eval.measure.log import Log
-from eval.measure.records import Record, Setting, from_json
+from eval.measure.records import Record, Setting, record_from_json
 
 
 class Ledger(Log[Record]):
@@ -21,7 +21,7 @@ class Ledger(Log[Record]):
             expected: the settings of every sample, without all of which it is not done.
             fresh: begin anew.
         """
-        super().__init__(path, settings, from_json, fresh=fresh)
+        super().__init__(path, settings, record_from_json, fresh=fresh)
         try:
             self.keep(self._n_whole(set(expected)))
         except BaseException:

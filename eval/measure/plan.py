@@ -14,7 +14,7 @@ from eval.engine.decoding import Autoregressive, Engine, Policy
 from eval.engine.threads import Threads, one_token
 from eval.machine import facts, settle
 from eval.measure.config import BenchmarkConfig
-from eval.measure.contest import Contest, engine_run, measure, transformers_run, turns
+from eval.measure.contest import Contest, decode_all, engine_run, transformers_run, turns
 from eval.measure.identity import check_same_reading, conditions, samples_digest, weights_digest
 from eval.measure.ledger import Ledger
 from eval.measure.log import log_path, why_anew
@@ -114,7 +114,7 @@ def carry_out(plan: Plan) -> Measured:
         if missing:
             if anew:
                 print(anew)
-            measure(_contest(plan), plan.samples, missing, ledger)
+            decode_all(_contest(plan), plan.samples, missing, ledger)
         else:
             print(f"{ledger_file}: has all samples from an earlier start; fresh=true measures them anew")
     return Measured(plan, list(ledger.entries), ledger_file)

@@ -97,6 +97,6 @@ class Record:
         return asdict(self) | {"new_tokens": len(self.tokens)}
 
 
-def from_json(value: dict[str, Any]) -> Record:
+def record_from_json(value: dict[str, Any]) -> Record:
     """A record from its line; raises TypeError for anything else."""
     return Record(**{key: item for key, item in value.items() if key != "new_tokens"})

@@ -33,7 +33,7 @@ class PassTimes(NamedTuple):
     """d + 1 exit states through the other layers, and the head on all of them."""
 
 
-REPEATS = 3
+TIMED_ROUNDS = 3
 
 
 class Timed(NamedTuple):
@@ -78,7 +78,7 @@ def pass_times(
     """
     clock, n_layers = _Clock(engine, token, middle), engine.model.size.n_layers
     samples: dict[Policy, list[PassTimes]] = {policy: [] for policy in policies}
-    for _ in range(REPEATS):
+    for _ in range(TIMED_ROUNDS):
         for policy in policies:
             autoregressive = prefills[Autoregressive()], [clock.token(n_layers) for _ in range(2)][-1]
             match policy:

@@ -196,7 +196,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def fastest(rows: Iterable[Row]) -> Row | None:
+def fastest_drafting(rows: Iterable[Row]) -> Row | None:
     """The self-speculative row with the largest speed-up, of equal ones the first; None if there is none."""
     drafting = (row for row in rows if row.mode == Mode.self_speculative)
     return max(drafting, key=lambda row: row.speed.speedup.value, default=None)

@@ -42,10 +42,10 @@ def measured_rows(measured: Measured) -> list[Row]:
     plan = measured.plan
     samples = {sample.id: sample for sample in plan.samples}
     facts = plan.stated | {"samples_file": measured.file.name}
-    return rows_of(measured.records, plan.config.task, samples, plan.checkpoint.stored.size, facts)
+    return benchmark_rows(measured.records, plan.config.task, samples, plan.checkpoint.stored.size, facts)
 
 
-def rows_of(
+def benchmark_rows(
     records: Sequence[Record], task: Task, samples: Mapping[str, Sample], size: ModelConfig, facts: Mapping[str, Any]
 ) -> list[Row]:
     """A row per setting, autoregressive decoding first; `facts` (machine, commit, checkpoint) are repeated in each."""

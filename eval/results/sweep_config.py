@@ -13,7 +13,7 @@ AGREEMENT = "equal_prefix"
 differs."""
 LESS_IS_BETTER = {"malformed"}
 EXITS = 8
-DRAFTS = (1, 2, 3, 4, 6, 8, 12)
+DRAFTS_TO_SWEEP = (1, 2, 3, 4, 6, 8, 12)
 
 
 @dataclass(kw_only=True)
@@ -45,7 +45,9 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         # It has its own conditions.
-        self.benchmark(self.exit_layers, self.num_speculations or default_drafts(self.task.max_new_tokens), self.output)
+        self.benchmark(
+            self.exit_layers, self.num_speculations or drafts_to_sweep(self.task.max_new_tokens), self.output
+        )
         allowed = [name for name in (*self.task.shown, AGREEMENT) if name not in LESS_IS_BETTER]
         if self.quality is not None and self.quality not in allowed:
             raise ValueError(f"quality={self.quality}: must be {' or '.join(allowed)}")
@@ -66,13 +68,13 @@ class SweepConfig:
         )
 
 
-def default_exits(n_layers: int) -> list[int]:
+def exits_to_sweep(n_layers: int) -> list[int]:
     """The lower half, or EXITS of it, evenly spaced up to the middle."""
     half = max(1, n_layers // 2)
     n = min(EXITS, half)
     return [-(-half * i // n) for i in range(1, n + 1)]
 
 
-def default_drafts(max_new_tokens: int) -> list[int]:
+def drafts_to_sweep(max_new_tokens: int) -> list[int]:
     """The numbers of DRAFTS that are shorter than the text."""
-    return [d for d in DRAFTS if d < max_new_tokens] or [1]
+    return [d for d in DRAFTS_TO_SWEEP if d < max_new_tokens] or [1]

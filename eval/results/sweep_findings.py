@@ -10,7 +10,7 @@ from eval.engine.agreement import first_difference
 from eval.measure.records import Record, Setting
 from eval.results import bootstrap
 from eval.results.bootstrap import Estimate
-from eval.results.row import Row, fastest, flat
+from eval.results.row import Row, fastest_drafting, flat
 from eval.results.sweep_config import AGREEMENT
 
 PREFERRED = ("pass@1", "exact_match", "rouge2")
@@ -102,7 +102,7 @@ def best_of_exits(rows: Sequence[Row]) -> list[Row]:
         (row for row in rows if row.mode == Mode.self_speculative), key=lambda row: row.setting.num_speculations
     )
     exits = sorted({row.setting.exit_layer for row in drafting})
-    found = [fastest(row for row in drafting if row.setting.exit_layer == e) for e in exits]
+    found = [fastest_drafting(row for row in drafting if row.setting.exit_layer == e) for e in exits]
     return [row for row in found if row is not None]
 
 

@@ -10,7 +10,7 @@ from eval.results.sweep_findings import SweepRow, name, stated
 from eval.results.table import cell
 
 
-def table(rows: Sequence[SweepRow], quality: str) -> str:
+def sweep_table(rows: Sequence[SweepRow], quality: str) -> str:
     """Self-speculation at its best d, beside early exit at the same E; then the front."""
     early = {row.setting.exit_layer: row for row in rows if row.mode == Mode.early_exit}
     autoregressive = next(row for row in rows if row.mode == Mode.autoregressive)

@@ -23,7 +23,7 @@ class Column(NamedTuple):
 
 MODE = Column("mode", lambda row: row.mode)
 EXIT = Column("E", lambda row: str(row.setting.exit_layer))
-DRAFTS = Column("d", lambda row: str(row.setting.num_speculations or "-"))
+NUM_SPECULATIONS = Column("d", lambda row: str(row.setting.num_speculations or "-"))
 STATES = Column("exit states", lambda row: cell(row.setting.exit_states))
 SPEED = (
     Column("tokens/s", lambda row: cell(row.speed.tokens_per_second, 0)),
@@ -43,7 +43,7 @@ IDEALS = (
 )
 
 
-def table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
+def benchmark_table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     """The rows as text, with a legend; with metrics intervals stand beside what is estimated."""
     text = interval if metrics else _value
     columns = [*_setting(rows), *(_metric(name) for name in metrics), *SPEED]
@@ -64,7 +64,9 @@ def table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
 
 def _setting(rows: Sequence[Row]) -> list[Column]:
     """The columns that name a setting; the one that never differs is left out."""
-    return [MODE, EXIT, DRAFTS] + ([STATES] if any(r.setting.exit_states == "recompute" for r in rows) else [])
+    return [MODE, EXIT, NUM_SPECULATIONS] + (
+        [STATES] if any(r.setting.exit_states == "recompute" for r in rows) else []
+    )
 
 
 def _metric(name: str) -> Column:
@@ -149,7 +151,7 @@ def _breakdown(title: str, rows: Sequence[Row], parts: Sequence[Sequence[Part]],
     return "\n".join([title, *aligned(lines, n_names=len(setting) + 1)])
 
 
-def save(rows: Sequence[Mapping[str, object]], path: Path) -> Path:
+def save_rows(rows: Sequence[Mapping[str, object]], path: Path) -> Path:
     """Write rows as JSON and, without lists, as CSV beside it; its path. A kill leaves no half file."""
     write_whole(path, (json.dumps(rows, indent=1) + "\n").encode())
     flat = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in rows]

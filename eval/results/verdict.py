@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from eval.config import Mode
 from eval.results.columns import wrapped
-from eval.results.row import Output, Row, fastest
+from eval.results.row import Output, Row, fastest_drafting
 
 REPEATING = 0.5
 """Share of distinct 4-grams below which more than half of a text has been there before."""
@@ -16,7 +16,7 @@ def verdict(rows: Sequence[Row]) -> str | None:
     """The fastest self-speculative setting, or that none is faster than autoregressive decoding; None if none was
     measured.
     """
-    if (row := fastest(rows)) is None:
+    if (row := fastest_drafting(rows)) is None:
         return None
     setting = f"exit_layer={row.setting.exit_layer} num_speculations={row.setting.num_speculations}"
     rate, speedup = row.drafts.acceptance_rate, row.speed.speedup.value

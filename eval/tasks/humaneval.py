@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from conf.checks import at_least
 from eval.engine.sampling_options import SamplingOptions
-from eval.humaneval.execution import allow, check
+from eval.humaneval.execution import allow, check_answer
 from eval.humaneval.problems import Problem, read_problems
 from eval.humaneval.protocol import pass_at_k, truncate
 from eval.sandbox.limits import Limits, Status
@@ -113,4 +113,4 @@ class HumanEval(Task):
 
 @lru_cache(maxsize=4096)  # the settings of a sample often write the same
 def _passed(problem: Problem, completion: str) -> float:
-    return float(check(problem, completion, Limits(), allow_execution=True).status is Status.passed)
+    return float(check_answer(problem, completion, Limits(), allow_execution=True).status is Status.passed)

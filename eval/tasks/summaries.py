@@ -11,7 +11,7 @@ from conf.checks import at_least
 from conf.hub import HUB
 from conf.strict import ConfigError
 from data.config import SourceConfig
-from data.sources.rows import Row, read_rows
+from data.sources.rows import SourceRow, read_rows
 from eval.tasks.rouge import rouge
 from eval.tasks.task import SECTION, Chosen, Sample, Task, chosen_indices, fitting, shortened
 
@@ -96,10 +96,10 @@ class Summaries(Task):
         place = SourceConfig(path=source, subset=self.subset, split=split, revision=self.revision)
         return read_rows(place, [self.ARTICLE, self.SUMMARY])
 
-    def _pair(self, row: Row) -> tuple[str, str]:
+    def _pair(self, row: SourceRow) -> tuple[str, str]:
         return row.values[self.ARTICLE], row.values[self.SUMMARY]
 
-    def _shots(self) -> list[Row]:
+    def _shots(self) -> list[SourceRow]:
         if not self.n_shots:
             return []
         pool = list(itertools.islice(self._rows(self.shot_source or self.source, self.shot_split), SHOT_POOL))
@@ -122,6 +122,6 @@ def _encoded(tokenizer: "Tokenizer", id_: str, before: str, article: str, refere
     return Sample(id=id_, prompt=prompt, tokens=tokenizer.encode_prompt(prompt), reference=reference)
 
 
-def _id(row: Row) -> str:
+def _id(row: SourceRow) -> str:
     """The data set's own, or where the record stands."""
     return str(row.values.get("id", row.where.rpartition("/")[2]))

@@ -13,7 +13,7 @@ from omegaconf import MISSING
 from conf.strict import ConfigError
 from data.config import DataError, SourceConfig
 from data.sources.documents import TSV_FIELDS
-from data.sources.rows import Row, read_rows
+from data.sources.rows import SourceRow, read_rows
 from data.sources.topv2 import Node, Rendering, completion, from_json, parse, prompt
 from eval.tasks.task import Chosen, Sample, Task, chosen_indices, fitting
 
@@ -85,7 +85,7 @@ class TopV2(Task):
         except ValueError:
             return None
 
-    def _rows(self) -> Iterator[Row]:
+    def _rows(self) -> Iterator[SourceRow]:
         folder = Path(self.source).expanduser()
         there = {f.name.split("_")[0]: f for f in sorted(folder.glob(f"*_{self.split}.tsv*"))}
         if not there:

@@ -100,7 +100,7 @@ def row_of(
     )
 
 
-def table(rows: Sequence[ArmRow]) -> str:
+def cost_table(rows: Sequence[ArmRow]) -> str:
     """The rows as text."""
     lines = [
         f"{'arm':<6} {'exits':>5} {'p_max':>5} {'recompute':>9} {'time ratio':>10} {'predicted':>9} {'over':>6}"
