@@ -27,10 +27,10 @@ def benchmark(raw: DictConfig) -> "list[Row]":
     plan = plan_of(config)
     own = plan.checkpoint.stored.folder / RECOMMENDED
     recommended = writable(own, "recommend=true: checkpoint") if config.recommend else None
-    rows = measured_rows(carry_out(plan))
+    measured = carry_out(plan)
+    rows = measured_rows(measured)
     files = [plan.output, plan.output.with_suffix(".csv")]
-    samples_file = rows[0].facts["samples_file"]
-    set_aside(files, samples_file)
+    set_aside(files, measured.file.name)
     save_rows([row.as_json() for row in rows], plan.output)
     shown = [name for name in config.task.shown if name in rows[0].metrics]
     print(benchmark_table(rows, shown))
@@ -38,7 +38,7 @@ def benchmark(raw: DictConfig) -> "list[Row]":
         print(said)
     if config.detail:
         print(f"\n{details(rows, shown)}\n")
-    print(*files, plan.output.with_name(samples_file), sep="\n")
+    print(*files, measured.file, sep="\n")
     if recommended:
         recommend(rows, recommended)
     return rows

@@ -23,12 +23,14 @@ def correctness(raw: DictConfig) -> None:
 
     check = prepare_check(config)
     output = output_of(config, check.checkpoint.stored, "correctness")
-    print(f"{config.task.name}: {len(check.samples):,} samples, seed {config.task.seed} ({check.stated['source']})")
+    print(
+        f"{config.task.name}: {len(check.samples):,} samples, seed {config.task.seed} ({check.facts.selection.source})"
+    )
     compared = greedy(check)
     tests = sampled(check) if config.sampled else []
     rows, differing = decoder_rows(compared), [d for c in compared for d in c.divergences]
     n_wrong = len(unexplained_divergences(differing)) + sum(not test.same for test in tests)
-    content = as_json(check.stated | {"passed": not n_wrong}, rows, differing, tests)
+    content = as_json(check.facts, rows, differing, tests, passed=not n_wrong)
     write_whole(output, (json.dumps(content, indent=1) + "\n").encode())
     # What is unexplained comes first.
     for divergence in sorted(differing, key=lambda d: d.near_tie)[: config.show]:
@@ -38,7 +40,7 @@ def correctness(raw: DictConfig) -> None:
     for test in tests:
         print(verdict_line(test))
     print(decoder_table(rows))
-    print(legend(check.stated))
+    print(legend(check.facts))
     print(output)
     if n_wrong:
         raise UnexplainedError(f"decoders differ: {n_wrong:,} times, and not by rounding")

@@ -26,7 +26,7 @@ def exits(raw: DictConfig) -> "list[ExitScore]":
     from eval.lm.model import LayerSkipLM
     from eval.lm.results import resume
     from eval.lm.tasks import Tasks
-    from eval.machine import facts
+    from eval.machine import provenance
     from eval.measure.result_file import output_of
     from eval.results.table import save_rows
 
@@ -42,8 +42,12 @@ def exits(raw: DictConfig) -> "list[ExitScore]":
         lm.leave_at(exit_layer, chosen)
         results = tasks.run(lm, log_samples=False)
         rows += exit_scores(results, tasks.found, exit_layer)
-    stated = {"checkpoint": config.checkpoint, "limit": config.n_samples, **facts(lm.device, lm.model.dtype)}
-    csv = save_rows([asdict(row) | stated for row in rows], output)
+    facts = {
+        "checkpoint": config.checkpoint,
+        "limit": config.n_samples,
+        **asdict(provenance(lm.device, lm.model.dtype)),
+    }
+    csv = save_rows([asdict(row) | facts for row in rows], output)
     picture = plot_by_exit(curves(rows), output.with_suffix(".png"), f"{config.checkpoint}, by exit layer")
     lm.answers.done()
     print(exit_table(rows))

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import asdict
 
 from omegaconf import DictConfig
 
@@ -22,16 +23,18 @@ def generate(raw: DictConfig) -> None:
     from eval.engine.checkpoint import open_checkpoint
     from eval.engine.decoding import Engine
     from eval.engine.threads import Threads, one_token
-    from eval.machine import facts, settle
+    from eval.machine import device_and_dtype, provenance
     from eval.pages.drafts_page import drafts_page
     from eval.painter import Painter, speed_line
-    from eval.policies import check_decodable, mode_of, policy_of, told
+    from eval.policies import check_decodable, choose_policy
+    from eval.setting import Setting
 
-    device, dtype = settle(config.machine)
+    device, dtype = device_and_dtype(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
     if config.chat:
         checkpoint = with_chat(checkpoint)
-    policy, tokenizer, context = policy_of(config, checkpoint), checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
+    policy, reason = choose_policy(config, checkpoint)
+    tokenizer, context = checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
     html = writable(config.html, "html") if config.html else None
     text = prompt_text(config.prompt, config.prompt_file)
     prompt = tokenizer.encode_prompt(text)
@@ -45,8 +48,8 @@ def generate(raw: DictConfig) -> None:
         decode=tokenizer.decode,
     )
     painter, stream = Painter(config.color), TextStream(tokenizer.decode, prompt)
-    if line := told(config, checkpoint):
-        print(line, file=sys.stderr)
+    if reason:
+        print(reason, file=sys.stderr)
     painter.prompt(text + "\n" if config.chat else text)
     engine, rounds, start = Engine(model, min(context, len(prompt) + config.max_new_tokens)), [], time.perf_counter()
     for round_ in engine.generate(prompt, policy, stop, config.sampling):
@@ -60,8 +63,12 @@ def generate(raw: DictConfig) -> None:
     if len(prompt) + sum(len(r.tokens) for r in rounds) > context:
         print(f"ended with the context of {context} tokens", file=sys.stderr)
     if html:
-        stated = {"checkpoint": config.checkpoint, "mode": mode_of(config, checkpoint).value, **facts(device, dtype)}
-        write_page(html, drafts_page(tokenizer, prompt, rounds, policy, model.size.n_layers, seconds, stated))
+        facts = {
+            "checkpoint": config.checkpoint,
+            "mode": Setting.of(policy, model.size.n_layers).mode,
+            **asdict(provenance(device, dtype)),
+        }
+        write_page(html, drafts_page(tokenizer, prompt, rounds, policy, model.size.n_layers, seconds, facts))
         print(html, file=sys.stderr)
 
 

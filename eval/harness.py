@@ -1,5 +1,6 @@
 """Tasks of lm-evaluation-harness in one mode: `python -m eval.harness checkpoint=... tasks=[...]`."""
 
+from dataclasses import asdict
 from typing import Any
 
 from omegaconf import DictConfig
@@ -17,7 +18,7 @@ def harness(raw: DictConfig) -> dict[str, Any]:
     from eval.lm.model import LayerSkipLM
     from eval.lm.results import resume, save_results, save_samples
     from eval.lm.tasks import Tasks
-    from eval.machine import facts
+    from eval.machine import provenance
     from eval.measure.result_file import output_of
 
     tasks = Tasks(config)
@@ -29,8 +30,8 @@ def harness(raw: DictConfig) -> dict[str, Any]:
     resume(lm, output, fresh=config.fresh)
     results = tasks.run(lm, log_samples=config.log_samples)
     written = save_samples(results.pop("samples", {}), output)
-    stated = {"model": "layerskip", "model_args": {"checkpoint": config.checkpoint}}
-    results["config"] |= stated | facts(lm.device, lm.model.dtype)
+    asked = {"model": "layerskip", "model_args": {"checkpoint": config.checkpoint}}
+    results["config"] |= asked | asdict(provenance(lm.device, lm.model.dtype))
     save_results(results, output)
     lm.answers.done()
     print(make_table(results))

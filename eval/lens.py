@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
@@ -23,16 +24,16 @@ def lens(raw: DictConfig) -> None:
     """Read the text once, write the page, and print how many layers its tokens need."""
     config = convert(raw, LensConfig)
     from eval.depth.lens import predictions
-    from eval.depth.lens_record import Looked, record, spoken
+    from eval.depth.lens_record import Reading, lens_record, summary_lines
     from eval.engine.checkpoint import open_checkpoint
     from eval.engine.decoding import Autoregressive
     from eval.engine.threads import Threads, one_token
-    from eval.machine import facts, settle
+    from eval.machine import device_and_dtype, provenance
     from eval.measure.result_file import output_of
     from eval.pages.shown import shown_by_id
     from eval.policies import check_decodable
 
-    device, dtype = settle(config.machine)
+    device, dtype = device_and_dtype(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
     tokenizer, size = checkpoint.tokenizer, checkpoint.stored.size
     if config.top_k > size.vocab_size:
@@ -53,17 +54,16 @@ def lens(raw: DictConfig) -> None:
         raise ConfigError(
             f"machine.dtype={config.machine.dtype}: {error}; take a wider one, or see whether the weights are whole"
         ) from None
-    stated = {"checkpoint": config.checkpoint, **facts(device, dtype)}
-    rows = record(tokenizer, Looked(tokens, len(generated), first, found), stated)
-    shown = shown_by_id(tokenizer, map(int, rows["text"]))
-    write_page(
-        output, page(view="lens", title="Predictions of every layer", facts=stated, data=rows | {"shown": shown})
-    )
+    facts = {"checkpoint": config.checkpoint, **asdict(provenance(device, dtype))}
+    record = lens_record(tokenizer, Reading(tokens, len(generated), first, found))
+    content = record.as_json(facts)
+    data = content | {"shown": shown_by_id(tokenizer, map(int, record.text))}
+    write_page(output, page(view="lens", title="Predictions of every layer", facts=facts, data=data))
     if numbers:
-        write_whole(numbers, json.dumps(rows).encode())
+        write_whole(numbers, json.dumps(content).encode())
     if first:
         print(f"{len(tokens):,} positions: the last {len(tokens) - first:,} are shown (max_positions)", file=sys.stderr)
-    print(spoken(rows))
+    print(summary_lines(record))
     print(output, *[numbers] if numbers else [], sep="\n")
 
 

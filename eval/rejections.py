@@ -5,7 +5,6 @@ from omegaconf import DictConfig
 from conf.command import command
 from conf.strict import convert
 from eval.drafts.config import RejectionsConfig
-from eval.drafts.report import report, save_rejections
 
 
 def rejections(raw: DictConfig) -> None:
@@ -13,6 +12,7 @@ def rejections(raw: DictConfig) -> None:
     config = convert(raw, RejectionsConfig)
     from eval.drafts.measurement import find_rejections, plan_rejections
     from eval.drafts.plot import plot
+    from eval.drafts.report import report, save_rejections
     from eval.measure.result_file import set_aside
 
     plan = plan_rejections(config)

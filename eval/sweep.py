@@ -43,7 +43,7 @@ def sweep(raw: DictConfig) -> "list[SweepRow]":
         raise ConfigError(f"quality={config.quality}: this measurement has none; leave it out") from None
     maps, picture = (output.with_name(f"{output.stem}_{name}.png") for name in ("heat_maps", "front"))
     files = [output, output.with_suffix(".csv"), maps, picture]
-    set_aside(files, rows[0].facts["samples_file"])
+    set_aside(files, measured.file.name)
     save_rows([row.as_json() for row in rows], output)
     save_png(heat_maps(rows), maps)
     save_png(front(rows, quality), picture)

@@ -5,7 +5,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from conf.provenance import Provenance
+from eval.measure.facts import Facts
 from eval.measure.records import Record
+from eval.tasks.task import Selection
+
+FACTS = Facts(
+    checkpoint="c",
+    selection=Selection(),
+    provenance=Provenance(hardware="h", threads=1, dtype="float32", torch="2", commit="abc"),
+)
 
 
 class Bytes:

@@ -23,11 +23,12 @@ from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, Roun
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.exactness.compare_config import CompareConfig
-from eval.exactness.compared import mode_name, mode_rows, mode_table, unexplained_sides
+from eval.exactness.compared import mode_rows, mode_table, unexplained_sides
 from eval.exactness.side_by_side import Side, layers_per_token, side_by_side
 from eval.generate import generate
 from eval.measure.timing import Timed
 from eval.prompt_text import prompt_texts
+from eval.setting import Setting
 from models.inference import InferenceLlama
 
 register_schema("compare", CompareConfig)
@@ -134,7 +135,7 @@ def test_a_near_tie_is_told_from_a_difference() -> None:
     autoregressive, spec = side_by_side(Flipped(model), [1, 2], [SelfSpeculative(2, 3)], stop)
     assert (spec.differs_at, spec.near_tie) == (0, False)
     assert unexplained_sides([[autoregressive, spec]]) == [
-        "prompt 1: self-speculation differs from full depth at token 1, and not by rounding"
+        "prompt 1: self-speculation differs from autoregressive decoding at token 1, and not by rounding"
     ]
 
 
@@ -167,7 +168,7 @@ def test_sums_over_prompts() -> None:
     assert (exit_2.same, exit_2.acceptance) == (0, None)
     line = mode_table([full, speculative, exit_2]).split("\n")[2]
     assert line.split()[2:] == ["d=3", "8.0", "4.5", "50%", "1", "of", "2,", "1", "near-tie"]
-    assert mode_name(EarlyExit(3), 8) == "early exit, E=3"
+    assert Setting.of(EarlyExit(3), 8).label == "early-exit E=3"
 
 
 def test_prompts_of_a_file(tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_the_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     )
     out, err = capsys.readouterr()
     assert "the first 2 of 3 prompts" in err
-    modes = ["full depth, 4 layers", "self-speculation, E=2, d=3", "early exit, E=2", "early exit, E=1"]
+    modes = ["autoregressive", "self-speculative E=2 d=3", "early-exit E=2", "early-exit E=1"]
     assert [line[: len(mode)] for line, mode in zip(out.split("\n")[1:], modes, strict=False)] == modes
     assert "2 of 2" in out.split("\n")[2]
     data = data_of(page)

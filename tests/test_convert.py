@@ -253,8 +253,8 @@ def test_the_card_recommends_what_was_measured(trained: Path, tmp_path: Path, sp
     finally:
         (trained / "benchmark.json").unlink()
     card = (out / "README.md").read_text()
-    assert f"`exit_layer=2`, `num_speculations=5`: {speedup:.2f} times the speed of plain decoding" in card
-    assert ("## Recommended\n\nPlain decoding." in card) == (speedup < 1)
+    assert f"`exit_layer=2`, `num_speculations=5`: {speedup:.2f} times the speed of autoregressive decoding" in card
+    assert ("## Recommended\n\nAutoregressive decoding." in card) == (speedup < 1)
     assert ("do_sample=False, assistant_early_exit=2)" in card) == (speedup > 1)
     assert json.loads((out / "benchmark.json").read_text())[0] == row | machine
 

@@ -23,15 +23,15 @@ from eval.exactness.correctness_config import CorrectnessConfig, exits_to_check
 from eval.exactness.divergence import Compared, bound_of, compare_decoders
 from eval.exactness.report import divergence_lines
 from eval.measure.contest import Run, engine_run
-from eval.measure.records import Setting, setting_of
 from eval.measure.timing import Timed
+from eval.setting import Setting
 from eval.tasks.task import Sample
 from models.inference import InferenceLlama
 
 register_schema("correctness", CorrectnessConfig)
 PROMPT, N = [3, 1, 4, 1, 5], 30
 STOP = StopRule(max_new_tokens=N)
-PLAIN, FAST = setting_of(Autoregressive(), 5), setting_of(SelfSpeculative(2, 4), 5)
+PLAIN, FAST = Setting.of(Autoregressive(), 5), Setting.of(SelfSpeculative(2, 4), 5)
 
 
 def attentive(dtype: torch.dtype = torch.float64) -> InferenceLlama:
@@ -98,7 +98,7 @@ def test_a_wrong_token_is_named_with_its_logits() -> None:
     assert not divergence.near_tie
     lines = divergence_lines(divergence)
     assert lines.startswith(
-        "UNEXPLAINED: self-speculative E=2 d=4 reuse differs from plain decoding: sample s, token 12"
+        "UNEXPLAINED: self-speculative E=2 d=4 differs from autoregressive decoding: sample s, token 12"
     )
     for part in (f"{wrong[11]} ", f"{text[11]} ", f"{top.values[1].item():.6g}", "1e-09"):
         assert part in lines
@@ -180,7 +180,7 @@ def test_a_text_that_ends_too_soon_is_no_near_tie() -> None:
     (divergence,) = found.divergences
     assert (divergence.position, divergence.got, divergence.near_tie) == (9, None, False)
     assert "sample s, after 9 tokens, where one of them ends" in divergence_lines(divergence)
-    assert "it writes  nothing more; plain decoding" in divergence_lines(divergence)
+    assert "it writes  nothing more; autoregressive decoding" in divergence_lines(divergence)
 
 
 def with_a_twin(model: InferenceLlama, token: int, twin: int) -> InferenceLlama:

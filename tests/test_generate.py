@@ -18,7 +18,7 @@ from eval.engine.decoding import EarlyExit, Round, SelfSpeculative
 from eval.engine.text_stream import TextStream
 from eval.generate import generate
 from eval.painter import DRAFTED, FULL, Painter, speed_line
-from eval.policies import policy_of
+from eval.policies import choose_policy
 
 ROOT = Path(__file__).parent.parent
 register_schema("generate", GenerateConfig)
@@ -149,7 +149,7 @@ def test_a_reader_that_has_had_enough_is_no_error(trained: Path) -> None:
 def test_what_is_left_open_comes_from_the_benchmark(trained: Path) -> None:
     checkpoint = open_checkpoint(trained)
     config = GenerateConfig(checkpoint=str(trained))
-    assert policy_of(config, checkpoint) == SelfSpeculative(1, 3)
+    assert choose_policy(config, checkpoint).policy == SelfSpeculative(1, 3)
     rows: list[dict] = [
         {"mode": "self_speculative", "exit_layer": 2, "num_speculations": 5, "speedup": 1.4},
         {"mode": "self_speculative", "exit_layer": 3, "num_speculations": 6, "speedup": 1.2},
@@ -158,9 +158,9 @@ def test_what_is_left_open_comes_from_the_benchmark(trained: Path) -> None:
     path = trained / "benchmark.json"
     try:
         path.write_text(json.dumps(rows))
-        assert policy_of(config, checkpoint) == SelfSpeculative(2, 5)
+        assert choose_policy(config, checkpoint).policy == SelfSpeculative(2, 5)
         config.exit_layer = 3
-        assert policy_of(config, checkpoint) == SelfSpeculative(3, 5)
+        assert choose_policy(config, checkpoint).policy == SelfSpeculative(3, 5)
     finally:
         path.unlink()
 
@@ -173,7 +173,10 @@ def test_where_no_setting_is_faster_decoding_is_plain(trained: Path, capsys: pyt
         path.write_text(json.dumps([row]))
         call(*given)
         err = capsys.readouterr().err
-        assert f"plain decoding: no setting in {path} is faster (the best, exit_layer=2 num_speculations=5, 0.15" in err
+        assert (
+            f"autoregressive decoding: no setting in {path} is faster (the best, exit_layer=2 num_speculations=5, 0.15"
+            in err
+        )
         assert "all by 4 layers" in err
         for asked, drafted in (
             ("mode=self_speculative", "drafted by 2 layers, 5 at a time"),

@@ -68,6 +68,7 @@ ROOMS = (
     "chat",
     "humaneval",
     "policies",
+    "setting",
     "machine",
     "config",
     "sandbox",

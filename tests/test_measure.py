@@ -12,8 +12,9 @@ from test_parity_hf import our_model
 from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, Round, SelfSpeculative
 from eval.measure import contest as measure
 from eval.measure.contest import Contest, turns
-from eval.measure.records import BASELINE, TRANSFORMERS, Record, Setting, setting_of
+from eval.measure.records import Record
 from eval.measure.timing import Timed, pass_times
+from eval.setting import BASELINE, TRANSFORMERS, Setting
 from eval.tasks.humaneval import HumanEval
 from eval.tasks.task import Sample, Task
 from models.inference import InferenceLlama
@@ -40,7 +41,7 @@ def records(c: Contest, texts: dict[Setting, list[int]]) -> dict[str, Record]:
 
 def test_what_differs_and_what_is_a_near_tie() -> None:
     c = contest([Autoregressive(), FAST, EarlyExit(1)])
-    autoregressive, fast, early = (setting_of(p, 4) for p in c.policies)
+    autoregressive, fast, early = (Setting.of(p, 4) for p in c.policies)
     same = records(c, {autoregressive: [1, 2, 3], fast: [1, 2, 3], Setting(TRANSFORMERS, 4): [1, 2, 3]})
     assert [(r.identical, r.near_tie) for r in same.values()] == [(True, False)] * 3
     other = {autoregressive: [1, 2, 3], fast: [1, 2, 4], early: [1, 2, 4], Setting(BASELINE, 4): [1, 2, 3]}
@@ -59,7 +60,7 @@ def test_drawn_tokens_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     task = HumanEval(temperature=0.8)
     monkeypatch.setattr(HumanEval, "score", lambda *_: {"x": 1.0})
     c = contest([Autoregressive(), FAST], task)
-    found = records(c, {setting_of(p, 4): [1, 2, 3] for p in c.policies})
+    found = records(c, {Setting.of(p, 4): [1, 2, 3] for p in c.policies})
     assert {r.identical for r in found.values()} == {None}
 
 

@@ -187,7 +187,7 @@ def test_whose_setting_is_recommended(tmp_path: Path) -> None:
         found = recommended(tmp_path)
         if known:
             assert found is not None
-            assert (found.file.name, found.row["num_speculations"], found.pays) == (name, i, True)
+            assert (found.file.name, found.num_speculations, found.pays) == (name, i, True)
         else:
             assert found == before
     for broken in ("{", "[]", "[1]", row(0.5, 2).replace("2", '"x"')):

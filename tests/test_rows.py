@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_model
-from evaluation import record, speculative
+from evaluation import FACTS, record, speculative
 from test_parity_hf import our_model
 
 from eval.engine.agreement import distinct_4grams, first_difference, is_near_tie
@@ -22,7 +22,6 @@ from eval.tasks.task import Sample, Task
 from models.inference import InferenceLlama
 
 CPU = torch.device("cpu")
-MACHINE = {"hardware": "h", "threads": 1, "dtype": "float32", "torch": "2", "commit": "abc"}
 
 
 def test_ideal_speedup() -> None:
@@ -75,7 +74,7 @@ def typed_rows(records: list[Record], groups: dict[str, str] | None = None) -> l
     ids = dict.fromkeys(r.id for r in records)
     samples = {i: Sample(id=i, prompt="", tokens=[9, 9]) for i in ids}
     records = [replace(r, group=(groups or {}).get(r.id, "")) for r in records]
-    return benchmark_rows(records, Task(name="t"), samples, tiny_model(), MACHINE)
+    return benchmark_rows(records, Task(name="t"), samples, tiny_model(), FACTS)
 
 
 def test_rows_of_known_rounds() -> None:

@@ -3,11 +3,14 @@
 docs/rejections.md describes the keys, which are the names of the fields here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from conf.provenance import Provenance
 from eval.results.bootstrap import Estimate
+from eval.results.row import flat_part
+from eval.tasks.task import Selection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +123,8 @@ class Rejections:
     """All that was found."""
 
     setting: RejectionsSetting
-    facts: Mapping[str, Any]
-    """Source, hardware, threads, dtype, versions, commit."""
+    selection: Selection
+    provenance: Provenance
     new_tokens: float
     """Mean length of the texts."""
     totals: Totals
@@ -135,24 +138,12 @@ class Rejections:
         """What a file holds."""
         return {
             **asdict(self.setting),
-            **self.facts,
+            **self.selection.as_json(),
+            **asdict(self.provenance),
             "new_tokens": self.new_tokens,
-            **part_as_json(self.totals),
-            **{name: [part_as_json(part) for part in parts] for name, parts in self.breakdowns.by_name().items()},
+            **flat_part(self.totals),
+            **{name: [flat_part(part) for part in parts] for name, parts in self.breakdowns.by_name().items()},
             "confusion": [asdict(one) for one in self.confusion],
             "pairs": [asdict(pair) for pair in self.pairs],
             "samples_file": self.samples_file,
         }
-
-
-def part_as_json(part: Totals | DraftsPart) -> dict[str, Any]:
-    """The fields; those that are estimates as NAME, NAME_low and NAME_high."""
-    found: dict[str, Any] = {}
-    for f in fields(part):
-        value = getattr(part, f.name)
-        if f.name.startswith("acceptance"):
-            value, low, high = value or (None, None, None)
-            found |= {f.name: value, f"{f.name}_low": low, f"{f.name}_high": high}
-        else:
-            found[f.name] = value
-    return found

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from conf.progress import progress
+from conf.provenance import Provenance
 from conf.strict import ConfigError
 from eval.drafts.breakdowns import breakdowns, confusion, pairs, totals
 from eval.drafts.classes import Language, language_of
@@ -17,13 +18,13 @@ from eval.drafts.sample import DraftedSample, drafted_sample, drafted_sample_fro
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine, SelfSpeculative
 from eval.engine.threads import Threads, one_token
-from eval.machine import facts, settle
+from eval.machine import device_and_dtype, provenance
 from eval.measure.identity import conditions, samples_digest, weights_digest
 from eval.measure.log import Log, log_path, why_anew
 from eval.measure.result_file import output_of
-from eval.tasks.task import Sample
+from eval.policies import measured_drafting
+from eval.tasks.task import Sample, Selection
 from eval.text import plain_text
-from models.storage.recommended import recommended
 
 
 class RejectionsPlan(NamedTuple):
@@ -37,13 +38,13 @@ class RejectionsPlan(NamedTuple):
     dtype: torch.dtype
     output: Path
     setting: RejectionsSetting
-    facts: dict[str, Any]
-    """What a figure must state besides: source, machine, versions, commit."""
+    selection: Selection
+    provenance: Provenance
 
 
 def plan_rejections(config: RejectionsConfig) -> RejectionsPlan:
     """Read what is to be decoded, and refuse what cannot be. Raises ConfigError, DataError or FormatError."""
-    task, (device, dtype) = config.task, settle(config.machine)
+    task, (device, dtype) = config.task, device_and_dtype(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
     policy = _policy(config, checkpoint)
     output = output_of(config, checkpoint.stored, "rejections")
@@ -63,14 +64,25 @@ def plan_rejections(config: RejectionsConfig) -> RejectionsPlan:
         seed=task.seed,
         temperature=task.sampling(0).temperature,
     )
-    stated = chosen.facts | facts(device, dtype) | {"threads": config.machine.threads or "auto"}
-    return RejectionsPlan(config, checkpoint, policy, chosen.samples, device, dtype, output, setting, stated)
+    return RejectionsPlan(
+        config=config,
+        checkpoint=checkpoint,
+        policy=policy,
+        samples=chosen.samples,
+        device=device,
+        dtype=dtype,
+        output=output,
+        setting=setting,
+        selection=chosen.selection,
+        provenance=provenance(device, dtype, config.machine.threads or "auto"),
+    )
 
 
 def find_rejections(plan: RejectionsPlan) -> Rejections:
     """Decode what an earlier start of the same settings has not, and sum up. Raises ConfigError or DataError."""
     modules = ("eval.drafts.sample", type(plan.config.task).__module__)
-    settings = conditions(asdict(plan.setting) | plan.facts, *modules) | {
+    facts = asdict(plan.setting) | plan.selection.as_json() | asdict(plan.provenance)
+    settings = conditions(facts, *modules) | {
         "task": asdict(plan.config.task),
         "samples": samples_digest(plan.samples),
         "weights": weights_digest(plan.checkpoint.stored),
@@ -94,7 +106,8 @@ def _summed(plan: RejectionsPlan, samples: list[DraftedSample], samples_file: st
     tokenizer = plan.checkpoint.tokenizer
     return Rejections(
         setting=plan.setting,
-        facts=plan.facts,
+        selection=plan.selection,
+        provenance=plan.provenance,
         new_tokens=sum(len(s.tokens) for s in samples) / len(samples),
         totals=totals(samples),
         breakdowns=breakdowns(samples),
@@ -107,11 +120,10 @@ def _summed(plan: RejectionsPlan, samples: list[DraftedSample], samples_file: st
 def _policy(config: RejectionsConfig, checkpoint: Checkpoint) -> SelfSpeculative:
     """E and d as they are given, else of the checkpoint's benchmark, else the task's first. Raises ConfigError."""
     task, n_layers = config.task, checkpoint.stored.size.n_layers
-    default = {"exit_layer": task.exit_layers(n_layers)[0], "num_speculations": task.num_speculations()[0]}
-    if found := recommended(checkpoint.stored.folder):
-        default = found.row
-    exit_layer = default["exit_layer"] if config.exit_layer is None else config.exit_layer
-    d = default["num_speculations"] if config.num_speculations is None else config.num_speculations
+    of_the_task = SelfSpeculative(task.exit_layers(n_layers)[0], task.num_speculations()[0])
+    default = measured_drafting(checkpoint) or of_the_task
+    exit_layer = default.exit_layer if config.exit_layer is None else config.exit_layer
+    d = default.num_speculations if config.num_speculations is None else config.num_speculations
     if not 1 <= exit_layer < n_layers:
         raise ConfigError(f"exit_layer={exit_layer}: must lie in 1..{n_layers - 1} to leave layers to verify")
     if task.max_new_tokens < 3:  # the first comes from the prefill, the last from the full model

@@ -73,6 +73,11 @@ def check_decodable_by(model: InferenceLlama, policy: Policy, prompt: list[int],
             raise ValueError(f"num_speculations={policy.num_speculations}: must be at least 1")
 
 
+def deciding_layers(policy: Policy, n_layers: int) -> int:
+    """After how many layers of a model of `n_layers` the head decides about a token."""
+    return policy.exit_layer if isinstance(policy, EarlyExit) else n_layers
+
+
 class Engine:
     """A model and its cache, used for one sequence after another."""
 
@@ -94,7 +99,7 @@ class Engine:
 
     def _rounds(self, prompt: list[int], policy: Policy, stop: StopRule, sampler: Sampler) -> Iterator[Round]:
         emitted: list[int] = []
-        n_layers = policy.exit_layer if isinstance(policy, EarlyExit) else self.model.size.n_layers
+        n_layers = deciding_layers(policy, self.model.size.n_layers)
         ended = False
         while not ended:
             with torch.inference_mode():

@@ -1,6 +1,6 @@
 """A whole check of the decoders: what is compared, over all samples."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from conf.progress import progress
 from conf.strict import ConfigError
@@ -12,11 +12,12 @@ from eval.engine.threads import Threads, one_token
 from eval.exactness.correctness_config import DRAFTS_TO_CHECK, CorrectnessConfig, exits_to_check
 from eval.exactness.distribution import Verdict, compare_distributions
 from eval.exactness.divergence import Compared, compare_decoders, unexplained_divergences
-from eval.machine import facts, settle
+from eval.exactness.facts import CheckFacts
+from eval.machine import device_and_dtype, provenance
 from eval.measure.contest import Run, engine_run, transformers_run
-from eval.measure.records import TRANSFORMERS, Setting, setting_of
 from eval.measure.transformers_run import Transformers, version
 from eval.policies import policies
+from eval.setting import TRANSFORMERS, Setting
 from eval.tasks.task import Sample
 
 
@@ -31,13 +32,12 @@ class Check(NamedTuple):
     speculative: dict[Setting, SelfSpeculative]
     runs: dict[Setting, Run]
     """Autoregressive decoding first."""
-    stated: dict[str, Any]
-    """Checkpoint, samples, machine, versions."""
+    facts: CheckFacts
 
 
 def prepare_check(config: CorrectnessConfig) -> Check:
     """Read what is to be compared, and refuse what cannot be. Raises ConfigError, DataError or FormatError."""
-    task, (device, dtype) = config.task, settle(config.machine)
+    task, (device, dtype) = config.task, device_and_dtype(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
     size, drafts = checkpoint.stored.size, config.num_speculations or DRAFTS_TO_CHECK
     exits = config.exit_layers or exits_to_check(size.n_layers)
@@ -50,22 +50,29 @@ def prepare_check(config: CorrectnessConfig) -> Check:
     # Chosen once: with another number sums are rounded otherwise, and decoders of one text are compared here.
     Threads(config.machine.threads, device, one_token(engine.model))
     runs = {
-        setting_of(p, size.n_layers): engine_run(engine, p)
+        Setting.of(p, size.n_layers): engine_run(engine, p)
         for p in (autoregressive, EarlyExit(size.n_layers), *drafting)
     }
     if config.transformers:
         runs[Setting(TRANSFORMERS, size.n_layers)] = transformers_run(Transformers(checkpoint, dtype, device))
-    stated = {"checkpoint": config.checkpoint, "task": task.name, "n_samples": len(chosen.samples), "seed": task.seed}
-    stated |= {"near_tie": NEAR_TIE[dtype] if config.near_tie is None else config.near_tie}
-    stated |= chosen.facts | facts(device, dtype) | ({"transformers": version()} if config.transformers else {})
-    speculative = {setting_of(p, size.n_layers): p for p in drafting if isinstance(p, SelfSpeculative)}
-    return Check(config, checkpoint, chosen.samples, engine, speculative, runs, stated)
+    facts = CheckFacts(
+        checkpoint=config.checkpoint,
+        task=task.name,
+        n_samples=len(chosen.samples),
+        seed=task.seed,
+        near_tie=NEAR_TIE[dtype] if config.near_tie is None else config.near_tie,
+        selection=chosen.selection,
+        provenance=provenance(device, dtype),
+        transformers=version() if config.transformers else None,
+    )
+    speculative = {Setting.of(p, size.n_layers): p for p in drafting if isinstance(p, SelfSpeculative)}
+    return Check(config, checkpoint, chosen.samples, engine, speculative, runs, facts)
 
 
 def greedy(check: Check) -> list[Compared]:
     """Every decoder on every sample."""
     stop, found = check.config.task.stop(check.checkpoint.tokenizer), list[Compared]()
-    near_tie = check.stated["near_tie"]
+    near_tie = check.facts.near_tie
     with progress("correctness", unit="sample", total=len(check.samples)) as bar:
         for sample in check.samples:
             found += compare_decoders(

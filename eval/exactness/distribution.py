@@ -9,7 +9,7 @@ import torch
 from eval.engine.decoding import Autoregressive, Engine, Policy, SelfSpeculative
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
-from eval.measure.records import Setting
+from eval.setting import Setting
 from eval.tasks.task import Sample
 
 SMALLEST_P = 1e-4

@@ -18,7 +18,7 @@ from eval.engine.agreement import NEAR_TIE, first_difference, gap, logits_after,
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.measure.contest import Run
-from eval.measure.records import TRANSFORMERS, Setting
+from eval.setting import TRANSFORMERS, Setting
 from eval.tasks.task import Sample
 from eval.text import continuation
 from models.inference import InferenceLlama

@@ -24,7 +24,7 @@ from conf.progress import each, progress
 from conf.strict import ConfigError
 from eval.config import Dtype, GenerateConfig, MachineConfig, Mode
 from eval.engine.checkpoint import open_checkpoint
-from eval.engine.decoding import EarlyExit, Engine, check_decodable_by
+from eval.engine.decoding import EarlyExit, Engine, check_decodable_by, deciding_layers
 from eval.engine.hf_tokenizer import end_ids, transformers_tokenizer
 from eval.engine.stopping import StopRule
 from eval.engine.threads import Threads, one_token, one_window
@@ -32,8 +32,8 @@ from eval.lm.answers import Answers, likelihood_of, question
 from eval.lm.config import LmEvalConfig
 from eval.lm.generation import Wanted, wanted
 from eval.lm.likelihoods import Likelihood, LikelihoodRequest, likelihoods
-from eval.machine import settle
-from eval.policies import policy_of
+from eval.machine import device_and_dtype
+from eval.policies import choose_policy
 
 logger = logging.getLogger(__name__)
 
@@ -83,11 +83,11 @@ class LayerSkipLM(TemplateLM):
         context = stored.stored.size.max_seq_len
         if max_length is not None and not 1 <= max_length <= context:
             raise ConfigError(f"max_length={max_length}: must lie in 1..{context}, the model's context")
-        self._device, number = settle(MachineConfig(device=device, dtype=Dtype(dtype), threads=threads))
+        self._device, number = device_and_dtype(MachineConfig(device=device, dtype=Dtype(dtype), threads=threads))
         asked = GenerateConfig(
             checkpoint=checkpoint, mode=Mode(mode), exit_layer=exit_layer, num_speculations=num_speculations
         )
-        self.policy = policy_of(asked, stored)
+        self.policy = choose_policy(asked, stored).policy
         self.tokenizer = transformers_tokenizer(stored)
         self.end_ids = end_ids(self.tokenizer, stored)
         self.model = stored.model(number, self._device)
@@ -95,7 +95,7 @@ class LayerSkipLM(TemplateLM):
             check_decodable_by(self.model, self.policy, [0], 2)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        self.exit_layer = self.policy.exit_layer if isinstance(self.policy, EarlyExit) else stored.stored.size.n_layers
+        self.exit_layer = deciding_layers(self.policy, stored.stored.size.n_layers)
         self.exits: Sequence[int] = (self.exit_layer,)
         self.stored = stored.stored
         self.name, self.mode, self.batch_size, self.seed = checkpoint, Mode(mode), int(batch_size), seed

@@ -15,9 +15,10 @@ from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.engine.threads import Threads
 from eval.measure.ledger import Ledger
-from eval.measure.records import BASELINE, TRANSFORMERS, Record, Setting, setting_of
+from eval.measure.records import Record
 from eval.measure.timing import Timed, pass_times, timed
 from eval.measure.transformers_run import Transformers
+from eval.setting import BASELINE, TRANSFORMERS, Setting
 from eval.tasks.task import Sample, Task
 from eval.text import continuation
 
@@ -42,7 +43,7 @@ class Contest:
     def runs(self) -> dict[Setting, Run]:
         """All that takes part, by its setting; autoregressive decoding first."""
         n_layers = self.engine.model.size.n_layers
-        ours = {setting_of(policy, n_layers): engine_run(self.engine, policy) for policy in self.policies}
+        ours = {Setting.of(policy, n_layers): engine_run(self.engine, policy) for policy in self.policies}
         return ours | self.others
 
 
@@ -113,7 +114,7 @@ def _texts(contest: Contest, sample: Sample, turn: Turn) -> dict[Setting, tuple[
 def _records(
     contest: Contest, sample: Sample, repeat: int, texts: dict[Setting, tuple[Timed, float | None]]
 ) -> list[Record]:
-    autoregressive = texts[setting_of(Autoregressive(), contest.engine.model.size.n_layers)][0].tokens
+    autoregressive = texts[Setting.of(Autoregressive(), contest.engine.model.size.n_layers)][0].tokens
     greedy = contest.task.sampling(0).temperature == 0
     records = []
     for setting, (run, memory) in texts.items():
@@ -161,9 +162,9 @@ def _with_passes(contest: Contest, sample: Sample, records: list[Record]) -> lis
     middle = min(end - len(records[0].tokens) // 2, engine.cache.max_len - widest)
     n_layers = engine.model.size.n_layers
     prefill_of = {record.setting: record.round_seconds[0] for record in records if record.round_seconds}
-    prefills = {p: prefill_of[setting_of(p, n_layers)] for p in policies}
+    prefills = {p: prefill_of[Setting.of(p, n_layers)] for p in policies}
     found = pass_times(engine, sample.tokens[-1], policies, prefills, middle)
-    times = {setting_of(p, n_layers): t for p, t in found.items()}
+    times = {Setting.of(p, n_layers): t for p, t in found.items()}
     return [replace(r, passes=list(times[r.setting])) if r.setting in times else r for r in records]
 
 

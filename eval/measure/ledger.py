@@ -6,7 +6,8 @@ from typing import Any
 
 from data.config import DataError
 from eval.measure.log import Log
-from eval.measure.records import Record, Setting, record_from_json
+from eval.measure.records import Record, record_from_json
+from eval.setting import Setting
 
 
 class Ledger(Log[Record]):

@@ -2,38 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from eval.config import ExitStates, Mode
-from eval.engine.decoding import Autoregressive, EarlyExit, Policy, SelfSpeculative
-
-BASELINE = "baseline"
-"""Mode of the second checkpoint, decoded autoregressively."""
-TRANSFORMERS = "transformers"
-"""Mode of the yardstick: the same weights in transformers' generate."""
-
-
-class Setting(NamedTuple):
-    """How something was decoded."""
-
-    mode: str
-    exit_layer: int
-    num_speculations: int = 0
-    """0 in modes that draft nothing."""
-    exit_states: str | None = None
-    """reuse or recompute; None in modes that draft nothing."""
-
-
-def setting_of(policy: Policy, n_layers: int) -> Setting:
-    """A policy in words and numbers."""
-    match policy:
-        case Autoregressive():
-            return Setting(Mode.autoregressive.value, n_layers)
-        case EarlyExit(exit_layer):
-            return Setting(Mode.early_exit.value, exit_layer)
-        case SelfSpeculative(exit_layer, d, reuse):
-            kind = ExitStates.reuse if reuse else ExitStates.recompute
-            return Setting(Mode.self_speculative.value, exit_layer, d, kind.value)
+from eval.setting import Setting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ def compare_page(
     prompts: Sequence[Sequence[int]],
     results: Sequence[Sequence[Side]],
     rows: Sequence[ModeRow],
-    stated: Mapping[str, Any],
+    facts: Mapping[str, Any],
 ) -> str:
     """The HTML.
 
@@ -26,7 +26,7 @@ def compare_page(
         prompts: that were decoded.
         results: the sides of each prompt, autoregressive decoding first.
         rows: the same summed up over the prompts, a row for each way to decode.
-        stated: what a result must state.
+        facts: checkpoint, machine and code, which stand below the title.
     """
     data = {
         "rows": [asdict(row) for row in rows],
@@ -38,7 +38,7 @@ def compare_page(
             for prompt, sides in zip(prompts, results, strict=True)
         ],
     }
-    return page(view="compare", title="Side by side", facts=stated, data=data)
+    return page(view="compare", title="Side by side", facts=facts, data=data)
 
 
 def _side(tokenizer: Tokenizer, prompt: Sequence[int], side: Side, autoregressive: Side) -> dict[str, Any]:

@@ -16,9 +16,9 @@ def drafts_page(
     policy: Policy,
     n_layers: int,
     seconds: float,
-    stated: Mapping[str, Any],
+    facts: Mapping[str, Any],
 ) -> str:
-    """The HTML; `seconds` is what the whole generation took, `stated` what a result must state."""
+    """The HTML; `seconds` is what the whole generation took, `facts` stand below the title."""
     generated = [token for round_ in rounds for token in round_.tokens]
     shown = shown_in_text(tokenizer, [*prompt, *generated])
     data = {
@@ -40,4 +40,4 @@ def drafts_page(
             for r in rounds
         ],
     }
-    return page(view="drafts", title="Drafted and accepted", facts=stated, data=data)
+    return page(view="drafts", title="Drafted and accepted", facts=facts, data=data)

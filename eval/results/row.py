@@ -5,11 +5,12 @@ docs/evaluation.md describes the keys, which are the names of the fields here.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 from eval.config import Mode
-from eval.measure.records import Setting
+from eval.measure.facts import Facts
 from eval.results.bootstrap import Estimate
+from eval.setting import Setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +158,7 @@ class Row:
     by_prompt_length: Sequence[LengthPart]
     by_position: Sequence[PositionPart]
     counts: Counts
-    facts: Mapping[str, Any]
-    """What every row repeats: checkpoint, source, hardware, threads, dtype, versions, commit."""
+    facts: Facts
 
     @property
     def mode(self) -> str:
@@ -173,15 +173,18 @@ class Row:
             row |= {} if part is None else flat_part(part)
         for name in ("by_group", "by_prompt_length", "by_position"):
             row[name] = [flat_part(part) for part in getattr(self, name)]
-        return row | flat_part(self.counts) | dict(self.facts)
+        return row | flat_part(self.counts) | self.facts.as_json()
 
 
 def flat_part(part: Any) -> dict[str, Any]:
-    """A part's fields by name, those of a mapping in the place of the mapping."""
+    """A part's fields by name, estimates as NAME, NAME_low and NAME_high, the items of a mapping in its place."""
     found: dict[str, Any] = {}
     for f in fields(part):
         value = getattr(part, f.name)
-        found |= flat(value) if isinstance(value, Mapping) else flat({f.name: value})
+        if value is None and Estimate in get_args(f.type):
+            found |= dict.fromkeys((f.name, f"{f.name}_low", f"{f.name}_high"))
+        else:
+            found |= flat(value) if isinstance(value, Mapping) else flat({f.name: value})
     return found
 
 

@@ -1,22 +1,23 @@
 """From records to one row per setting: quality, speed in pairs with autoregressive decoding, and both ideals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median, quantiles
-from typing import Any
 
 import numpy as np
 
 from eval.config import Mode
 from eval.engine.agreement import distinct_4grams
+from eval.measure.facts import Facts
 from eval.measure.plan import Measured
-from eval.measure.records import BASELINE, TRANSFORMERS, Record, Setting
+from eval.measure.records import Record
 from eval.measure.timing import PassTimes
 from eval.results import bootstrap
 from eval.results.bootstrap import Estimate
 from eval.results.breakdown import by_group, by_position, by_prompt_length
 from eval.results.ideal import early_exit_ideal, ideal_speedup, measured_cost_ideal
 from eval.results.row import BesideTransformers, Counts, Drafts, Ideals, Memory, Output, OverBaseline, Row, Speed
+from eval.setting import BASELINE, TRANSFORMERS, Setting
 from eval.tasks.task import Sample, Task
 from models.config import ModelConfig
 
@@ -38,17 +39,17 @@ class Pair:
 
 
 def measured_rows(measured: Measured) -> list[Row]:
-    """The rows of a whole measurement, each with what its plan states."""
+    """The rows of a whole measurement."""
     plan = measured.plan
     samples = {sample.id: sample for sample in plan.samples}
-    facts = plan.stated | {"samples_file": measured.file.name}
+    facts = replace(plan.facts, samples_file=measured.file.name)
     return benchmark_rows(measured.records, plan.config.task, samples, plan.checkpoint.stored.size, facts)
 
 
 def benchmark_rows(
-    records: Sequence[Record], task: Task, samples: Mapping[str, Sample], size: ModelConfig, facts: Mapping[str, Any]
+    records: Sequence[Record], task: Task, samples: Mapping[str, Sample], size: ModelConfig, facts: Facts
 ) -> list[Row]:
-    """A row per setting, autoregressive decoding first; `facts` (machine, commit, checkpoint) are repeated in each."""
+    """A row per setting, autoregressive decoding first; `facts` are repeated in each."""
     settings = dict[Setting, dict[Key, Record]]()
     for record in records:
         settings.setdefault(record.setting, {})[record.key] = record
@@ -87,12 +88,14 @@ def _pairs(found: Mapping[Key, Record], autoregressive: Mapping[Key, Record]) ->
     return [Pair(own=record, autoregressive=autoregressive[key]) for key, record in found.items()]
 
 
-def _facts(facts: Mapping[str, Any], setting: Setting, own: Sequence[Record]) -> dict[str, Any]:
+def _facts(facts: Facts, setting: Setting, own: Sequence[Record]) -> Facts:
     """The facts with this setting's checkpoint and threads; several numbers where they were chosen anew in between."""
-    found = dict(facts)
     if threads := sorted({record.threads for record in own if record.threads is not None}):
-        found["threads"] = threads[0] if len(threads) == 1 else ", ".join(map(str, threads))
-    return found | ({"checkpoint": facts["baseline"]} if setting.mode == BASELINE else {})
+        used = threads[0] if len(threads) == 1 else ", ".join(map(str, threads))
+        facts = replace(facts, provenance=replace(facts.provenance, threads=used))
+    if setting.mode == BASELINE and facts.baseline:
+        facts = replace(facts, checkpoint=facts.baseline)
+    return facts
 
 
 def _metrics(task: Task, samples: Mapping[str, Sample], own: Sequence[Record]) -> dict[str, Estimate]:

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from conf.provenance import machine_line
 from eval.config import Mode
 from eval.engine.agreement import first_difference
-from eval.measure.records import Record, Setting
+from eval.measure.records import Record
 from eval.results import bootstrap
 from eval.results.bootstrap import Estimate
 from eval.results.row import Row, fastest_drafting, flat
@@ -21,7 +20,7 @@ class SweepRow(Row):
     """One setting of a sweep."""
 
     equal_prefix: Estimate | None
-    """The share of full depth's text before the first token that differs; None where tokens are drawn."""
+    """The share of autoregressive decoding's text before the first token that differs; None where tokens are drawn."""
     best_of_exit: bool = False
     """Whether no other number of drafts is faster with this exit layer."""
     on_front: bool = False
@@ -38,16 +37,6 @@ class SweepRow(Row):
         """A row of a benchmark, and what the sweep has found."""
         prefix = {} if self.equal_prefix is None else flat({AGREEMENT: self.equal_prefix})
         return super().as_json() | prefix | {"best_of_exit": self.best_of_exit, "on_front": self.on_front}
-
-
-def name(setting: Setting) -> str:
-    """What to call a setting."""
-    match setting.mode:
-        case Mode.early_exit:
-            return f"E={setting.exit_layer}"
-        case Mode.self_speculative:
-            return f"E={setting.exit_layer} d={setting.num_speculations}"
-    return "full depth"
 
 
 def with_findings(rows: Sequence[Row], records: Sequence[Record], quality: str | None) -> tuple[list[SweepRow], str]:
@@ -111,11 +100,11 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
     return [not any(x >= a and y >= b and (x, y) != (a, b) for x, y in points) for a, b in points]
 
 
-def stated(row: Row) -> list[str]:
-    """What a figure must state, in two lines."""
+def facts_lines(row: Row) -> list[str]:
+    """Checkpoint, samples, machine and code, in two lines: what a figure of a sweep says of itself."""
     counts = row.counts
     return [
-        f"{row.facts['checkpoint']}; {counts.task}: {counts.n_samples} samples, seed {counts.seed},"
+        f"{row.facts.checkpoint}; {counts.task}: {counts.n_samples} samples, seed {counts.seed},"
         f" {counts.repeats} times each, {counts.new_tokens:,.0f} new tokens on average",
-        machine_line(row.facts),
+        str(row.facts.provenance),
     ]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from conf.provenance import machine_line
 from data.files import write_whole
 from eval.results.bootstrap import Estimate
 from eval.results.columns import aligned, wrapped
@@ -113,12 +112,12 @@ def _legend(autoregressive: Row, intervals: bool) -> list[str]:
     lines.append(
         f"{counts.task}: {counts.n_samples} samples, seed {counts.seed}{each};"
         f" prompts of {counts.prompt_tokens:,.0f} tokens and {counts.new_tokens:,.0f} new ones on average;"
-        f" {machine_line(autoregressive.facts)}"
+        f" {autoregressive.facts.provenance}"
     )
     if theirs:
         lines.append(
             f"autoregressive is {theirs.speedup_over_transformers:.2f} times as fast as generate of transformers"
-            f" {autoregressive.facts['transformers']} ({theirs.transformers_tokens_per_second:,.0f} tokens/s);"
+            f" {autoregressive.facts.transformers} ({theirs.transformers_tokens_per_second:,.0f} tokens/s);"
             f" same text in {theirs.same_as_transformers:.0%}"
         )
     return lines

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 from data.config import SourceConfig
 from data.sources.rows import read_rows
 from eval.tasks.rouge import rouge
-from eval.tasks.task import Chosen, Sample, Task, chosen_indices, fitting
+from eval.tasks.task import Chosen, Sample, Selection, Task, chosen_indices, fitting
 
 if TYPE_CHECKING:
     from eval.engine.checkpoint import Checkpoint
@@ -54,7 +54,7 @@ class CnnDmLm(Task):
             self,
             checkpoint.stored.size.max_seq_len,
             "take fewer",
-            {"source": self.source, "n_available": len(long), "n_too_short": len(rows) - len(long)},
+            Selection(source=self.source, n_available=len(long), n_too_short=len(rows) - len(long)),
         )
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:

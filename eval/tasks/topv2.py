@@ -15,7 +15,7 @@ from data.config import DataError, SourceConfig
 from data.sources.documents import TSV_FIELDS
 from data.sources.rows import SourceRow, read_rows
 from data.sources.topv2 import Node, Rendering, completion, from_json, parse, prompt
-from eval.tasks.task import Chosen, Sample, Task, chosen_indices, fitting
+from eval.tasks.task import Chosen, Sample, Selection, Task, chosen_indices, fitting
 
 if TYPE_CHECKING:
     from eval.engine.checkpoint import Checkpoint
@@ -66,7 +66,7 @@ class TopV2(Task):
             self,
             checkpoint.stored.size.max_seq_len,
             "take fewer",
-            {"source": self.source, "n_available": len(rows)},
+            Selection(source=self.source, n_available=len(rows)),
         )
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
