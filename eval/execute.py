@@ -45,7 +45,7 @@ def execute(raw: DictConfig) -> None:
     }
     write_whole(output, "".join(json.dumps(line) + "\n" for line in lines).encode())
     write_whole(output.with_suffix(".json"), (json.dumps(summary, indent=1) + "\n").encode())
-    results.path.unlink(missing_ok=True)
+    results.remove()
     _report(summary, output)
 
 

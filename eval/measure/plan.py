@@ -18,9 +18,9 @@ from eval.measure.contest import Contest, decode_all, engine_run, transformers_r
 from eval.measure.facts import Facts
 from eval.measure.identity import check_same_reading, conditions, samples_digest, weights_digest
 from eval.measure.ledger import Ledger
-from eval.measure.log import log_path, why_anew
 from eval.measure.records import Record
 from eval.measure.result_file import output_of
+from eval.measure.samples_file import samples_path, why_anew
 from eval.measure.transformers_run import Transformers, version
 from eval.policies import policies
 from eval.setting import BASELINE, TRANSFORMERS, Setting
@@ -111,7 +111,7 @@ def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Pl
 
 def carry_out(plan: Plan) -> Measured:
     """Decode what an earlier start of the same settings has not."""
-    config, ledger_file = plan.config, log_path(plan.output, plan.settings)
+    config, ledger_file = plan.config, samples_path(plan.output, plan.settings)
     anew = why_anew(ledger_file, plan.settings)
     with Ledger(ledger_file, plan.settings, plan.expected, fresh=config.fresh) as ledger:
         missing = turns(plan.samples, ledger, repeats=config.repeats, pass_samples=config.pass_samples)
