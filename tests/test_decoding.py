@@ -24,14 +24,15 @@ class Stub:
     The state of a token is its id, plus 1/2 once the upper layers have seen it.
     """
 
-    device = CPU
+    device, real_dtype = CPU, torch.float32
 
     def __init__(self, full: list[int], draft: list[int]) -> None:
         self.size = SimpleNamespace(n_layers=4, max_seq_len=64, vocab_size=V)
         self.tables = {0.5: torch.tensor(full), 0.0: torch.tensor(draft)}
         self.blocks_run: dict[tuple[int, int], int] = {}
 
-    def new_cache(self, max_len: int) -> SimpleNamespace:
+    def new_cache(self, max_len: int, batch_size: int = 1) -> SimpleNamespace:
+        assert batch_size == 1
         return SimpleNamespace(max_len=max_len, length=0, exit_states=torch.zeros(1, max_len, 1))
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:

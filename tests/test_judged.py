@@ -176,7 +176,7 @@ def test_a_replay_of_something_else_is_found_out(model: InferenceLlama) -> None:
     new, judged = [t for r in rounds for t in r.tokens], judged_in(rounds)
 
     def errors(prompt: list[int], exit_layer: int, judged: list[Judged]) -> int:
-        return sum(disagrees(t, torch.float64) is True for t in replay(engine, prompt, new, exit_layer, judged))
+        return sum(disagrees(t, torch.float64) is True for t in replay(engine.model, prompt, new, exit_layer, judged))
 
     assert errors(prompt, 1, judged) == 0
     assert errors(prompt, 2, judged) > 0
@@ -188,7 +188,7 @@ def test_a_replay_of_something_else_is_found_out(model: InferenceLlama) -> None:
 def test_a_toss_up_is_told_from_an_error(model: InferenceLlama) -> None:
     engine, prompt = Engine(model), [5, 6, 7]
     rounds = list(engine.generate(prompt, SelfSpeculative(1, 3), StopRule(max_new_tokens=9)))
-    (thought, *_) = replay(engine, prompt, [t for r in rounds for t in r.tokens], 1, judged_in(rounds))
+    (thought, *_) = replay(engine.model, prompt, [t for r in rounds for t in r.tokens], 1, judged_in(rounds))
     assert disagrees(thought, torch.float32) is False
     assert disagrees(thought._replace(draft_gap=5e-4), torch.float32) is None
     assert disagrees(thought._replace(full_gap=5e-4), torch.float64) is True

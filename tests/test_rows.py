@@ -10,7 +10,7 @@ from conftest import tiny_model
 from evaluation import FACTS, record, speculative
 from test_parity_hf import our_model
 
-from eval.engine.agreement import distinct_4grams, first_difference, is_near_tie
+from eval.engine.agreement import distinct_4grams, first_difference, near_tie_after
 from eval.measure.records import Record, record_from_json
 from eval.measure.timing import PassTimes
 from eval.results import bootstrap
@@ -58,11 +58,11 @@ def test_near_ties_are_told_from_real_differences() -> None:
     cache = model.new_cache(3)
     x = model.run(model.embed(torch.tensor([context])), cache, torch.arange(3), 3, range(size.n_layers))
     best, second = model.logits(x[0, -1]).topk(2).indices.tolist()
-    assert not is_near_tie(model, context, best, second)
+    assert not near_tie_after(model, context, best, second)
     model.head[second] = model.head[best]
-    assert is_near_tie(model, context, best, second)
+    assert near_tie_after(model, context, best, second)
     worst = model.logits(x[0, -1]).argmin().item()
-    assert not is_near_tie(model, context, best, int(worst)), "one of the two best must not hide a bad choice"
+    assert not near_tie_after(model, context, best, int(worst)), "one of the two best must not hide a bad choice"
 
 
 def rows(records: list[Record], groups: dict[str, str] | None = None) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import torch
 
 from conf.errors import UserError
 from data.tokenizers.tokenizer import Tokenizer
-from eval.engine.agreement import NEAR_TIE, first_difference, gap, logits_after, preferences
+from eval.engine.agreement import NEAR_TIE, first_difference, gap, is_near_tie, logits_after, preferences
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.measure.contest import Run
@@ -70,7 +70,7 @@ class Divergence:
     @property
     def near_tie(self) -> bool:
         """Whether rounding explains it. The end of a text is never a matter of rounding."""
-        return self.got is not None and self.expected is not None and self.gap < self.bound
+        return self.got is not None and self.expected is not None and is_near_tie(self.gap, self.bound)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +137,7 @@ class _Judge:
     def by_one_pass(self, text: list[int], start: int) -> list[Divergence]:
         """From token `start` on: the first that is clearly not the full model's choice; none is what should be."""
         lost = preferences(self.model, self.sample.tokens, text)
-        # Not "at least the bound": what is no number is no near-tie either.
-        wrong = [i for i in range(start, len(text)) if not lost[i] < self.bound]
+        wrong = [i for i in range(start, len(text)) if not is_near_tie(float(lost[i]), self.bound)]
         if not wrong:
             return []
         at = wrong[0]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.engine.agreement import first_difference, is_near_tie
+from eval.engine.agreement import first_difference, near_tie_after
 from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, Round, SelfSpeculative
 from eval.engine.stopping import StopRule
 from eval.measure.timing import Timed, timed
@@ -34,7 +34,7 @@ def _side(engine: Engine, prompt: list[int], policy: Policy, run: Timed, autoreg
     at = first_difference(run.tokens, autoregressive.tokens)
     near_tie = False
     if at is not None and at < min(len(run.tokens), len(autoregressive.tokens)):
-        near_tie = is_near_tie(
+        near_tie = near_tie_after(
             engine.model, prompt + autoregressive.tokens[:at], run.tokens[at], autoregressive.tokens[at]
         )
     return Side(

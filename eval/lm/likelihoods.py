@@ -4,12 +4,12 @@ What a pair needs are the positions that predict its continuation: the head runs
 tokens but for the last ones asked about ("A", "B", "C", "D" after one question) share a row of the batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 
-from eval.engine.one_pass import exit_states, logit_chunks
+from eval.engine.one_pass import logits_by_exit
 from models.inference import InferenceLlama
 
 
@@ -70,8 +70,8 @@ def _pass(
     targets = torch.tensor([token for pair in asked for token in pair.continuation], device=model.device)
     at, by = torch.tensor(states_at, device=model.device), torch.tensor(predictors, device=model.device)
     found: list[list[Likelihood]] = [[] for _ in asked]
-    for states in exit_states(model, tokens, exits):
-        scored = _scores(model, states.flatten(0, 1)[at], by, targets)
+    for chunks in logits_by_exit(model, tokens, exits, at):
+        scored = _scores(chunks, by, targets)
         parts = (torch.split(part, lengths) for part in scored)
         for likelihood, nats, hits in zip(found, *parts, strict=True):
             likelihood.append(Likelihood(float(nats.sum()), bool(hits.all())))
@@ -79,15 +79,15 @@ def _pass(
 
 
 def _scores(
-    model: InferenceLlama, states: torch.Tensor, by: torch.Tensor, targets: torch.Tensor
+    chunks: Iterable[tuple[int, torch.Tensor]], by: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability [P] float64, on the CPU as the next, of each target, and whether it is the most likely token [P].
 
-    states [N, D]; target p [P] is predicted by state by[p].
+    `chunks` are those of logits [N, V]; row by[p] of them predicts target p [P].
     """
-    nats = torch.empty(len(targets), dtype=torch.float64, device=model.device)
-    hits = torch.empty(len(targets), dtype=torch.bool, device=model.device)
-    for start, logits in logit_chunks(model, states):
+    nats = torch.empty(len(targets), dtype=torch.float64, device=targets.device)
+    hits = torch.empty(len(targets), dtype=torch.bool, device=targets.device)
+    for start, logits in chunks:
         here = (by >= start) & (by < start + len(logits))
         row, target = by[here] - start, targets[here]
         nats[here] = logits.log_softmax(-1)[row, target].double()

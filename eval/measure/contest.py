@@ -9,7 +9,7 @@ import torch
 from conf.progress import progress
 from data.tokenizers.tokenizer import Tokenizer
 from eval.config import Mode
-from eval.engine.agreement import first_difference, is_near_tie
+from eval.engine.agreement import first_difference, near_tie_after
 from eval.engine.decoding import Autoregressive, Engine, Policy, SelfSpeculative
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
@@ -125,7 +125,7 @@ def _records(
         asked = compared and setting.mode == Mode.self_speculative
         near_tie = False
         if asked and at is not None and at < min(len(run.tokens), len(autoregressive)):
-            near_tie = is_near_tie(
+            near_tie = near_tie_after(
                 contest.engine.model, sample.tokens + autoregressive[:at], run.tokens[at], autoregressive[at]
             )
         records.append(
