@@ -22,7 +22,7 @@ class PrepareConfig:
     validation_fraction: float = 0.05
     """Share of the text held out, by whole documents, as much as training holds out of text; 0: none."""
     on_error: OnError = OnError.stop
-    """What an unreadable record does: stop, or skip (counted, told, at most max_errors)."""
+    """What an unreadable record does: stop, or skip (they are counted and named, at most max_errors)."""
     max_errors: int = 100
     """With on_error=skip: more than this stops."""
     workers: int | None = None

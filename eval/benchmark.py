@@ -25,19 +25,19 @@ def benchmark(raw: DictConfig) -> "list[Row]":
     from eval.results.verdict import verdict
 
     plan = plan_of(config)
-    own = plan.checkpoint.stored.folder / RECOMMENDED
-    recommended = writable(own, "recommend=true: checkpoint") if config.recommend else None
+    own_file = plan.checkpoint.stored.folder / RECOMMENDED
+    recommended = writable(own_file, "recommend=true: checkpoint") if config.recommend else None
     measured = carry_out(plan)
     rows = measured_rows(measured)
     files = [plan.output, plan.output.with_suffix(".csv")]
     set_aside(files, measured.file.name)
     save_rows([row.as_json() for row in rows], plan.output)
-    shown = [name for name in config.task.shown if name in rows[0].metrics]
-    print(benchmark_table(rows, shown))
+    metrics = [name for name in config.task.table_metrics if name in rows[0].metrics]
+    print(benchmark_table(rows, metrics))
     if said := verdict(rows):
         print(said)
     if config.detail:
-        print(f"\n{details(rows, shown)}\n")
+        print(f"\n{details(rows, metrics)}\n")
     print(*files, measured.file, sep="\n")
     if recommended:
         recommend(rows, recommended)

@@ -30,7 +30,7 @@ def lens(raw: DictConfig) -> None:
     from eval.engine.threads import Threads, one_token
     from eval.machine import device_and_dtype, provenance
     from eval.measure.result_file import output_of
-    from eval.pages.shown import shown_by_id
+    from eval.pages.token_display import display_by_id
     from eval.policies import check_decodable
 
     device, dtype = device_and_dtype(config.machine)
@@ -57,7 +57,7 @@ def lens(raw: DictConfig) -> None:
     facts = {"checkpoint": config.checkpoint, **asdict(provenance(device, dtype))}
     record = lens_record(tokenizer, Reading(tokens, len(generated), first, found))
     content = record.as_json(facts)
-    data = content | {"shown": shown_by_id(tokenizer, map(int, record.text))}
+    data = content | {"shown": display_by_id(tokenizer, map(int, record.text))}
     write_page(output, page(view="lens", title="Predictions of every layer", facts=facts, data=data))
     if numbers:
         write_whole(numbers, json.dumps(content).encode())

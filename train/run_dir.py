@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 CORPUS = "corpus.json"
 # A checkpoint does not fit another model, and its position in the data means nothing for other rows. Everything else
-# may change, and is told.
+# may change, with a warning.
 FIXED = re.compile(
     r"model\.(?!name)|train\.(seq_len|seed)|data\.(packing|stream_lanes|validation_fraction)|"
     r"data\.sources\.\w+\.(?!path|validation|revision)"

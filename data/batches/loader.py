@@ -54,7 +54,7 @@ class _Shares(torch.utils.data.IterableDataset):
             mine = self.position + self.rank + self.world_size * mine[mine % n_processes == process]
             try:
                 yield self._share(mine, lanes)
-            except DataError as error:  # told by the process that trains
+            except DataError as error:  # the process that trains raises it
                 yield {"error": str(error)}
                 return
             first += self.batch_size

@@ -128,8 +128,8 @@ def _finish(
         for part, shards in parts.items()
         for key in ("documents", "bytes", "tokens")
     }
-    wanted = [TRAIN, *([VALIDATION] if made_from["validation_fraction"] or source.validation else [])]
-    for part in wanted:
+    needed_parts = [TRAIN, *([VALIDATION] if made_from["validation_fraction"] or source.validation else [])]
+    for part in needed_parts:
         if not parts[part]:
             progress.remove()  # begin anew when the source or the fraction is better
             documents = int(facts["train_documents"] + facts["validation_documents"])

@@ -82,7 +82,7 @@ def lens_record(tokenizer: Tokenizer, reading: Reading) -> LensRecord:
 
 
 def summary_lines(found: LensRecord) -> str:
-    """Layers needed on average, and the share of tokens settled by each layer."""
+    """Layers needed on average, and for each layer the share of tokens that need no more."""
     generated = found.mean_layers_needed_generated
     text = (
         f"layers needed on average: {found.mean_layers_needed:.2f} of {found.n_layers} ({len(found.tokens)} positions)"

@@ -86,10 +86,10 @@ def _parts(
     """A part for each of the values that some draft has."""
     found: dict[str, list[list[Draft]]] = {}
     for sample in samples:
-        own: dict[str, list[Draft]] = {}
+        by_value: dict[str, list[Draft]] = {}
         for draft in sample.drafts:
-            own.setdefault(value_of(draft), []).append(draft)
-        for value, drafts in own.items():
+            by_value.setdefault(value_of(draft), []).append(draft)
+        for value, drafts in by_value.items():
             found.setdefault(value, []).append(drafts)
     judged = sum(len(s.drafts) for s in samples)
     rejected = sum(not d.accepted for s in samples for d in s.drafts)
@@ -98,10 +98,10 @@ def _parts(
 
 def _part(value: str, by_sample: Sequence[Sequence[Draft]], judged: int, rejected: int) -> DraftsPart:
     """The drafts with a value; samples without any are left out, also of the interval."""
-    drafts = [d for own in by_sample for d in own]
+    drafts = [d for sample in by_sample for d in sample]
     n_accepted = sum(d.accepted for d in drafts)
     n_rejected = len(drafts) - n_accepted
-    acceptance = _ratio((sum(d.accepted for d in own), len(own)) for own in by_sample)
+    acceptance = _ratio((sum(d.accepted for d in sample), len(sample)) for sample in by_sample)
     assert acceptance is not None
     return DraftsPart(
         value=value,
@@ -162,4 +162,4 @@ def _counted(
     by_sample = [Counter(key(d) for d in sample.drafts if not d.accepted) for sample in samples]
     found = sum(by_sample, Counter[tuple[T, T]]())
     ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    return [(k, n, sum(k in own for own in by_sample)) for k, n in ordered]
+    return [(k, n, sum(k in sample for sample in by_sample)) for k, n in ordered]

@@ -103,15 +103,15 @@ def drafted_sample(
 
 
 def _draft(judged: Judged, kinds: tuple[Kind, Kind], thought: Thought) -> Draft:
-    own, full = kinds
+    draft_kind, full = kinds
     return Draft(
         at=judged.at,
         position=judged.position,
         draft=judged.draft,
         full=judged.full,
         lost=judged.lost,
-        draft_class=own.token_class.value,
-        piece=None if own.piece is None else own.piece.value,
+        draft_class=draft_kind.token_class.value,
+        piece=None if draft_kind.piece is None else draft_kind.piece.value,
         full_class=full.token_class.value,
         rank=thought.rank,
         rank_of_full=thought.rank_of_full,
@@ -129,6 +129,6 @@ def _kinds(
     for j in judged:
         before += b"".join(piece_of(tokenizer, i) for i in new[at : j.at])
         at = j.at
-        own, full = (kind_of(before, piece_of(tokenizer, i), language) for i in (j.draft, j.full))
-        out.append((own, full))
+        draft_kind, full = (kind_of(before, piece_of(tokenizer, i), language) for i in (j.draft, j.full))
+        out.append((draft_kind, full))
     return out

@@ -28,7 +28,7 @@ class Verdict:
     decoder: Setting
     draws: int
     cells: int
-    """Outcomes that are told apart."""
+    """Outcomes that are distinguished."""
     statistic: float
     p: float
     """How often chance alone makes so much of a difference."""
@@ -101,8 +101,8 @@ def compare_distributions(
     done()
     found = []
     for i, (setting, policy) in enumerate(policies.items(), 1):
-        own = drawn(engine, policy, sample.tokens, stop, replace(options, seed=options.seed + i * n), n, first_tokens)
-        statistic, cells, p = chi_square(autoregressive, own)
+        texts = drawn(engine, policy, sample.tokens, stop, replace(options, seed=options.seed + i * n), n, first_tokens)
+        statistic, cells, p = chi_square(autoregressive, texts)
         found.append(Verdict(sample=sample.id, decoder=setting, draws=n, cells=cells, statistic=statistic, p=p))
         done()
     return found

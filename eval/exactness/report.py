@@ -40,16 +40,16 @@ def decoder_rows(compared: Sequence[Compared]) -> list[DecoderRow]:
     """A row for each decoder."""
     rows: list[DecoderRow] = []
     for decoder in dict.fromkeys(c.decoder for c in compared):
-        own = [c for c in compared if c.decoder == decoder]
+        same_decoder = [c for c in compared if c.decoder == decoder]
         rows.append(
             DecoderRow(
                 decoder=decoder,
                 against="plain" if rows else "one pass",
-                n_samples=len(own),
-                n_tokens=sum(c.n_tokens for c in own),
-                identical=sum(not c.divergences for c in own),
-                near_ties=sum(bool(c.divergences) and all(d.near_tie for d in c.divergences) for c in own),
-                unexplained=sum(any(not d.near_tie for d in c.divergences) for c in own),
+                n_samples=len(same_decoder),
+                n_tokens=sum(c.n_tokens for c in same_decoder),
+                identical=sum(not c.divergences for c in same_decoder),
+                near_ties=sum(bool(c.divergences) and all(d.near_tie for d in c.divergences) for c in same_decoder),
+                unexplained=sum(any(not d.near_tie for d in c.divergences) for c in same_decoder),
             )
         )
     return rows

@@ -12,7 +12,7 @@ from eval.config import MachineConfig, Mode
 
 @dataclass(kw_only=True)
 class LmEvalConfig:
-    """Which tasks, and how; values that are left open are each task's own."""
+    """Which tasks, and how; values that are left open are each task's."""
 
     RETIRED: ClassVar[Retired] = {"limit": "n_samples", "num_fewshot": "n_shots"}
 

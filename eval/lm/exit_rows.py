@@ -53,8 +53,8 @@ def exit_scores(results: dict[str, Any], names: Iterable[str], exit_layer: int) 
 def _with_metrics(results: dict[str, Any], names: Iterable[str]) -> list[str]:
     found: list[str] = []
     for name in names:
-        own = any("," in key for key in results["results"].get(name, {}))
-        found += [name] if own else _with_metrics(results, results.get("group_subtasks", {}).get(name, []))
+        has_metrics = any("," in key for key in results["results"].get(name, {}))
+        found += [name] if has_metrics else _with_metrics(results, results.get("group_subtasks", {}).get(name, []))
     return found
 
 

@@ -30,7 +30,7 @@ from eval.engine.stopping import StopRule
 from eval.engine.threads import Threads, one_token, one_window
 from eval.lm.answers import Answers, likelihood_of, question
 from eval.lm.config import LmEvalConfig
-from eval.lm.generation import Wanted, wanted
+from eval.lm.generation import GenerationSettings, generation_settings
 from eval.lm.likelihoods import Likelihood, LikelihoodRequest, likelihoods
 from eval.machine import device_and_dtype
 from eval.policies import choose_policy
@@ -101,7 +101,7 @@ class LayerSkipLM(TemplateLM):
         self.name, self.mode, self.batch_size, self.seed = checkpoint, Mode(mode), int(batch_size), seed
         self.max_length, self.max_gen_toks, self.add_bos_token = max_length or context, max_gen_toks, add_bos_token
         self.n_parameters = stored.stored.weights.n_parameters()
-        self.answers, self.told = Answers(), False
+        self.answers, self.warned = Answers(), False
         self._engine: Engine | None = None
         self._fixed_threads = threads
 
@@ -191,7 +191,7 @@ class LayerSkipLM(TemplateLM):
                     f"tasks: a continuation has {len(pair.continuation)} tokens; 1 to {self.max_length} can be scored"
                 )
         new = [pair for pair, key in keys.items() if key not in self.answers.known]
-        self._tell(sum(len(pair.context + pair.continuation) > self.max_length + 1 for pair in new))
+        self._warn_of_cut(sum(len(pair.context + pair.continuation) > self.max_length + 1 for pair in new))
         with progress("likelihoods", unit="text", total=len(new)) as bar:
             found = likelihoods(self.model, new, self.exits, max_length=self.max_length, batch_size=self.batch_size)
             threads = Threads(self._fixed_threads, self._device, one_window(self.model, self.max_length))
@@ -215,13 +215,13 @@ class LayerSkipLM(TemplateLM):
             key = question(context, options, repr(self.policy), asked[again])
             if key not in self.answers.known:
                 threads.refresh()
-                settings = wanted(options, self.max_gen_toks, self.seed + asked[again] - 1)
+                settings = generation_settings(options, self.max_gen_toks, self.seed + asked[again] - 1)
                 self.answers.add({key: self._generate(self._engine, context, settings)})
             texts.append(str(self.answers.known[key]))
             self.cache_hook.add_partial("generate_until", request.args, texts[-1])
         return texts
 
-    def _generate(self, engine: Engine, context: str, settings: Wanted) -> str:
+    def _generate(self, engine: Engine, context: str, settings: GenerationSettings) -> str:
         room = self.max_length - settings.max_new_tokens
         if room < 1:
             raise ConfigError(
@@ -236,18 +236,18 @@ class LayerSkipLM(TemplateLM):
             decode=self.tokenizer.decode,
         )
         ids = self.tok_encode(context)
-        self._tell(int(len(ids) > room))
+        self._warn_of_cut(int(len(ids) > room))
         prompt = ids[-room:] or [self.prefix_token_id]
         rounds = engine.generate(prompt, self.policy, stop, settings.sampling)
         tokens = [token for round_ in rounds for token in round_.tokens]
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return str(postprocess_generated_text(text, until, None))
 
-    def _tell(self, n_cut: int) -> None:
+    def _warn_of_cut(self, n_cut: int) -> None:
         """Once, that texts did not fit."""
-        if n_cut and not self.told:
+        if n_cut and not self.warned:
             logger.warning("texts longer than the context of %d tokens are cut at their left end", self.max_length)
-            self.told = True
+            self.warned = True
 
     @property
     def tokenizer_name(self) -> str:

@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness: found, loaded and run, with what is wrong told in one line before the work begins."""
+"""Tasks of lm-evaluation-harness: found, loaded and run, with errors of one line before the work begins."""
 
 import difflib
 import logging

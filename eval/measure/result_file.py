@@ -1,4 +1,4 @@
-"""Where a command writes unless it is told: into the checkpoint's folder, and never over another measurement."""
+"""Where a command writes by default: into the checkpoint's folder, and never over another measurement."""
 
 import json
 import re

@@ -9,7 +9,7 @@ from eval.engine.decoding import SelfSpeculative
 from eval.exactness.compared import ModeRow
 from eval.exactness.side_by_side import Side
 from eval.pages.page import page
-from eval.pages.shown import shown_alone, shown_in_text
+from eval.pages.token_display import display_alone, display_in_text
 
 
 def compare_page(
@@ -32,7 +32,7 @@ def compare_page(
         "rows": [asdict(row) for row in rows],
         "prompts": [
             {
-                "prompt": shown_in_text(tokenizer, prompt),
+                "prompt": display_in_text(tokenizer, prompt),
                 "sides": [_side(tokenizer, prompt, side, sides[0]) for side in sides],
             }
             for prompt, sides in zip(prompts, results, strict=True)
@@ -46,7 +46,7 @@ def _side(tokenizer: Tokenizer, prompt: Sequence[int], side: Side, autoregressiv
     speculative = isinstance(side.policy, SelfSpeculative)
     n_drafted = sum(r.n_drafted for r in side.run.rounds)
     return {
-        "shown": shown_in_text(tokenizer, [*prompt, *tokens])[len(prompt) :],
+        "shown": display_in_text(tokenizer, [*prompt, *tokens])[len(prompt) :],
         "drafted": [i < r.n_accepted for r in side.run.rounds for i in range(len(r.tokens))] if speculative else None,
         "seconds": side.run.seconds,
         "layers_per_token": side.layers_per_token,
@@ -54,5 +54,5 @@ def _side(tokenizer: Tokenizer, prompt: Sequence[int], side: Side, autoregressiv
         "must_be_same": speculative,
         "differs_at": at,
         "near_tie": side.near_tie,
-        "instead_of": shown_alone(tokenizer, reference[at]) if at is not None and at < len(reference) else None,
+        "instead_of": display_alone(tokenizer, reference[at]) if at is not None and at < len(reference) else None,
     }

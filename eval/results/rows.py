@@ -29,13 +29,13 @@ Key = tuple[str, int]
 class Pair:
     """What a setting did with a sample, and what autoregressive decoding did with it within the same seconds."""
 
-    own: Record
+    record: Record
     autoregressive: Record
 
     @property
     def speedup(self) -> float:
         """Ratio of the times per token."""
-        return self.autoregressive.seconds_per_token / self.own.seconds_per_token
+        return self.autoregressive.seconds_per_token / self.record.seconds_per_token
 
 
 def measured_rows(measured: Measured) -> list[Row]:
@@ -61,36 +61,36 @@ def benchmark_rows(
         if setting.mode == TRANSFORMERS:
             continue
         pairs = _pairs(found, autoregressive)
-        own, beside = [pair.own for pair in pairs], [pair.autoregressive for pair in pairs]
+        records, beside = [pair.record for pair in pairs], [pair.autoregressive for pair in pairs]
         is_autoregressive = setting.mode == Mode.autoregressive
         rows.append(
             Row(
                 setting=setting,
-                metrics=_metrics(task, samples, own),
+                metrics=_metrics(task, samples, records),
                 speed=_speed(pairs),
-                memory=_memory(own),
-                drafts=_drafts(own),
+                memory=_memory(records),
+                drafts=_drafts(records),
                 ideals=_ideals(size, setting, pairs),
-                output=_output(own),
+                output=_output(records),
                 over_baseline=_over_baseline(_pairs(found, baseline)) if baseline else None,
                 transformers=_beside_transformers(autoregressive, theirs) if theirs and is_autoregressive else None,
-                by_group=by_group(task, samples, own),
-                by_prompt_length=by_prompt_length(task, samples, own, beside),
-                by_position=by_position(own, beside),
-                counts=_counts(task, samples, own),
-                facts=_facts(facts, setting, own),
+                by_group=by_group(task, samples, records),
+                by_prompt_length=by_prompt_length(task, samples, records, beside),
+                by_position=by_position(records, beside),
+                counts=_counts(task, samples, records),
+                facts=_facts(facts, setting, records),
             )
         )
     return rows
 
 
 def _pairs(found: Mapping[Key, Record], autoregressive: Mapping[Key, Record]) -> list[Pair]:
-    return [Pair(own=record, autoregressive=autoregressive[key]) for key, record in found.items()]
+    return [Pair(record=record, autoregressive=autoregressive[key]) for key, record in found.items()]
 
 
-def _facts(facts: Facts, setting: Setting, own: Sequence[Record]) -> Facts:
+def _facts(facts: Facts, setting: Setting, records: Sequence[Record]) -> Facts:
     """The facts with this setting's checkpoint and threads; several numbers where they were chosen anew in between."""
-    if threads := sorted({record.threads for record in own if record.threads is not None}):
+    if threads := sorted({record.threads for record in records if record.threads is not None}):
         used = threads[0] if len(threads) == 1 else ", ".join(map(str, threads))
         facts = replace(facts, provenance=replace(facts.provenance, threads=used))
     if setting.mode == BASELINE and facts.baseline:
@@ -98,21 +98,21 @@ def _facts(facts: Facts, setting: Setting, own: Sequence[Record]) -> Facts:
     return facts
 
 
-def _metrics(task: Task, samples: Mapping[str, Sample], own: Sequence[Record]) -> dict[str, Estimate]:
+def _metrics(task: Task, samples: Mapping[str, Sample], records: Sequence[Record]) -> dict[str, Estimate]:
     """Each metric of the task with its interval; of repeated measurements the first, whose text is the others'."""
-    units = task.units([(samples[r.id], r.scores) for r in own if r.repeat == 0])
+    units = task.units([(samples[r.id], r.scores) for r in records if r.repeat == 0])
     return {name: bootstrap.estimate(values, bootstrap.mean) for name, values in units.items()}
 
 
 def _speed(pairs: Sequence[Pair]) -> Speed:
-    ratios, own = [p.speedup for p in pairs], [p.own for p in pairs]
+    ratios, records = [p.speedup for p in pairs], [p.record for p in pairs]
     low, _, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
-    per_token = median(r.seconds_per_token for r in own)
+    per_token = median(r.seconds_per_token for r in records)
     return Speed(
         tokens_per_second=1 / per_token,
         ms_per_token=1e3 * per_token,
-        mean_ms_per_token=1e3 * fmean(r.seconds_per_token for r in own),
-        cpu_ms_per_token=1e3 * median(r.cpu_seconds / len(r.tokens) for r in own),
+        mean_ms_per_token=1e3 * fmean(r.seconds_per_token for r in records),
+        cpu_ms_per_token=1e3 * median(r.cpu_seconds / len(r.tokens) for r in records),
         speedup=bootstrap.estimate(ratios, bootstrap.median),
         speedup_q25=low,
         speedup_q75=high,
@@ -120,13 +120,13 @@ def _speed(pairs: Sequence[Pair]) -> Speed:
     )
 
 
-def _memory(own: Sequence[Record]) -> Memory | None:
-    memory = [r.peak_memory_mb for r in own if r.peak_memory_mb is not None]
+def _memory(records: Sequence[Record]) -> Memory | None:
+    memory = [r.peak_memory_mb for r in records if r.peak_memory_mb is not None]
     return Memory(peak_memory_mb=max(memory)) if memory else None
 
 
 def _ratio_of_means(pairs: Sequence[Pair]) -> Estimate:
-    times = [(p.autoregressive.seconds_per_token, p.own.seconds_per_token) for p in pairs]
+    times = [(p.autoregressive.seconds_per_token, p.record.seconds_per_token) for p in pairs]
     return bootstrap.estimate(times, bootstrap.ratio_of_means)
 
 
@@ -138,11 +138,11 @@ def _over_baseline(pairs: Sequence[Pair]) -> OverBaseline:
     )
 
 
-def _drafts(own: Sequence[Record]) -> Drafts:
+def _drafts(records: Sequence[Record]) -> Drafts:
     """Acceptance over all drafted tokens, tokens per round over all rounds after the prefill."""
-    if own[0].mode != Mode.self_speculative:
+    if records[0].mode != Mode.self_speculative:
         return Drafts(acceptance_rate=None, tokens_per_round=1.0)
-    rounds = [r for record in own for r in record.decoding_rounds]
+    rounds = [r for record in records for r in record.decoding_rounds]
     n_drafted, n_accepted = sum(d for d, _ in rounds), sum(a for _, a in rounds)
     return Drafts(
         acceptance_rate=n_accepted / n_drafted if n_drafted else None,
@@ -153,17 +153,18 @@ def _drafts(own: Sequence[Record]) -> Drafts:
 def _ideals(size: ModelConfig, setting: Setting, pairs: Sequence[Pair]) -> Ideals:
     """Both limits of the speed-up; the measured one over the samples on which passes were timed."""
     head, n_layers = head_cost(size), size.n_layers
-    rounds = [r for pair in pairs for r in pair.own.decoding_rounds]
-    on_passes = [(pair, PassTimes(*pair.own.passes)) for pair in pairs if pair.own.passes]
+    rounds = [r for pair in pairs for r in pair.record.decoding_rounds]
+    on_passes = [(pair, PassTimes(*pair.record.passes)) for pair in pairs if pair.record.passes]
     match setting.mode:
         case Mode.early_exit:
             ideal = (n_layers + head) / (setting.exit_layer + head)
-            possible = [early_exit_ideal(times, len(pair.own.tokens)) for pair, times in on_passes]
+            possible = [early_exit_ideal(times, len(pair.record.tokens)) for pair, times in on_passes]
         case Mode.self_speculative:
             d, n = (fmean(column) for column in zip(*rounds, strict=True)) if rounds else (0.0, 0.0)
             ideal = ideal_speedup(n_layers=n_layers, exit_layer=setting.exit_layer, d=d, n=n, head=head)
             possible = [
-                measured_cost_ideal(times, len(pair.own.tokens), pair.own.drafted[1:]) for pair, times in on_passes
+                measured_cost_ideal(times, len(pair.record.tokens), pair.record.drafted[1:])
+                for pair, times in on_passes
             ]
         case mode:
             same = 1.0 if mode == Mode.autoregressive else None
@@ -190,14 +191,14 @@ def head_cost(size: ModelConfig) -> float:
     return size.vocab_size / (attention + 3 * size.ffn_dim)
 
 
-def _output(own: Sequence[Record]) -> Output:
-    distinct = distinct_4grams([r.tokens for r in own])
-    if any(r.identical is None for r in own):
+def _output(records: Sequence[Record]) -> Output:
+    distinct = distinct_4grams([r.tokens for r in records])
+    if any(r.identical is None for r in records):
         return Output(identical_output=None, identical_share=None, near_ties=None, distinct_4grams=distinct)
     return Output(
-        identical_output=all(r.identical or r.near_tie for r in own),
-        identical_share=fmean(bool(r.identical) for r in own),
-        near_ties=sum(r.near_tie for r in own),
+        identical_output=all(r.identical or r.near_tie for r in records),
+        identical_share=fmean(bool(r.identical) for r in records),
+        near_ties=sum(r.near_tie for r in records),
         distinct_4grams=distinct,
     )
 
@@ -212,12 +213,12 @@ def _beside_transformers(autoregressive: Mapping[Key, Record], theirs: Mapping[K
     )
 
 
-def _counts(task: Task, samples: Mapping[str, Sample], own: Sequence[Record]) -> Counts:
+def _counts(task: Task, samples: Mapping[str, Sample], records: Sequence[Record]) -> Counts:
     return Counts(
         task=task.name,
         n_samples=len(samples),
-        repeats=len(own) // len(samples),
+        repeats=len(records) // len(samples),
         seed=task.seed,
-        prompt_tokens=float(np.mean([r.prompt_tokens for r in own])),
-        new_tokens=float(np.mean([len(r.tokens) for r in own])),
+        prompt_tokens=float(np.mean([r.prompt_tokens for r in records])),
+        new_tokens=float(np.mean([len(r.tokens) for r in records])),
     )

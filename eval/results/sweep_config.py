@@ -48,7 +48,7 @@ class SweepConfig:
         self.benchmark(
             self.exit_layers, self.num_speculations or drafts_to_sweep(self.task.max_new_tokens), self.output
         )
-        allowed = [name for name in (*self.task.shown, AGREEMENT) if name not in LESS_IS_BETTER]
+        allowed = [name for name in (*self.task.table_metrics, AGREEMENT) if name not in LESS_IS_BETTER]
         if self.quality is not None and self.quality not in allowed:
             raise ValueError(f"quality={self.quality}: must be {' or '.join(allowed)}")
 

@@ -30,7 +30,7 @@ class HumanEval(Task):
 
     EXIT_SHARES: ClassVar[tuple[float, ...]] = (8 / 32,)
     DRAFTS: ClassVar[tuple[int, ...]] = (6,)
-    SHOWN: ClassVar[tuple[str, ...]] = ("pass@1", "pass@10", "pass@100", "rouge2", "rouge2_paper")
+    TABLE_METRICS: ClassVar[tuple[str, ...]] = ("pass@1", "pass@10", "pass@100", "rouge2", "rouge2_paper")
 
     name: str = "humaneval"
     source: str | None = None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Prompts(Task):
     """Greedy; `reference` and `id` may be left out. ROUGE where there is a reference."""
 
-    SHOWN: ClassVar[tuple[str, ...]] = ("rouge2", "rouge2_stem", "rouge2_paper")
+    TABLE_METRICS: ClassVar[tuple[str, ...]] = ("rouge2", "rouge2_stem", "rouge2_paper")
 
     name: str = "prompts"
     source: str = MISSING
@@ -29,7 +29,7 @@ class Prompts(Task):
     reference_field: str = "reference"
     """The field with a good continuation, where a record has it."""
     truncate: bool = False
-    """Cut a prompt that does not fit into the context from its beginning; how many are cut is stated."""
+    """Cut a prompt that does not fit into the context from its beginning; the selection counts those that are cut."""
     max_new_tokens: int = 128
 
     def samples(self, checkpoint: "Checkpoint") -> Chosen:

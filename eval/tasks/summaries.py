@@ -40,7 +40,7 @@ class Summaries(Task):
 
     ARTICLE: ClassVar[str]
     SUMMARY: ClassVar[str]
-    SHOWN: ClassVar[tuple[str, ...]] = ("rouge1", "rouge2", "rougeL", "rouge2_stem", "rouge2_paper")
+    TABLE_METRICS: ClassVar[tuple[str, ...]] = ("rouge1", "rouge2", "rougeL", "rouge2_stem", "rouge2_paper")
 
     source: str = ""
     """Articles: a .jsonl (also .gz, .zst) or .parquet file, a folder or glob of them, or hf://org/name."""
@@ -57,7 +57,7 @@ class Summaries(Task):
     shot_split: str = "train"
     """hf:// only."""
     truncate: bool = False
-    """Cut an article that does not fit into the context from its end; how many are cut is stated."""
+    """Cut an article that does not fit into the context from its end; the selection counts those that are cut."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

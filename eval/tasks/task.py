@@ -104,7 +104,7 @@ class Task:
     """Whether prompts are whole texts, which can be a turn of a chat."""
     BESIDE_TRANSFORMERS: ClassVar[bool] = False
     """Whether `generate` of transformers is timed beside the engine by default."""
-    SHOWN: ClassVar[tuple[str, ...]] = ()
+    TABLE_METRICS: ClassVar[tuple[str, ...]] = ()
     """The metrics that a table has room for."""
 
     name: str = ""
@@ -120,7 +120,8 @@ class Task:
     ignore_eos: bool = False
     """Go on after the end-of-text token."""
     skip_too_long: bool = False
-    """Leave out prompts that do not fit into the context with `max_new_tokens`; how many is stated. false: stop."""
+    """Leave out prompts that do not fit into the context with `max_new_tokens`; the selection counts them. false:
+    stop."""
 
     metrics: list[str] = field(default_factory=list)
     """Scores of your own: my_package.mine:name, each a function (text, reference) that returns a number, or None where
@@ -132,9 +133,9 @@ class Task:
             load_function(path, METRICS, METRIC_PARAMETERS)
 
     @property
-    def shown(self) -> tuple[str, ...]:
+    def table_metrics(self) -> tuple[str, ...]:
         """The metrics that a table has room for: the task's, and all of the user's own."""
-        return (*self.SHOWN, *(path.partition(":")[2] for path in self.metrics))
+        return (*self.TABLE_METRICS, *(path.partition(":")[2] for path in self.metrics))
 
     def samples(self, checkpoint: "Checkpoint") -> Chosen:
         """What to decode, each prompt encoded as this model reads it and short enough for its context.

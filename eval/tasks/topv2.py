@@ -27,7 +27,7 @@ class TopV2(Task):
 
     EXIT_SHARES: ClassVar[tuple[float, ...]] = (6 / 24, 12 / 24, 18 / 24)
     DRAFTS: ClassVar[tuple[int, ...]] = (8,)
-    SHOWN: ClassVar[tuple[str, ...]] = ("exact_match", "malformed")
+    TABLE_METRICS: ClassVar[tuple[str, ...]] = ("exact_match", "malformed")
 
     name: str = "topv2"
     source: str = MISSING
