@@ -29,6 +29,8 @@ class PrepareConfig:
     """Processes; null: one per core."""
     shard_tokens: int = SHARD_TOKENS
     """Training tokens after which a shard is closed."""
+    fresh: bool = False
+    """Delete the shards that the folder holds, finished or not, and prepare anew; false: go on with them."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.validation_fraction < 1.0:

@@ -35,7 +35,7 @@ def generate(raw: DictConfig) -> None:
         checkpoint = with_chat(checkpoint)
     policy, reason = choose_policy(config, checkpoint)
     tokenizer, context = checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
-    html = writable(config.html, "html") if config.html else None
+    output = writable(config.output) if config.output else None
     text = prompt_text(config.prompt, config.prompt_file)
     prompt = tokenizer.encode_prompt(text)
     model = checkpoint.model(dtype, device)
@@ -62,14 +62,14 @@ def generate(raw: DictConfig) -> None:
     print(speed_line(rounds, policy, model.size.n_layers, seconds, painter), file=sys.stderr)
     if len(prompt) + sum(len(r.tokens) for r in rounds) > context:
         print(f"ended with the context of {context} tokens", file=sys.stderr)
-    if html:
+    if output:
         facts = {
             "checkpoint": config.checkpoint,
             "mode": Setting.of(policy, model.size.n_layers).mode,
             **asdict(provenance(device, dtype)),
         }
-        write_page(html, drafts_page(tokenizer, prompt, rounds, policy, model.size.n_layers, seconds, facts))
-        print(html, file=sys.stderr)
+        write_page(output, drafts_page(tokenizer, prompt, rounds, policy, model.size.n_layers, seconds, facts))
+        print(output, file=sys.stderr)
 
 
 if __name__ == "__main__":

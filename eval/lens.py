@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from conf.command import command
-from conf.output import writable
 from conf.strict import ConfigError, convert
 from data.files import write_whole
 from eval.depth.lens_config import LensConfig
@@ -38,7 +37,6 @@ def lens(raw: DictConfig) -> None:
     tokenizer, size = checkpoint.tokenizer, checkpoint.stored.size
     if config.top_k > size.vocab_size:
         raise ConfigError(f"top_k={config.top_k}: must be at most the vocabulary's {size.vocab_size}")
-    numbers = writable(config.json, "json") if config.json else None
     text = prompt_text(config.prompt, config.prompt_file)
     output = output_of(config, checkpoint.stored, "lens", ".html", text=text)
     prompt = tokenizer.encode_prompt(text)
@@ -59,12 +57,12 @@ def lens(raw: DictConfig) -> None:
     content = record.as_json(facts)
     data = content | {"shown": display_by_id(tokenizer, map(int, record.text))}
     write_page(output, page(view="lens", title="Predictions of every layer", facts=facts, data=data))
-    if numbers:
-        write_whole(numbers, json.dumps(content).encode())
+    numbers = output.with_suffix(".json")
+    write_whole(numbers, json.dumps(content).encode())
     if first:
         print(f"{len(tokens):,} positions: the last {len(tokens) - first:,} are shown (max_positions)", file=sys.stderr)
     print(summary_lines(record))
-    print(output, *[numbers] if numbers else [], sep="\n")
+    print(output, numbers, sep="\n")
 
 
 def _generated(model: "InferenceLlama", prompt: list[int], max_new_tokens: int, eos_id: int) -> list[int]:

@@ -235,7 +235,7 @@ def test_the_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_generate_writes_what_it_printed(trained: Path, tmp_path: Path) -> None:
     page = tmp_path / "g.html"
     options = [f"checkpoint={trained}", "prompt=import", "max_new_tokens=30", "machine.dtype=float64"]
-    call("generate", *options, "exit_layer=2", "num_speculations=3", f"html={page}")
+    call("generate", *options, "exit_layer=2", "num_speculations=3", f"output={page}")
     data = data_of(page)
     model, tokenizer = load(trained, torch.float64)
     stop = StopRule(max_new_tokens=30, eos_ids=frozenset({tokenizer.eos_id}))
@@ -247,7 +247,7 @@ def test_generate_writes_what_it_printed(trained: Path, tmp_path: Path) -> None:
     assert (data["n_layers"], data["exit_layer"], data["num_speculations"]) == (4, 2, 3)
     for mode, exit_layer in (("autoregressive", None), ("early_exit", 1)):
         extra = [f"exit_layer={exit_layer}"] if exit_layer else []
-        call("generate", *options, f"mode={mode}", f"html={page}", *extra)
+        call("generate", *options, f"mode={mode}", f"output={page}", *extra)
         assert (data_of(page)["exit_layer"], data_of(page)["num_speculations"]) == (exit_layer, None)
 
 
@@ -255,14 +255,15 @@ def test_generate_writes_what_it_printed(trained: Path, tmp_path: Path) -> None:
     ("name", "arguments", "message"),
     [
         ("compare", ["prompt=a", "exit_layers=[4]"], "exit_layers=4: must lie in 1..3"),
+        ("generate", ["prompt=a", "+html=a.html"], "html: is now output"),
         ("compare", ["prompt=a", "+exit_layer=4"], "exit_layer: is now the first of exit_layers"),
         ("compare", ["prompt=a", "+max_prompts=4"], "max_prompts: is now n_samples"),
         ("compare", ["prompt=a", "num_speculations=0"], "num_speculations=0: must be at least 1"),
         ("compare", ["prompt=a", "n_samples=0"], "n_samples=0: must be at least 1"),
         ("compare", ["prompt=a", "output=/proc/a.html"], "output=/proc/a.html: "),
         ("compare", ["prompt=a", "output=a"], "output=a: must end in .html"),
-        ("generate", ["prompt=a", "html=/proc/a.html"], "html=/proc/a.html: "),
-        ("generate", ["prompt=a", "html=a"], "html=a: must end in .html"),
+        ("generate", ["prompt=a", "output=/proc/a.html"], "output=/proc/a.html: "),
+        ("generate", ["prompt=a", "output=a"], "output=a: must end in .html"),
     ],
 )
 def test_mistakes_are_told(

@@ -35,7 +35,7 @@ def benchmark(raw: DictConfig) -> None:
     output = writable(config.output)
     if config.precision is Precision.auto:
         config.precision = best_precision()
-    device = _usable(config.device)
+    device = _usable(config.machine.device)
     os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler, which counts memory, would tell when it starts and stops
     rows = [row for recompute in config.checkpointing for row in _measure(config, recompute, device)]
     write_whole(output, json.dumps([asdict(row) for row in rows], indent=1).encode())
@@ -50,7 +50,7 @@ def _usable(device: Device) -> str:
     if device is Device.auto:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device is Device.cuda and not torch.cuda.is_available():
-        raise ConfigError("device=cuda: no GPU can be used here; cpu or auto")
+        raise ConfigError("machine.device=cuda: no GPU can be used here; cpu or auto")
     return device.value
 
 

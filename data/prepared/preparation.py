@@ -68,7 +68,10 @@ def prepare_shards(source: SourceConfig, tokenizer: Tokenizer, folder: Path, set
         manifest = read_manifest(folder)
         if {key: manifest.get(key) for key in made_from} == made_from:
             return
-        raise DataError(f"{folder}: holds shards of another source, tokenizer or setting; choose another or delete it")
+        raise DataError(
+            f"{folder}: holds shards of another source, tokenizer or setting; choose another or delete it"
+            " (data.prepare: fresh=true)"
+        )
     progress = Progress(folder, made_from, settings)
     for name, content in tokenizer.files.items():
         write_whole(folder / name, content)

@@ -11,12 +11,10 @@ from data.config import DataError, OnError
 from data.json_log import JsonLog
 from data.prepare_config import SHARD_TOKENS
 from data.prepared.encoding import EncodedChunk
-from data.prepared.shards import write_shard
+from data.prepared.shards import PROGRESS, write_shard
 from data.sources.split import PARTS, TRAIN
 
 logger = logging.getLogger(__name__)
-
-PROGRESS = "progress.jsonl"
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,10 @@ class Progress:
             header=made_from,
             read=_shard,
             write=dict,
-            mismatch=f"{folder}: was begun with another source, tokenizer or setting; choose another or delete it",
+            mismatch=(
+                f"{folder}: was begun with another source, tokenizer or setting; choose another or delete it"
+                " (data.prepare: fresh=true)"
+            ),
             remedy="delete the folder to begin anew",
         )
         self.shards = self._log.entries

@@ -54,7 +54,7 @@ class LensRecord:
     """Each id that occurs, as text."""
 
     def as_json(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """What `json=` writes: the facts (checkpoint, machine, code) and the fields."""
+        """What the .json holds: the facts (checkpoint, machine, code) and the fields."""
         return {**facts, **asdict(self)}
 
 

@@ -94,7 +94,7 @@ def row_of(
         precision=config.precision.value,
         compile=config.compile,
         hardware=torch.cuda.get_device_name() if device == "cuda" else processor(),
-        threads=config.threads or torch.get_num_threads(),
+        threads=config.machine.threads or torch.get_num_threads(),
         torch=torch.__version__,
         commit=code_revision(),
     )
