@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 def compare(raw: DictConfig) -> None:
     """Decode every prompt in every mode, write the page, print a table."""
     config = convert(raw, CompareConfig)
-    from eval.chat import with_chat
-    from eval.engine.checkpoint import open_checkpoint
+    from eval.chat import open_for_prompts
     from eval.engine.decoding import Engine
     from eval.engine.threads import Threads, one_token
     from eval.exactness.compared import mode_rows, mode_table, unexplained_sides
@@ -36,9 +35,7 @@ def compare(raw: DictConfig) -> None:
     from eval.policies import check_decodable
 
     device, dtype = device_and_dtype(config.machine)
-    checkpoint = open_checkpoint(config.checkpoint)
-    if config.chat:
-        checkpoint = with_chat(checkpoint)
+    checkpoint = open_for_prompts(config.checkpoint, chat=config.chat)
     tokenizer, context = checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
     chosen = _policies(config, checkpoint)
     texts = prompt_texts(config.prompt, config.prompt_file, config.field)

@@ -19,8 +19,7 @@ from eval.prompt_text import prompt_text
 def generate(raw: DictConfig) -> None:
     """Decode one prompt and print it as it comes; what it took goes to standard error."""
     config = convert(raw, GenerateConfig)
-    from eval.chat import with_chat
-    from eval.engine.checkpoint import open_checkpoint
+    from eval.chat import open_for_prompts
     from eval.engine.decoding import Engine
     from eval.engine.threads import Threads, one_token
     from eval.machine import device_and_dtype, provenance
@@ -30,9 +29,7 @@ def generate(raw: DictConfig) -> None:
     from eval.setting import Setting
 
     device, dtype = device_and_dtype(config.machine)
-    checkpoint = open_checkpoint(config.checkpoint)
-    if config.chat:
-        checkpoint = with_chat(checkpoint)
+    checkpoint = open_for_prompts(config.checkpoint, chat=config.chat)
     policy, reason = choose_policy(config, checkpoint)
     tokenizer, context = checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
     output = writable(config.output) if config.output else None
