@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +10,8 @@ import pytest
 import torch
 from conftest import compose_config
 from hydra import compose, initialize_config_module
+from live_memory import LiveMemory
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from conf.strict import ConfigError, register_schema
 from train.config import PretrainConfig, Recompute
@@ -189,30 +187,11 @@ def test_it_starts_without_torchtitan() -> None:
     assert done.returncode == 0, done.stderr
 
 
-class Live(TorchDispatchMode):
-    """Keeps track of the storages that are alive."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.storages: dict[int, Any] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(out):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                self.storages[storage._cdata] = weakref.ref(storage)
-        return out
-
-    def n_bytes(self) -> int:
-        return sum(s.nbytes() for s in (ref() for ref in self.storages.values()) if s is not None)
-
-
 def held_after_forward(config: PretrainConfig) -> int:
     """Bytes that a forward in fp32 leaves behind for the backward."""
     corpus: Any = SimpleNamespace(tokenizer=SimpleNamespace(vocab_size=4096))
     titan = trainer_config(config, corpus)
-    with FakeTensorMode(), Live() as live:
+    with FakeTensorMode(), LiveMemory() as live:
         model = titan.model_spec.model.build()
         if titan.activation_checkpoint is not None:
             titan.activation_checkpoint.build(dump_folder="").apply(model)

@@ -41,8 +41,12 @@ PARAMETERS = {
     "llama2_13b": 13_015_864_320,
     "llama3_8b": 8_030_261_248,
     "llama3_2_1b": 1_235_814_400,
+    "llama2_70b": 68_976_648_192,
+    "code_llama_7b": 6_738_546_688,
+    "code_llama_34b": 33_743_970_304,
     "llama_1_5b": 1_364_297_728,
 }
+CONTEXT = {"llama3_8b": 8192, "llama3_2_1b": 131_072, "code_llama_7b": 16_384, "code_llama_34b": 16_384}
 
 
 def experiment(name: str, *overrides: str) -> PretrainConfig:
@@ -87,7 +91,9 @@ def test_sizes_are_those_of_the_published_models(model: str) -> None:
         built = llama_config(size).build()
     assert sum(p.numel() for p in built.parameters()) == PARAMETERS[model]
     assert size.head_dim == {"llama3_2_1b": 64}.get(model, 128)
-    assert size.rope_theta == (500_000 if model.startswith("llama3") else 10_000)
+    assert size.kv_heads == (8 if model.startswith("llama3") or size.n_heads == 64 else size.n_heads)
+    assert size.rope_theta == {"llama3": 500_000, "code_l": 1_000_000}.get(model[:6], 10_000)
+    assert size.max_seq_len == CONTEXT.get(model, 4096)
     scaling = (size.rope_factor, size.rope_low_freq_factor, size.rope_high_freq_factor, size.rope_original_seq_len)
     assert scaling == ((32, 1, 4, 8192) if model == "llama3_2_1b" else (1, 1, 4, 8192))
     assert size.norm_eps == (1e-6 if model == "llama1_7b" else 1e-5)
