@@ -51,8 +51,8 @@ def spread(part: torch.Tensor, like: torch.Tensor, placements: Sequence[Placemen
 def gathered_head(lm_head: nn.Module, then_backward: bool = False) -> Iterator[None]:
     """Keep a sharded head's weight gathered, and its gradient unreduced, while chunks go through it.
 
-    One all-gather and one reduce-scatter for all chunks: the weight is there since the norm's forward, which is one FSDP
-    unit with the head. The caller switches the gradient sync on again for its last chunk (`sync_last_chunk`). The flags
+    One all-gather and one reduce-scatter for all chunks: norm and head are one FSDP unit, and the weight is there since
+    the norm's forward. The caller switches the gradient sync on again for its last chunk (`sync_last_chunk`). The flags
     are restored when an exception passes.
 
     Args:
