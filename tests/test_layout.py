@@ -26,6 +26,7 @@ ENTRIES = {
     "train.pretrain",
     "train.benchmark",
     "train.describe",
+    "train.scaling",
     "eval.generate",
     "eval.benchmark",
     "eval.compare",
