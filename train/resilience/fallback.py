@@ -40,15 +40,19 @@ def tidy(run_dir: Path) -> None:
 def choose(run_dir: Path) -> tuple[int, Manifest | None]:
     """The step to go on from (0: the beginning, or the weights of step 0) and its manifest, if it has one.
 
-    The ranks of the process group share the reading; all of them call this and get the same. A damaged checkpoint is
-    renamed, so that nothing takes it again; but not the last one, so that a restart does not begin at step 0 silently.
+    The ranks of the process group, if there is one, share the reading; all of them call this and get the same. A
+    damaged checkpoint is renamed, so that nothing takes it again; but not the last one, or a restart would begin anew
+    silently.
     Raises TrainingError for a checkpoint that cannot be read, and when none is good.
     """
-    if dist.get_rank() == 0:
+    together = dist.is_initialized()
+    rank = dist.get_rank() if together else 0
+    if rank == 0:
         tidy(run_dir)
     while True:
-        found: list[Any] = [_newest(run_dir) if dist.get_rank() == 0 else None]
-        dist.broadcast_object_list(found)
+        found: list[Any] = [_newest(run_dir) if rank == 0 else None]
+        if together:
+            dist.broadcast_object_list(found)
         if found[0] is None:
             return 0, None
         step, folder, manifest, is_last = found[0]
@@ -57,7 +61,7 @@ def choose(run_dir: Path) -> tuple[int, Manifest | None]:
         if unread:
             raise TrainingError(f"{unreadable(folder, unread[0])}, and start the same command again")
         if not wrong:
-            if manifest is None and dist.get_rank() == 0:
+            if manifest is None and rank == 0:
                 logger.warning("%s: has no manifest.json to check it by; it is taken as it is", folder)
             return step, manifest
         what = f"{wrong[0].file}: {wrong[0].what}"
@@ -66,9 +70,8 @@ def choose(run_dir: Path) -> tuple[int, Manifest | None]:
                 f"{folder}: damaged ({what}), and there is no other checkpoint to go on from; restore it from a copy,"
                 " or delete the folder to begin anew"
             )
-        if dist.get_rank() == 0:
+        if rank == 0:
             set_aside(folder, what)
-        dist.barrier()
 
 
 def set_aside(folder: Path, what: str) -> None:
@@ -100,12 +103,15 @@ def _newest(run_dir: Path) -> tuple[int, Path, Manifest | Problem | None, bool] 
 
 def _check(folder: Path, manifest: Manifest | None) -> list[Problem]:
     """What all ranks together have found in a checkpoint."""
+    together = dist.is_initialized()
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
     if manifest is None:
-        mine = pieces_missing(folder) if dist.get_rank() == 0 else []
+        mine = pieces_missing(folder) if rank == 0 else []
     else:
-        mine = check_share(folder, manifest, dist.get_rank(), dist.get_world_size())
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, mine)
+        mine = check_share(folder, manifest, rank, world_size)
+    found: list[Any] = [mine] * world_size
+    if together:
+        dist.all_gather_object(found, mine)
     return [problem for of_rank in found for problem in of_rank]
 
 
