@@ -23,6 +23,7 @@ from train.errors import TrainingError
 from train.resilience.fallback import DELETED, choose
 from train.resilience.finite_state import all_finite, n_bytes
 from train.resilience.full_disk import no_space
+from train.resilience.staging import mend_staging
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +44,15 @@ class Checkpoints(CheckpointManager):
 
     def __init__(self, config: Config, **parts: Any) -> None:
         super().__init__(config, **parts)
+        mend_staging()
         self.config = config
         self.facts: Callable[[], dict[str, Any]] = dict
         """What the manifest of the next checkpoint says besides its files and its step."""
         self.going_on: tuple[int, Manifest | None] | None = None
         self._due, self._owed = False, False
-        self._last_save = time.monotonic()
+        self.now = time.monotonic
+        """The clock of `every_minutes`, in seconds."""
+        self._last_save = self.now()
         self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")
 
     def choose(self) -> tuple[int, Manifest | None]:
@@ -59,7 +63,7 @@ class Checkpoints(CheckpointManager):
     def is_time(self) -> bool:
         """Whether `every_minutes` have passed on this rank since the last checkpoint."""
         minutes = self.config.every_minutes
-        return minutes is not None and time.monotonic() - self._last_save >= 60 * minutes
+        return minutes is not None and self.now() - self._last_save >= 60 * minutes
 
     def decide(self, step: int, *, last: bool, is_time: bool, accepted: bool) -> bool:
         """Whether this step ends with a checkpoint.
@@ -108,7 +112,7 @@ class Checkpoints(CheckpointManager):
             raise self._failed(error) from error
         if saved:
             self._due, self._owed = False, False
-            self._last_save = time.monotonic()
+            self._last_save = self.now()
         return saved
 
     def from_where(self) -> str:
@@ -243,7 +247,7 @@ def superseded(losses: Mapping[int, float | None], keep: int, keep_every: int | 
     """
     steps = sorted(losses)
     kept = set(steps[-keep:]) if keep else set(steps)
-    kept |= {step for step in steps if keep_every and step and step % keep_every == 0}
+    kept |= {step for step in steps if keep_every and step > 0 and step % keep_every == 0}
     validated = [step for step in steps if (loss := losses[step]) is not None and math.isfinite(loss)]
     kept |= set(sorted(validated, key=lambda step: (losses[step], -step))[:keep_best])
     return [step for step in steps if step not in kept]
