@@ -19,9 +19,11 @@ def mend_staging() -> None:
 
 
 def _offload_tensor(
-    stager: StateDictStager, tensor: torch.Tensor, memo: dict[int, Any], non_blocking: bool = False
+    stager: StateDictStager, tensor: torch.Tensor, memo: dict[Any, Any], non_blocking: bool = False
 ) -> Any:
     if not isinstance(tensor, DTensor) or tensor.data_ptr() == 0:
         return _torchs(stager, tensor, memo, non_blocking)
-    local = _torchs(stager, tensor._local_tensor, memo, non_blocking)
+    part = tensor._local_tensor.clone()
+    memo.setdefault("parts", []).append(part)  # known by its address, which nothing else may get meanwhile
+    local = _torchs(stager, part, memo, non_blocking)
     return DTensor(local, tensor._spec, requires_grad=False)  # type: ignore[no-untyped-call]
