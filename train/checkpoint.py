@@ -22,7 +22,7 @@ from models.storage.manifest import FileSum, Manifest, read_manifest, sums, sync
 from train.errors import TrainingError
 from train.resilience.fallback import DELETED, choose
 from train.resilience.finite_state import all_finite, n_bytes
-from train.resilience.full_disk import no_space
+from train.resilience.full_disk import in_words, no_space
 from train.resilience.staging import mend_staging
 
 logger = logging.getLogger(__name__)
@@ -200,8 +200,8 @@ class Checkpoints(CheckpointManager):
             )
         free = shutil.disk_usage(folder).free
         return TrainingError(
-            f"{folder}: {full}: a checkpoint needs about {needed / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB are free;"
-            f" free space and start the same command again, which will {self.from_where()}"
+            f"{folder}: {full}: a checkpoint needs about {in_words(needed)}, and {in_words(free)} are free; free space"
+            f" and start the same command again, which will {self.from_where()}"
         )
 
     def _close(self) -> None:

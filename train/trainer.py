@@ -12,6 +12,7 @@ from torchtitan.components.optimizer.utils import init_optim_state
 from torchtitan.distributed import utils as dist_utils
 from torchtitan.trainer import Trainer
 
+from conf.errors import reason
 from data.batches.loader import Loader, validation_batches
 from data.batches.packing import IGNORE_INDEX
 from data.corpus import Corpus
@@ -288,9 +289,17 @@ class LayerSkipTrainer(Trainer):
         self.metrics_processor.write(self.step, metrics)
         logger.info(validation_line(metrics))
         if dist.get_rank() == 0:
-            folder = Path(self.recipe.run_dir)
-            plot_perplexity_by_exit(read_metrics(folder / "metrics.jsonl"), folder / "perplexity_by_exit.png")
+            self.plot()
         self.metrics_processor.reset_clock()
+
+    def plot(self) -> None:
+        """Draw perplexity by exit. A disk that is full of it does not stop the run. For rank 0 alone."""
+        folder = Path(self.recipe.run_dir)
+        try:
+            plot_perplexity_by_exit(read_metrics(folder / "metrics.jsonl"), folder / "perplexity_by_exit.png")
+        except (OSError, LookupError) as error:
+            why = reason(error) if isinstance(error, OSError) else "metrics.jsonl has no validation yet"
+            logger.warning("perplexity_by_exit.png: cannot be written (%s); training goes on", why)
 
     def part_of_rows(self) -> slice | None:
         """The tokens of each row that this rank has under context parallelism; None without it."""

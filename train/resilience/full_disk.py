@@ -26,6 +26,11 @@ def no_space(error: BaseException, folder: Path, needed: int = 0) -> str | None:
     return NO_SPACE[errno.ENOSPC] if shutil.disk_usage(folder).free < needed else None
 
 
+def in_words(n_bytes: int) -> str:
+    """A size for people: 84.3 GiB, or in MiB where that is more readable."""
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MiB"
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
