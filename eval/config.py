@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from omegaconf import MISSING
 
-from conf.checks import at_least, ends_in
+from conf.checks import at_least, ends_in, fits_cores
 from eval.engine.sampling_options import SamplingOptions
 
 
@@ -63,6 +63,7 @@ class MachineConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "threads", section="machine.")
+        fits_cores(self, "threads", section="machine.")
 
 
 @dataclass(kw_only=True)

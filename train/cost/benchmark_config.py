@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from omegaconf import MISSING
 
+from conf.checks import at_least, ends_in, fits_cores
 from models.config import ModelConfig
 from models.row_sampling import Sampling
 from train.config import Recompute
@@ -56,9 +57,9 @@ class TrainBenchmarkConfig:
     """Steps of each arm before, not counted."""
 
     def __post_init__(self) -> None:
-        for key, least in (("seq_len", 1), ("batch_size", 1), ("loss_chunk_tokens", 1), ("rounds", 1), ("warmup", 1)):
-            if getattr(self, key) < least:
-                raise ValueError(f"{key}={getattr(self, key)}: must be at least {least}")
+        ends_in(".json", self, "output")
+        at_least(1, self, "seq_len", "batch_size", "loss_chunk_tokens", "rounds", "warmup", "threads")
+        fits_cores(self, "threads")
         if bad := [p for p in self.p_max if not 0.0 < p < 1.0]:
             raise ValueError(f"p_max={bad[0]}: must lie between 0 and 1")
         if bad_n := [n for n in self.n_exits if not 1 <= n <= self.model.n_layers]:
