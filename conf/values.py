@@ -1,5 +1,6 @@
 """What no key of any configuration can be, whatever it means: nan, infinity, beyond 64 bits, an empty text."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
@@ -15,8 +16,10 @@ SMALLEST, LARGEST = 1.2e-38, 3.4e38
 def check_values(config: DictConfig) -> None:
     """Raise ValueError, which names the key, for a value that nothing could work with; no value may be missing."""
     for key, value, default in _leaves(config, ""):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{key}={value}: must be a finite number")
         if isinstance(value, float) and not (value == 0 or SMALLEST <= abs(value) <= LARGEST):
-            raise ValueError(f"{key}={value}: must be 0 or, as fp32 holds, {SMALLEST} to {LARGEST} in size")
+            raise ValueError(f"{key}={value}: must be 0, or {SMALLEST} to {LARGEST} in size, which fp32 can hold")
         if isinstance(value, int) and not -INT64 <= value < INT64:
             raise ValueError(f"{key}={value}: must fit into 64 bits, -2^63 to 2^63 - 1")
         if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Tokenize a source into memory-mapped shards: `python -m data.prepare dataset.path=FOLDER output=SHARDS`."""
+"""Tokenize a source into shards: `python -m data.prepare dataset.path=FOLDER output=SHARDS`."""
 
 import logging
 import shutil
