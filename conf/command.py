@@ -1,9 +1,11 @@
 """What every `python -m` command of ours does around its work: compose, and tell a user's mistakes in one line."""
 
+import io
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 
 import hydra
 from hydra import compose, initialize_config_module
@@ -12,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.errors import UserError
+from conf.errors import UserError, of_machine, reason
 from conf.multirun import is_multirun, jobs_of, run_all, with_own_output
 from conf.strict import ConfigError, convert, one_line, register_schema
 
@@ -55,15 +57,16 @@ def command(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
-        status = getattr(
-            error, "exit_status", None
-        )  # UserError's, and that of the sandbox, which imports nothing of ours
+        # UserError's, and that of the sandbox, which imports nothing of ours.
+        status, line = getattr(error, "exit_status", None), None
         if isinstance(error, HydraException | OmegaConfBaseException):
+            status = UserError.exit_status
+        if status is None and (line := of_machine(error)):
             status = UserError.exit_status
         if status is None:
             raise
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {one_line(error, schema)}", file=sys.stderr)
+        if line or os.environ.get("RANK", "0") == "0":  # what happened to one machine is not known to rank 0
+            print(f"error: {_printable(line or one_line(error, schema))}", file=sys.stderr)
         sys.exit(status)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
@@ -73,9 +76,28 @@ def command(
 def _compose(config_name: str) -> DictConfig | None:
     """The composed config; None after --help, --cfg and the like, which Hydra answers."""
     composed: list[DictConfig] = []
-    # What runs inside of hydra.main has its errors announced by Hydra; so nothing does.
-    hydra.main(config_path="pkg://conf", config_name=config_name, version_base="1.3")(composed.append)()
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            # What runs inside of hydra.main has its errors announced by Hydra; so nothing does.
+            hydra.main(config_path="pkg://conf", config_name=config_name, version_base="1.3")(composed.append)()
+    except SystemExit as end:
+        if end.code == UserError.exit_status:  # argparse's, which has said the usage of all its flags
+            wrong = said.getvalue().strip().rpartition("error: ")[2]
+            raise ConfigError(f"{wrong}; --hydra-help lists the flags, --help the keys") from None
+        raise
+    except HydraException:  # some are OSErrors
+        raise
+    except (ValueError, OSError) as error:  # for values that a group or a flag cannot have
+        words = [word for word in sys.argv[1:] if "." not in word.partition("=")[0]]
+        raise ConfigError(f"{reason(error)} (one of {' '.join(words)})") from None
+    sys.stderr.write(said.getvalue())
     return composed[0] if composed else None
+
+
+def _printable(line: str) -> str:
+    """The line with what would end it, or move the cursor, written out: a file's name may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
 
 
 def _run_all(

@@ -15,6 +15,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from conf.errors import UserError
 from conf.resolvers import register_resolvers
+from conf.values import check_values
 
 S = TypeVar("S")
 
@@ -35,15 +36,21 @@ def register_schema(config_name: str, schema: type) -> None:
 
 def convert(raw: DictConfig, schema: type[S]) -> S:
     """The typed config. Raises ConfigError for unknown or missing keys, wrong types and impossible values."""
-    _refuse_unknown(raw, schema, "")
+    check_keys(raw, schema)
     if missing := sorted(_missing(raw, "")):
         raise ConfigError(f"{', '.join(missing)}: missing; give a value, or choose a group or experiment that does")
     try:
+        check_values(raw)
         return cast(S, OmegaConf.to_object(raw))
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error, schema)) from None
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def check_keys(raw: DictConfig, schema: type) -> None:
+    """Raise ConfigError for keys that the schema does not have, and for keys or sections that were taken away."""
+    _refuse_unknown(raw, schema, "")
 
 
 def _missing(raw: DictConfig, prefix: str) -> Iterator[str]:
@@ -61,12 +68,17 @@ def _refuse_unknown(raw: DictConfig, schema: type, prefix: str) -> None:
     if is_dataclass(chosen):  # a group's choice may be a subclass of what the schema asks for
         schema = cast(type, chosen)
     known = {f.name: f.type for f in fields(schema)}
+    present = set(raw.keys())  # `in` would not find those without a value
+    if absent := [name for name in known if name not in present]:
+        raise ConfigError(f"{prefix}{absent[0]}: missing; leave ~{prefix}{absent[0]} out, which takes it away")
     for key in raw:
         if key not in known:
             raise ConfigError(_unknown(prefix + str(key), schema))
         if OmegaConf.is_missing(raw, key):
             continue
         if is_dataclass(known[key]):
+            if raw[key] is None:
+                raise ConfigError(f"{prefix}{key!s}=null: is a section of keys, which cannot be null; leave it out")
             _refuse_unknown(raw[key], cast(type, known[key]), f"{prefix}{key!s}.")
         elif entry := _entry(known[key]):
             for name in raw[key]:
@@ -112,6 +124,14 @@ def one_line(error: BaseException, schema: type) -> str:
         key = cause.full_key or ""
         if isinstance(cause, InterpolationToMissingValueError):
             return f"{message.rpartition(' ')[2]}: missing; give a value"
+        if "is not Optional" in message:
+            return f"{key}=null: cannot be null; give a value, or leave it out"
+        if "does not support deletion" in message:
+            return f"{key}: cannot be taken away; leave ~{key} out"
+        if message.startswith("Missing mandatory value"):
+            return f"{message.rpartition(' ')[2]}: missing; give a value, or choose a group that does"
+        if "is not a subclass of" in message and key in {f.name for f in fields(schema)}:
+            return f"{key}: is a section of keys; set one of them ({key}.KEY=VALUE)"
         if "is not a subclass of" in message:  # Hydra cannot begin a new entry from one of its values
             text = message.split(". value:")[0]
             return f"{text}; begin a new entry with a group's choice: +dataset@data.sources.NAME=text"
@@ -125,4 +145,7 @@ def one_line(error: BaseException, schema: type) -> str:
     # Hydra suggests "+key=value" for unknown keys, which we refuse as well, and lists its search path.
     lines = [line for line in lines if "use +" not in line and not line.startswith(("Config search path", "provider="))]
     text = " ".join(lines)
-    return f"{error.override}: {text}" if isinstance(error, OverrideParseException) else text
+    if not isinstance(error, OverrideParseException):
+        return text
+    name = error.override.partition("=")[0]
+    return f"{error.override}: {text}; a value with other characters goes in two pairs of quotes, '{name}=\"VALUE\"'"

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
+from conf.checks import at_least, at_most, ends_in, fits_cores
+from conf.machine import total_memory
 from data.config import SourceConfig, TokenizerConfig
+
+BYTES_OF_A_TEXT = 4
+"""Memory for each of its bytes: the text twice, its tokens, and what is read ahead."""
+BYTES_OF_A_TOKEN = 64
+"""Memory for each token of a batch, with the batches that are read ahead."""
 
 
 @dataclass(kw_only=True)
@@ -33,10 +40,12 @@ class DataBenchmarkConfig:
     """Steps of the demo in which the wait for data is measured; 0 leaves that out."""
 
     def __post_init__(self) -> None:
-        for key, least in (("max_megabytes", 1), ("seq_len", 8), ("batch_size", 1), ("rounds", 1), ("demo_steps", 0)):
-            if getattr(self, key) < least:
-                raise ValueError(f"{key}={getattr(self, key)}: must be at least {least}")
+        ends_in(".json", self, "output")
+        at_least(1, self, "max_megabytes", "batch_size", "rounds", "workers")
+        at_least(8, self, "seq_len")
+        at_least(0, self, "demo_steps")
+        at_most(total_memory() // BYTES_OF_A_TEXT // 10**6, self, "max_megabytes")
+        at_most(total_memory() // BYTES_OF_A_TOKEN // self.batch_size, self, "seq_len")
+        fits_cores(self, "workers")
         if self.seconds <= 0.0:
             raise ValueError(f"seconds={self.seconds}: must be above 0")
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers={self.workers}: must be at least 1")

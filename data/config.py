@@ -5,8 +5,14 @@ from enum import StrEnum
 
 from omegaconf import MISSING
 
+from conf.checks import at_least, at_most
 from conf.errors import UserError
 from conf.hub import HUB
+
+MOST_PIECES = 2**24
+"""Of a tokenizer that is trained; fifty times as many as the largest in use have."""
+MOST_LANES = 2**16
+"""Of a stream; each has a place in every checkpoint."""
 
 
 class DataError(UserError, ValueError):
@@ -75,10 +81,14 @@ class SourceConfig:
     """hf:// only: tokenize while training instead of first."""
 
     def __post_init__(self) -> None:
-        if self.weight is not None and self.weight <= 0.0:
+        if self.weight is not None and not self.weight > 0.0:
             raise ValueError(f"weight={self.weight}: a source's weight must be above 0")
-        if self.epochs is not None and self.epochs <= 0.0:
+        if self.epochs is not None and not self.epochs > 0.0:
             raise ValueError(f"epochs={self.epochs}: a source's epochs must be above 0")
+        if not self.path.removeprefix(HUB).strip("/"):
+            raise ValueError(
+                f"path={self.path}: names nothing; hf://org/name, or hf:///folder for files of this machine"
+            )
         if self.streaming and not self.path.startswith(HUB):
             raise ValueError(f"streaming=true: only of hf:// sources, not of {self.path}")
 
@@ -99,8 +109,9 @@ class TokenizerConfig:
         # 256 byte pieces, <unk>, <s>, </s>, and room for something to learn.
         if self.path is None and self.vocab_size < 300:
             raise ValueError(f"tokenizer.vocab_size={self.vocab_size}: must be at least 300 (256 of them are bytes)")
-        if self.max_train_megabytes < 1:
-            raise ValueError(f"tokenizer.max_train_megabytes={self.max_train_megabytes}: must be at least 1")
+        if self.path is None:
+            at_most(MOST_PIECES, self, "vocab_size", section="tokenizer.")
+        at_least(1, self, "max_train_megabytes", section="tokenizer.")
 
 
 @dataclass(kw_only=True)
@@ -137,9 +148,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not 0.0 < self.validation_fraction < 1.0:
             raise ValueError(f"data.validation_fraction={self.validation_fraction}: must lie between 0 and 1")
-        for key, least in (("num_workers", 0), ("max_errors", 0), ("validation_documents", 1), ("stream_lanes", 1)):
-            if getattr(self, key) < least:
-                raise ValueError(f"data.{key}={getattr(self, key)}: must be at least {least}")
+        at_least(0, self, "num_workers", "max_errors", section="data.")
+        at_least(1, self, "validation_documents", "stream_lanes", section="data.")
+        at_most(MOST_LANES, self, "stream_lanes", section="data.")
         if not self.sources:
             raise ValueError("data.sources: empty; name at least one, or take data=text data.source=PATH")
         if self.text_field not in {"text", *(source.text_field for source in self.sources.values())}:

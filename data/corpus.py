@@ -11,6 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from conf.output import writable_folder
 from data.batches.stream import Stream, open_held_out
 from data.config import DataConfig, DataError, SourceConfig, TokenizerConfig
 from data.files import write_whole
@@ -64,7 +65,7 @@ def prepare(config: DataConfig, model_vocab_size: int | None = None) -> Corpus:
     has begun is finished. Raises DataError for bad input, and, before anything is tokenized, for a tokenizer with more
     pieces than the model's embedding has rows.
     """
-    cache = Path(config.cache_dir).expanduser()
+    cache = writable_folder(config.cache_dir, "data.cache_dir")
     tokenizer, path = _tokenizer(config, cache)
     if model_vocab_size is not None and tokenizer.vocab_size > model_vocab_size:
         raise DataError(

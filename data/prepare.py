@@ -1,4 +1,4 @@
-"""Tokenize a source into memory-mapped shards: `python -m data.prepare dataset.path=FOLDER output=SHARDS`."""
+"""Tokenize a source into shards: `python -m data.prepare dataset.path=FOLDER output=SHARDS`."""
 
 import logging
 import shutil
@@ -11,8 +11,10 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from conf.command import command
+from conf.output import writable_folder
 from conf.strict import ConfigError, convert
 from data.prepare_config import PrepareConfig
+from data.sources.source_files import find_files, has_files
 from data.sources.split import PARTS
 
 if TYPE_CHECKING:
@@ -29,7 +31,10 @@ def prepare(raw: DictConfig) -> None:
 
     if is_prepared(config.dataset.path):
         raise ConfigError(f"dataset.path={config.dataset.path}: holds prepared shards already")
-    output = Path(config.output).expanduser()
+    for path in filter(None, (config.dataset.path, config.dataset.validation)):
+        if has_files(path):
+            find_files(path)  # refuses a path where nothing is, before the output is made
+    output = writable_folder(config.output, "output")
     output.mkdir(parents=True, exist_ok=True)
     held = FileLock(output / ".lock")
     try:

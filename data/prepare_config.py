@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
+from conf.checks import at_least, fits_cores
 from data.config import OnError, SourceConfig, TokenizerConfig
 
 SHARD_TOKENS = 1 << 26
@@ -35,8 +36,6 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         if not 0.0 <= self.validation_fraction < 1.0:
             raise ValueError(f"validation_fraction={self.validation_fraction}: must be at least 0 and below 1")
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers={self.workers}: must be at least 1")
-        for key, least in (("max_errors", 0), ("shard_tokens", 1)):
-            if getattr(self, key) < least:
-                raise ValueError(f"{key}={getattr(self, key)}: must be at least {least}")
+        at_least(1, self, "workers", "shard_tokens")
+        at_least(0, self, "max_errors")
+        fits_cores(self, "workers")

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from omegaconf import MISSING
 
-from conf.checks import at_least, ends_in
+from conf.checks import at_least, ends_in, fits_cores
 from conf.strict import Retired
 from eval.engine.sampling_options import SamplingOptions
 
@@ -65,6 +65,7 @@ class MachineConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "threads", section="machine.")
+        fits_cores(self, "threads", section="machine.")
 
 
 @dataclass(kw_only=True)

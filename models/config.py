@@ -4,6 +4,11 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
+from conf.checks import at_least, at_most
+
+MOST_LAYERS = 10_000
+"""Schedules are looked at layer by layer before anything starts."""
+
 
 @dataclass(kw_only=True)
 class ModelConfig:
@@ -44,9 +49,8 @@ class ModelConfig:
     """Whether embedding and LM head share one matrix."""
 
     def __post_init__(self) -> None:
-        for key in ("dim", "n_heads", "ffn_dim", "vocab_size", "max_seq_len"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"model.{key}={getattr(self, key)}: must be at least 1")
+        at_least(1, self, "dim", "n_heads", "ffn_dim", "vocab_size", "max_seq_len", section="model.")
+        at_most(MOST_LAYERS, self, "n_layers", section="model.")
         if self.n_layers < 2:
             raise ValueError(f"model.n_layers={self.n_layers}: must be at least 2, or there is no early exit")
         if self.dim % self.n_heads:
@@ -66,8 +70,8 @@ class ModelConfig:
                 f"model.rope_low_freq_factor={self.rope_low_freq_factor}: must be above 0, below"
                 f" rope_high_freq_factor={self.rope_high_freq_factor}"
             )
-        if self.norm_eps <= 0:
-            raise ValueError(f"model.norm_eps={self.norm_eps}: must be above 0")
+        if not 0 < self.norm_eps < 1:
+            raise ValueError(f"model.norm_eps={self.norm_eps}: must be above 0 and below 1")
 
     @property
     def head_dim(self) -> int:

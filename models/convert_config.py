@@ -43,5 +43,5 @@ class ConvertConfig:
     """Largest safetensors file; a larger model is written as several."""
 
     def __post_init__(self) -> None:
-        if self.max_shard_gigabytes <= 0:
+        if not self.max_shard_gigabytes > 0:
             raise ValueError(f"max_shard_gigabytes={self.max_shard_gigabytes}: must be above 0")

@@ -167,7 +167,7 @@ def test_prompts_are_marked(tmp_path: Path, tokenizer: Tokenizer) -> None:
     assert tokens.has_prompts
     ids, inside = tokens.read(0, len(tokens)), tokens.in_prompt(0, len(tokens))
     begin = 0
-    for row, (end, n_prompt) in zip(rows, tokens.shards[0].documents.tolist(), strict=True):
+    for row, (end, n_prompt) in zip(rows, tokens.shards[0].documents[:].tolist(), strict=True):
         prompt = tokenizer.encode_prompt(row["prompt"])
         assert ids[begin : begin + n_prompt].tolist() == prompt
         assert ids[begin:end].tolist() == [*prompt, *tokenizer.encode(row["completion"]), tokenizer.eos_id]

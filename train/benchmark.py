@@ -20,6 +20,7 @@ from conf.strict import ConfigError, convert
 from data.files import write_whole
 from train.config import Recompute
 from train.cost.benchmark_config import Device, TrainBenchmarkConfig
+from train.cost.fits import check_memory
 from train.precision import Precision, best_precision
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def benchmark(raw: DictConfig) -> None:
     config = convert(raw, TrainBenchmarkConfig)
     from train.cost.benchmark_row import cost_table
 
+    check_memory(config.model, config.batch_size * config.seq_len)
     output = writable(config.output)
     if config.precision is Precision.auto:
         config.precision = best_precision()

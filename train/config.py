@@ -303,6 +303,8 @@ def check_together(config: PretrainConfig, world_size: int) -> None:
     _require(
         train.seq_len <= model.max_seq_len, "train.seq_len", train.seq_len, f"at most max_seq_len={model.max_seq_len}"
     )
+    n_tokens = train.steps * train.global_batch_size * train.seq_len
+    _require(n_tokens < 2**63, "train.steps", train.steps, f"the run's {n_tokens:,} tokens must be fewer than 2^63")
     _check_ranks(config, world_size)
     for exit_layer in config.validation.exit_layers:
         _require(

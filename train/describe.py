@@ -5,7 +5,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
-from conf.strict import ConfigError, register_schema
+from conf.errors import reason
+from conf.output import writable
+from conf.strict import ConfigError, check_keys, register_schema
 from train.config import PretrainConfig
 from train.cost.describe_config import DescribeConfig
 from train.cost.description import description
@@ -15,6 +17,7 @@ from train.resolve import resolve
 
 def describe(raw: DictConfig) -> None:
     """Check as a run would, compute, print, draw."""
+    check_keys(raw, DescribeConfig)
     if OmegaConf.is_missing(raw.data, "source"):
         raw.data.source = None  # a run needs it, its description does not
     if raw.train.precision == "auto":
@@ -37,12 +40,11 @@ def _ranks(raw: DictConfig) -> int:
 def _draw(config: DescribeConfig) -> Path:
     from train.cost.schedule_plot import plot_schedules  # matplotlib takes a second
 
-    path = Path(config.describe.output).expanduser()
+    path = writable(config.describe.output, "describe.output")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         plot_schedules(config, path)
-    except (OSError, ValueError) as error:  # ValueError: an ending that is no picture's
-        raise ConfigError(f"describe.output={path}: {str(error).splitlines()[0]}") from None
+    except ValueError as error:  # an ending that is no picture's
+        raise ConfigError(f"describe.output={path}: {reason(error)}") from None
     return path
 
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from conf.command import command
 from conf.strict import ConfigError
 from train.config import PretrainConfig
+from train.cost.fits import check_machine
 from train.launcher import die_with_launcher
 from train.monitoring.console import set_up_logging
 from train.monitoring.sinks import wandb_login_missing
@@ -74,6 +75,7 @@ def _checked(raw: DictConfig, world_size: int) -> PretrainConfig:
         raise ConfigError(
             "checkpoint.initial: missing; this recipe goes on from a run, a checkpoint or a Hugging Face folder"
         )
+    check_machine(config, world_size, int(os.environ.get("RANK", "0")))
     if wandb_login_missing(config):
         raise ConfigError("wandb.mode=online: no login found; run `wandb login`, or use offline or disabled")
     return config

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from conf.plugins import digest, is_plugin
-from conf.strict import ConfigError, convert
+from conf.strict import ConfigError, check_keys, convert
 from models.config import ModelConfig
 from train.config import PretrainConfig, check_together
 from train.precision import Precision, best_precision
@@ -27,6 +27,7 @@ def resolve(raw: DictConfig, world_size: int, schema: type[PretrainConfig] = Pre
     Raises ConfigError for unknown or missing keys, wrong types and impossible values, FormatError for a
     checkpoint.initial that holds no model.
     """
+    check_keys(raw, schema)
     stored = _initial(raw)
     if stored and OmegaConf.select(raw, "model.name") == INITIAL:
         raw.model = OmegaConf.structured(stored.size)
@@ -54,6 +55,8 @@ def _initial(raw: DictConfig) -> "Stored | None":
         if OmegaConf.select(raw, "model.name", throw_on_missing=False) == INITIAL:
             raise ConfigError("model=initial: needs checkpoint.initial, a run, a checkpoint or a Hugging Face folder")
         return None
+    if path == "":
+        raise ConfigError("checkpoint.initial: is empty; give a value, or null for none")
     from models.storage.stored import read
 
     stored = read(str(path))

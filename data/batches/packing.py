@@ -9,7 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
+from conf.errors import reason
 from data.batches.best_fit import best_fit
+from data.config import DataError
+from data.prepared.file_array import FileArray
 from data.prepared.shards import Tokens
 
 IGNORE_INDEX = -100  # torch's label for "no loss here"
@@ -67,7 +70,7 @@ class BestFitRows:
         self.tokens, self.seq_len = tokens, seq_len
         names = ("starts", "lengths", "masked", "row_ends")
         if plan is None:
-            arrays = _plan(tokens, seq_len)
+            arrays: tuple[np.ndarray | FileArray, ...] = _plan(tokens, seq_len)
         else:
             if not plan.exists():
                 partial = plan.with_name(plan.name + ".partial")
@@ -75,7 +78,7 @@ class BestFitRows:
                 for name, array in zip(names, _plan(tokens, seq_len), strict=True):
                     np.save(partial / f"{name}.npy", array)
                 partial.rename(plan)
-            arrays = tuple(np.load(plan / f"{name}.npy", mmap_mode="r") for name in names)
+            arrays = tuple(_planned(plan, name) for name in names)
         self.starts, self.lengths, self.masked, self.row_ends = arrays
 
     def __len__(self) -> int:
@@ -85,14 +88,22 @@ class BestFitRows:
         """See Rows."""
         if row >= len(self.row_ends):
             return
-        at = 0
-        for piece in range(int(self.row_ends[row - 1]) if row else 0, int(self.row_ends[row])):
-            start, n = int(self.starts[piece]), int(self.lengths[piece])
+        at, first, last = 0, int(self.row_ends[row - 1]) if row else 0, int(self.row_ends[row])
+        pieces = (array[first:last].tolist() for array in (self.starts, self.lengths, self.masked))
+        for start, n, masked in zip(*pieces, strict=True):
             window = self.tokens.read(start, start + n + 1)
             inputs[at : at + n] = window[:-1]
             labels[at : at + n] = window[1:]
-            labels[at : at + int(self.masked[piece])] = IGNORE_INDEX
+            labels[at : at + masked] = IGNORE_INDEX
             at += n
+
+
+def _planned(plan: Path, name: str) -> FileArray:
+    path = plan / f"{name}.npy"
+    try:
+        return FileArray(path, "give the same command again")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({reason(error)}); delete {plan}, it is made anew") from None
 
 
 def _plan(tokens: Tokens, seq_len: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

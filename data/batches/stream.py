@@ -8,7 +8,6 @@ its block begins, which document of the block is next, and which token of it.
 import hashlib
 import json
 import logging
-from array import array
 from collections import deque
 from collections.abc import Iterator
 from itertools import count
@@ -121,7 +120,7 @@ class Lane:
         document = self._documents[self._order[place.document]]
         self._place = place._replace(document=place.document + 1)
         ids, n_prompt = document_ids(self._stream.tokenizer, document)
-        return _Tokenized(place, np.frombuffer(array("I", ids), np.uint32), n_prompt)
+        return _Tokenized(place, ids, n_prompt)
 
     def _open(self) -> None:
         """Open the data set at the current block and read that block."""
@@ -233,7 +232,7 @@ def open_held_out(
         if not documents:
             raise DataError(f"{source.path}: no document to hold out")
         encoded = [document_ids(tokenizer, d) for d in documents]
-        tokens = np.concatenate([np.array(ids, token_dtype(tokenizer.vocab_size)) for ids, _ in encoded])
+        tokens = np.concatenate([ids.astype(token_dtype(tokenizer.vocab_size)) for ids, _ in encoded])
         index = np.stack([np.cumsum([len(ids) for ids, _ in encoded]), [n for _, n in encoded]], axis=1)
         entry = write_shard(folder, VALIDATION, 0, tokens, index.astype(np.int64))
         text = "".join(d.text for d in documents)

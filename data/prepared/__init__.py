@@ -1,1 +1,1 @@
-"""Sources as tokens on disk: memory-mapped shards, made on all cores and resumable."""
+"""Sources as tokens on disk: shards, made on all cores and resumable."""

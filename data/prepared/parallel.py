@@ -10,6 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 
+from conf.machine import usable_cores
 from data.config import DataError
 from data.prepared.encoding import EncodedChunk, Encoder
 from data.sources.chunks import Chunk
@@ -31,7 +32,7 @@ def _encode(chunk: Chunk) -> EncodedChunk:
 
 def n_processes(workers: int | None) -> int:
     """Number of worker processes: `workers`, or one per available core where it is None."""
-    return workers or len(os.sched_getaffinity(0))
+    return workers or usable_cores()
 
 
 def encoded_chunks(chunks: Iterable[Chunk], encoder: Encoder, workers: int | None) -> Iterator[EncodedChunk]:

@@ -1,4 +1,4 @@
-"""Prepared tokens on disc: memory-mapped shards and the manifest that says what they are.
+"""Prepared tokens on disc: shards and the manifest that says what they are.
 
 A folder holds `manifest.json`, the tokenizer's files, and for each part (train, validation) numbered pairs of
 `train_00000.npy`, the tokens of whole documents one after another ([N] uint16 or uint32), and `train_00000.docs.npy`,
@@ -8,6 +8,8 @@ A folder holds `manifest.json`, the tokenizer's files, and for each part (train,
 import hashlib
 import json
 import re
+from bisect import bisect_right
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ import numpy as np
 from conf.errors import reason
 from data.config import DataError
 from data.files import write_whole
+from data.prepared.file_array import FileArray
 from data.sources.split import PARTS
 from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
@@ -130,17 +133,30 @@ def shards_tokenizer(folder: Path, manifest: dict[str, Any]) -> Tokenizer:
 class Shard:
     """Tokens of whole documents, and where those are."""
 
-    tokens: np.ndarray
+    tokens: np.ndarray | FileArray
     """[N] uint16 or uint32."""
-    documents: np.ndarray
+    documents: np.ndarray | FileArray
     """[documents, 2] int64: end, and length of the prompt."""
+
+
+@dataclass(frozen=True)
+class _Ends(Sequence[int]):
+    """Where documents end, read one by one: to find one, few of many are looked at."""
+
+    documents: np.ndarray | FileArray
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def __getitem__(self, i: Any) -> Any:
+        return int(self.documents[i, 0])
 
 
 class Tokens:
     """Shards one after another as one sequence of tokens."""
 
     def __init__(self, shards: list[Shard]) -> None:
-        """Memory maps stay on disc; they are reopened, not copied, in processes that are started fresh."""
+        """The shards stay on disc; they are reopened, not copied, in processes that are started fresh."""
         self.shards = shards
         self.starts = np.cumsum([0, *(len(s.tokens) for s in shards)])
         self.has_prompts = any(bool(s.documents[:, 1].any()) for s in shards)
@@ -152,7 +168,7 @@ class Tokens:
         """A hash of where the documents lie; the tokens between do not matter to who packs them."""
         digest = hashlib.sha256()
         for shard in self.shards:
-            digest.update(shard.documents.tobytes())
+            digest.update(shard.documents[:].tobytes())
         return digest.hexdigest()[:16]
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -173,24 +189,27 @@ class Tokens:
         """[stop-start] bool: which of the tokens belong to a prompt (with what begins the document)."""
         inside = np.zeros(stop - start, bool)
         for shard, base in zip(self.shards, self.starts, strict=False):
-            ends = shard.documents[:, 0]
             if base + len(shard.tokens) <= start or base >= stop:
                 continue
-            first = int(np.searchsorted(ends, start - base, side="right"))
-            for i in range(first, len(ends)):
-                begin = int(base) + (int(ends[i - 1]) if i else 0)
+            documents = shard.documents
+            first = bisect_right(_Ends(documents), start - base)
+            for i in range(first, len(documents)):
+                begin = int(base) + (int(documents[i - 1, 0]) if i else 0)
                 if begin >= stop:
                     break
-                inside[max(begin - start, 0) : max(begin + int(shard.documents[i, 1]) - start, 0)] = True
+                inside[max(begin - start, 0) : max(begin + int(documents[i, 1]) - start, 0)] = True
         return inside
 
 
 def open_part(folder: Path, manifest: dict[str, Any], part: str) -> Tokens:
-    """The tokens of a part, memory-mapped. Raises DataError for a file that cannot be mapped."""
+    """The tokens of a part, which stay on disc. Raises DataError for a file that cannot be read, then or later."""
     shards = []
     for entry in manifest["parts"].get(part, []):
         try:
-            arrays = [np.load(folder / entry[key], mmap_mode="r") for key in ("tokens", "documents")]
+            arrays = [
+                FileArray(folder / entry[key], "prepare the shards again", entry[f"{key}_sha256"])
+                for key in ("tokens", "documents")
+            ]
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{folder / entry['tokens']}: cannot be read ({reason(error)}); prepare the shards again"

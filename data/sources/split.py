@@ -17,7 +17,8 @@ class Split:
     """Which part a document belongs to.
 
     Files that are a document each are held out in the order of a hash of their names until they make up the fraction of
-    the bytes: adding a file moves few others. A file that is the only document of its source is cut at a line instead.
+    the bytes: adding a file moves few others. A file that is the only document of its source is cut after a line
+    instead.
     Records are held out when the hash of their name lies below the fraction.
     """
 
@@ -71,7 +72,9 @@ def _hash(name: str) -> int:
 
 def _cut(document: Document, fraction: float) -> list[tuple[str, Document]]:
     text = document.text
-    at = text.rfind("\n", 0, max(1, round(len(text) * (1 - fraction)))) + 1
+    most = max(1, round(len(text) * (1 - fraction)))
+    # At the end of a line; a text of one line is cut after a word, and one of a single word within it.
+    at = text.rfind("\n", 0, most) + 1 or text.rfind(" ", 0, most) + 1 or most
     return [
         (part, Document(document.name + mark, content))
         for part, mark, content in ((TRAIN, "", text[:at]), (VALIDATION, "#end", text[at:]))

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+SMALLEST = 1e-4
+"""Temperature below which logits, divided by it, would leave the range of fp32 or draw the most likely token alone."""
+
 
 @dataclass(kw_only=True)
 class SamplingOptions:
@@ -17,8 +20,8 @@ class SamplingOptions:
     """Seed of the draws."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature < float("inf"):
-            raise ValueError(f"sampling.temperature={self.temperature}: must be at least 0")
+        if self.temperature and not SMALLEST <= self.temperature < float("inf"):
+            raise ValueError(f"sampling.temperature={self.temperature}: must be 0 (greedy) or at least {SMALLEST}")
         if self.top_k < 0:
             raise ValueError(f"sampling.top_k={self.top_k}: must be at least 0 (0 is all)")
         if not 0.0 < self.top_p <= 1.0:

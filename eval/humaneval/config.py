@@ -4,8 +4,12 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from conf.checks import at_least, ends_in
+from conf.checks import at_least, at_most, ends_in, fits_cores
+from conf.machine import total_memory
 from eval.sandbox.limits import Limits
+
+DAY = 86400
+"""Seconds beyond which a limit is a slip of the keyboard."""
 
 
 @dataclass(kw_only=True)
@@ -44,6 +48,9 @@ class ExecuteConfig:
             raise ValueError("k: give at least one number, each at least 1")
         at_least(1, self, "workers")
         at_least(64, self, "memory_mib")
+        fits_cores(self, "workers")
+        at_most(DAY, self, "cpu_seconds", "wall_seconds")
+        at_most(total_memory() >> 20, self, "memory_mib")
         ends_in(".jsonl", self, "output")
         self.limits()
 

@@ -55,7 +55,7 @@ class Limits:
     def __post_init__(self) -> None:
         """Refuse what no interpreter could start with."""
         for name, least in LEAST.items():
-            if getattr(self, name) < least:
+            if not getattr(self, name) >= least:  # so that nan is refused
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
 
 

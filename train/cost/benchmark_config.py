@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from omegaconf import MISSING
 
-from conf.checks import at_least
+from conf.checks import at_least, ends_in, fits_cores
 from conf.strict import Retired
 from models.config import ModelConfig
 from models.row_sampling import Sampling
@@ -33,6 +33,7 @@ class MachineConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "threads", section="machine.")
+        fits_cores(self, "threads", section="machine.")
 
 
 @dataclass(kw_only=True)
@@ -70,6 +71,7 @@ class TrainBenchmarkConfig:
     machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
+        ends_in(".json", self, "output")
         at_least(1, self, "seq_len", "batch_size", "loss_chunk_tokens", "rounds", "warmup")
         if bad := [p for p in self.p_max if not 0.0 < p < 1.0]:
             raise ValueError(f"p_max={bad[0]}: must lie between 0 and 1")
