@@ -18,7 +18,7 @@ def benchmark(raw: DictConfig) -> "list[Row]":
     """Measure, print the table, write JSON, CSV and a line for each sample and setting."""
     config = convert(raw, BenchmarkConfig)
     from eval.measure.plan import carry_out, plan_of
-    from eval.measure.result_file import set_aside
+    from eval.measure.result_file import replacing
     from eval.results.recommend import recommend
     from eval.results.rows import measured_rows
     from eval.results.table import details, save, table
@@ -30,8 +30,8 @@ def benchmark(raw: DictConfig) -> "list[Row]":
     rows = measured_rows(carry_out(plan))
     files = [plan.output, plan.output.with_suffix(".csv")]
     samples_file = rows[0].facts["samples_file"]
-    set_aside(files, samples_file)
-    save([row.as_json() for row in rows], plan.output)
+    with replacing(files, samples_file):
+        save([row.as_json() for row in rows], plan.output)
     shown = [name for name in config.task.shown if name in rows[0].metrics]
     print(table(rows, shown))
     if said := verdict(rows):

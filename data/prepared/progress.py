@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from conf.errors import naming
 from data.config import DataError, OnError
 from data.files import write_whole
 from data.prepare_config import SHARD_TOKENS
@@ -92,7 +93,7 @@ class Progress:
             entry["parts"][part]["n_bytes"] = sum(e.n_bytes for e in encoded)
         entry["bad"] = [message for chunk in self._open for message in chunk.bad]
         entry["empty"] = [name for chunk in self._open for name in chunk.empty]
-        with self.path.open("a") as stream:
+        with naming(self.path), self.path.open("a") as stream:
             stream.write(json.dumps(entry) + "\n")
         self.shards.append(entry)
         self.next_chunk = entry["end_chunk"]

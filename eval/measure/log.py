@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+from conf.errors import naming
 from conf.strict import ConfigError
 from data.config import DataError
 
@@ -87,7 +88,8 @@ class Log(Generic[EntryT]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with naming(self.path):  # what could not be written is tried once more
+            self._file.close()
 
     def add(self, entries: Sequence[EntryT]) -> None:
         """Write them in one go; a kill after this does not lose them."""
@@ -121,8 +123,9 @@ class Log(Generic[EntryT]):
         return ends
 
     def _write(self, content: bytes) -> None:
-        self._file.write(content)
-        self._file.flush()
+        with naming(self.path):
+            self._file.write(content)
+            self._file.flush()
 
 
 def _line(value: Any) -> bytes:
