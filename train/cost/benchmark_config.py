@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 from omegaconf import MISSING
 
 from conf.checks import at_least, ends_in, fits_cores
+from conf.strict import Retired
 from models.config import ModelConfig
 from models.row_sampling import Sampling
 from train.config import Recompute
@@ -22,8 +24,23 @@ class Device(StrEnum):
 
 
 @dataclass(kw_only=True)
+class MachineConfig:
+    """Where to measure; `machine` is also the section's name in the commands of eval."""
+
+    device: Device = Device.auto
+    threads: int | None = None
+    """CPU threads of each arm; null: torch's default."""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "threads", section="machine.")
+        fits_cores(self, "threads", section="machine.")
+
+
+@dataclass(kw_only=True)
 class TrainBenchmarkConfig:
     """Sizes, arms and where the figures go."""
+
+    RETIRED: ClassVar[Retired] = {"device": "machine.device", "threads": "machine.threads"}
 
     output: str = MISSING
     """A .json file."""
@@ -47,19 +64,15 @@ class TrainBenchmarkConfig:
     """fp32, or bf16 for autocast; auto: what training would take."""
     compile: bool = False
     """torch.compile every block and the loss, as train.compile does."""
-    device: Device = Device.auto
-    """Where to measure."""
-    threads: int | None = None
-    """CPU threads of each arm; null: torch's default."""
     rounds: int = 5
     """Pairs of steps of each arm and plain."""
     warmup: int = 1
     """Steps of each arm before, not counted."""
+    machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
         ends_in(".json", self, "output")
-        at_least(1, self, "seq_len", "batch_size", "loss_chunk_tokens", "rounds", "warmup", "threads")
-        fits_cores(self, "threads")
+        at_least(1, self, "seq_len", "batch_size", "loss_chunk_tokens", "rounds", "warmup")
         if bad := [p for p in self.p_max if not 0.0 < p < 1.0]:
             raise ValueError(f"p_max={bad[0]}: must lie between 0 and 1")
         if bad_n := [n for n in self.n_exits if not 1 <= n <= self.model.n_layers]:
