@@ -36,7 +36,7 @@ def of_machine(error: BaseException) -> str | None:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{reason(error)}; free some space there, and give the same command again"
     if isinstance(error, OSError) and error.errno and error.filename:
-        return f"{error.filename}: {error.strerror}"
+        return f"{error.filename}: {error.strerror}; see whether its folder is there and may be used"
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or NO_MEMORY.search(str(error)):
         return f"out of memory ({reason(error)}); take a smaller model, batch or sequence, or a larger machine"
     return None

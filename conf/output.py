@@ -22,15 +22,12 @@ def writable(path: str | Path, key: str = "output") -> Path:
     if path.exists() and not path.is_file():
         raise ConfigError(f"{key}={path}: is no file; give the name of one")
     writable_folder(path.parent, key, given=path)
-    existed = path.exists()
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ConfigError(f"{key}={path}: may not be written; choose another")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a"):
-            pass
     except OSError as error:
         raise ConfigError(f"{key}={path}: {error.strerror}; choose another") from None
-    if not existed:
-        path.unlink(missing_ok=True)
     return path
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from conf.errors import naming
 from conf.strict import ConfigError
 from data.config import DataError
 
@@ -77,7 +78,8 @@ class JsonLog(Generic[EntryT]):
 
     def close(self) -> None:
         """Let other processes write the file."""
-        self._file.close()
+        with naming(self.path):  # what could not be written is tried once more
+            self._file.close()
 
     def add(self, entries: Sequence[EntryT]) -> None:
         """Write them in one go; a kill after this does not lose them."""
@@ -117,8 +119,9 @@ class JsonLog(Generic[EntryT]):
         return ends
 
     def _append(self, content: bytes) -> None:
-        self._file.write(content)
-        self._file.flush()
+        with naming(self.path):
+            self._file.write(content)
+            self._file.flush()
 
 
 def _holds(line: bytes, header: Any) -> bool:

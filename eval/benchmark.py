@@ -18,7 +18,7 @@ def benchmark(raw: DictConfig) -> "list[Row]":
     """Measure, print the table, write JSON, CSV and a line for each sample and setting."""
     config = convert(raw, BenchmarkConfig)
     from eval.measure.plan import carry_out, plan_of
-    from eval.measure.result_file import set_aside
+    from eval.measure.result_file import replacing
     from eval.results.recommend import recommend
     from eval.results.rows import measured_rows
     from eval.results.table import benchmark_table, details, save_rows
@@ -30,8 +30,8 @@ def benchmark(raw: DictConfig) -> "list[Row]":
     measured = carry_out(plan)
     rows = measured_rows(measured)
     files = [plan.output, plan.output.with_suffix(".csv")]
-    set_aside(files, measured.file.name)
-    save_rows([row.as_json() for row in rows], plan.output)
+    with replacing(files, measured.file.name):
+        save_rows([row.as_json() for row in rows], plan.output)
     metrics = [name for name in config.task.table_metrics if name in rows[0].metrics]
     print(benchmark_table(rows, metrics))
     if said := verdict(rows):

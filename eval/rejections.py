@@ -13,14 +13,14 @@ def rejections(raw: DictConfig) -> None:
     from eval.drafts.measurement import find_rejections, plan_rejections
     from eval.drafts.plot import plot
     from eval.drafts.report import report, save_rejections
-    from eval.measure.result_file import set_aside
+    from eval.measure.result_file import replacing
 
     plan = plan_rejections(config)
     found = find_rejections(plan)
     files = [plan.output, plan.output.with_suffix(".csv"), plan.output.with_suffix(".png")]
-    set_aside(files, found.samples_file)
-    save_rejections(found, plan.output)
-    plot(found, files[-1])
+    with replacing(files, found.samples_file):
+        save_rejections(found, plan.output)
+        plot(found, files[-1])
     print(report(found, detail=config.detail))
     print(*files, plan.output.with_name(found.samples_file), sep="\n")
 

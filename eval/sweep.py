@@ -19,7 +19,7 @@ def sweep(raw: DictConfig) -> "list[SweepRow]":
     config = convert(raw, SweepConfig)
     from eval.engine.checkpoint import open_checkpoint
     from eval.measure.plan import carry_out, plan_of
-    from eval.measure.result_file import output_of, set_aside
+    from eval.measure.result_file import output_of, replacing
     from eval.results.recommend import recommend
     from eval.results.rows import measured_rows
     from eval.results.sweep_findings import with_findings
@@ -43,10 +43,10 @@ def sweep(raw: DictConfig) -> "list[SweepRow]":
         raise ConfigError(f"quality={config.quality}: this measurement has none; leave it out") from None
     maps, picture = (output.with_name(f"{output.stem}_{name}.png") for name in ("heat_maps", "front"))
     files = [output, output.with_suffix(".csv"), maps, picture]
-    set_aside(files, measured.file.name)
-    save_rows([row.as_json() for row in rows], output)
-    save_png(heat_maps(rows), maps)
-    save_png(front(rows, quality), picture)
+    with replacing(files, measured.file.name):
+        save_rows([row.as_json() for row in rows], output)
+        save_png(heat_maps(rows), maps)
+        save_png(front(rows, quality), picture)
     print(sweep_table(rows, quality))
     print(verdict(rows))
     print(*files, sep="\n")

@@ -258,4 +258,15 @@ def test_mistakes_in_a_mixture(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.sources: empty"):
         config(tmp_path)
     with pytest.raises(DataError, match="no text is left to train a tokenizer on"):
-        prepare(config(tmp_path / "cache", files(tmp_path / "c", CODE.replace("\n", " "))))
+        prepare(config(tmp_path / "cache", files(tmp_path / "c", "")))
+
+
+def test_a_lone_text_of_one_line_is_cut_after_a_word(tmp_path: Path) -> None:
+    text = CODE.replace("\n", " ").strip()
+    corpus = prepare(config(tmp_path / "cache", files(tmp_path / "c", text)))
+    decode, train = corpus.tokenizer.decode, corpus.sources[0].content
+    assert isinstance(train, Tokens)
+    both = [decode(part.read(0, len(part)).tolist()) for part in (train, corpus.validation)]
+    assert "".join(both) == text
+    assert both[0].endswith(" ")
+    assert 0.02 < len(both[1]) / len(text) < 0.2

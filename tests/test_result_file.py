@@ -2,6 +2,8 @@
 
 import json
 import os
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +21,7 @@ from eval.exactness.correctness_config import CorrectnessConfig
 from eval.humaneval.config import ExecuteConfig
 from eval.lm.config import ExitsConfig, HarnessConfig
 from eval.measure.config import BenchmarkConfig
-from eval.measure.result_file import output_of, set_aside
+from eval.measure.result_file import output_of, replacing
 from eval.measure.result_name import changed_from_default, named
 from eval.results.sweep_config import SweepConfig
 from models.storage.recommended import recommended
@@ -151,16 +153,42 @@ def test_another_measurement_of_the_same_name_is_set_aside(tmp_path: Path, capsy
     old = json.dumps([{"samples_file": "benchmark.samples-0a0a0a0a.jsonl"}])
     files[0].write_text(old)
     files[1].write_text("old")
-    set_aside(files, "benchmark.samples-0a0a0a0a.jsonl")
+    with replacing(files, "benchmark.samples-0a0a0a0a.jsonl"):
+        pass
     assert files[0].read_text() == old, "the same measurement renews its own"
-    set_aside(files, "benchmark.samples-1b1b1b1b.jsonl")
+    with replacing(files, "benchmark.samples-1b1b1b1b.jsonl"):
+        pass
     assert sorted(f.name for f in tmp_path.iterdir()) == ["benchmark.0a0a0a0a.csv", "benchmark.0a0a0a0a.json"]
     assert (tmp_path / "benchmark.0a0a0a0a.json").read_text() == old
     assert "it is benchmark.0a0a0a0a.json now" in capsys.readouterr().err
-    set_aside(files, "benchmark.samples-1b1b1b1b.jsonl")
+    with replacing(files, "benchmark.samples-1b1b1b1b.jsonl"):
+        pass
     files[0].write_text("[]")
-    set_aside(files, "benchmark.samples-1b1b1b1b.jsonl")
+    with replacing(files, "benchmark.samples-1b1b1b1b.jsonl"):
+        pass
     assert files[0].exists(), "what is none of ours is left alone"
+
+
+def test_two_measurements_that_end_at_once_both_stay(tmp_path: Path) -> None:
+    files, order = [tmp_path / "benchmark.json"], []
+    first_is_in = threading.Event()
+
+    def write(name: str) -> None:
+        with replacing(files, f"benchmark.samples-{name}.jsonl"):
+            order.append(name)
+            first_is_in.set()
+            time.sleep(0.3)  # in which the other would look for what is in the way, and find nothing yet
+            files[0].write_text(json.dumps([{"samples_file": f"benchmark.samples-{name}.jsonl"}]))
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in ("0a0a0a0a", "1b1b1b1b")]
+    threads[0].start()
+    first_is_in.wait()
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert order == ["0a0a0a0a", "1b1b1b1b"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["benchmark.0a0a0a0a.json", "benchmark.json"]
+    assert "1b1b1b1b" in files[0].read_text()
 
 
 def row(speedup: float, d: int) -> str:

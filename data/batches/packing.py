@@ -12,6 +12,7 @@ import numpy as np
 from conf.errors import reason
 from data.batches.best_fit import best_fit
 from data.config import DataError
+from data.files import write_array
 from data.prepared.file_array import FileArray
 from data.prepared.shards import Tokens
 
@@ -76,7 +77,7 @@ class BestFitRows:
                 partial = plan.with_name(plan.name + ".partial")
                 partial.mkdir(parents=True, exist_ok=True)
                 for name, array in zip(names, _plan(tokens, seq_len), strict=True):
-                    np.save(partial / f"{name}.npy", array)
+                    write_array(partial / f"{name}.npy", array)
                 partial.rename(plan)
             arrays = tuple(_planned(plan, name) for name in names)
         self.starts, self.lengths, self.masked, self.row_ends = arrays

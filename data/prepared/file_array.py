@@ -32,6 +32,8 @@ class FileArray:
             sha256: of the file: one that only seems to have changed (a copy, `touch`) is compared with it.
         """
         self.path, self._key, self._remedy, self._sha256 = path, str(path), remedy, sha256
+        if (before := _open.pop(self._key, None)) is not None:
+            os.close(before)  # may be of a file that is no longer there
         with path.open("rb") as stream:
             version = np.lib.format.read_magic(stream)
             read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

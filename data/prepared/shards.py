@@ -19,7 +19,7 @@ import numpy as np
 
 from conf.errors import reason
 from data.config import DataError
-from data.files import write_whole
+from data.files import write_array, write_whole
 from data.prepared.file_array import FileArray
 from data.sources.split import PARTS
 from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
@@ -67,8 +67,7 @@ def write_shard(folder: Path, part: str, number: int, tokens: np.ndarray, docume
     for key, suffix, array in (("tokens", ".npy", tokens), ("documents", ".docs.npy", documents)):
         name = f"{part}_{number:05d}{suffix}"
         partial = folder / (name + ".partial")
-        with partial.open("wb") as stream:
-            np.save(stream, array)
+        write_array(partial, array)
         entry |= {key: name, f"{key}_bytes": partial.stat().st_size, f"{key}_sha256": file_hash(partial)}
         partial.replace(folder / name)
     return entry

@@ -142,15 +142,27 @@ def _sample(documents: list[Document], max_bytes: int) -> Iterator[str]:
 
 
 def _training_pieces(texts: Iterable[str]) -> Iterator[str]:
-    """Texts cut at some line ends into "sentences" of the trainer; newlines inside stay, for pieces to hold."""
+    """Texts cut at some line ends into "sentences" of the trainer; newlines inside stay, for pieces to hold.
+
+    Lines that are longer than a sentence may be are cut anywhere: the trainer would leave them out.
+    """
     for text in texts:
         lines: list[str] = []
         size = 0
         for line in text.split("\n"):
             n_bytes = len(line.encode("utf-8")) + 1
             if lines and size + n_bytes > MAX_TRAIN_PIECE_BYTES:
-                yield "\n".join(lines) + "\n"
+                yield from _short("\n".join(lines) + "\n", size)
                 lines, size = [], 0
             lines.append(line)
             size += n_bytes
-        yield "\n".join(lines)
+        yield from _short("\n".join(lines), size)
+
+
+def _short(piece: str, n_bytes: int) -> Iterator[str]:
+    """The piece, or what it is made of where a single line is longer than the trainer takes."""
+    if n_bytes <= MAX_TRAIN_PIECE_BYTES:
+        yield piece
+    else:
+        most = MAX_TRAIN_PIECE_BYTES // 4  # characters of at most four bytes
+        yield from (piece[i : i + most] for i in range(0, len(piece), most))

@@ -1,9 +1,12 @@
 """Where a command writes by default: into the checkpoint's folder, and never over another measurement."""
 
+import fcntl
 import json
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +40,28 @@ def output_of(config: Any, stored: Stored, command: str, suffix: str = ".json", 
         raise ConfigError(f"{error}; say where to write, with output=PATH{suffix}") from None
 
 
-def set_aside(files: Sequence[Path], samples_file: str) -> None:
-    """Rename what is in the way and was another measurement's (other weights, another machine), and say so.
+@contextmanager
+def replacing(files: Sequence[Path], samples_file: str) -> Iterator[None]:
+    """Write results here: nobody else does at the same time, and what is in the way is kept under another name.
+
+    Two measurements of other settings that end at once so leave both of their results.
 
     Args:
-        files: about to be written; the first is the .json, which names its samples_file.
-        samples_file: of what is about to be written; its name carries the fingerprint of the measurement.
+        files: to be written, of one folder; the first is the .json, which names its samples_file.
+        samples_file: of what is to be written; its name carries the fingerprint of the measurement.
     """
+    folder = os.open(files[0].parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # network file systems that cannot lock a folder
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        _set_aside(files, samples_file)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _set_aside(files: Sequence[Path], samples_file: str) -> None:
+    """Rename what is in the way and was another measurement's (other weights, another machine), and say so."""
     other = _samples_file(files[0])
     found = re.search(r"\.samples-(\w+)\.jsonl$", other or "")
     if not found or other == samples_file:
