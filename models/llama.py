@@ -88,7 +88,7 @@ class LayerSkipLlama(Llama3Model):
         Args:
             tokens: [B, T] int64.
             positions: [B, T] int64, or None for 0..T-1 in each row.
-            exits: ascending layer indices l whose output x_{l+1} is wanted; None: the last layer alone. Blocks above
+            exits: ascending layer indices l whose output x_{l+1} is needed; None: the last layer alone. Blocks above
                 the highest of them are not run.
             kept_rows: for each layer, the rows that pass through it (see models.layer_dropout); None: no dropout.
             branch_scales: for each layer, what its branch is multiplied with; None: 1.

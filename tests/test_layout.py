@@ -69,6 +69,7 @@ ROOMS = (
     "chat",
     "humaneval",
     "policies",
+    "setting",
     "machine",
     "config",
     "sandbox",

@@ -1,4 +1,4 @@
-"""torchtitan's checkpoints: as many are left as are to be kept, and a damaged one is told in one line."""
+"""torchtitan's checkpoints: as many are left as are to be kept, and a damaged one is an error of one line."""
 
 import re
 from dataclasses import dataclass

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 CORPUS = "corpus.json"
 # A checkpoint does not fit another model, and its position in the data means nothing for other rows. Everything else
-# may change, and is told.
+# may change, with a warning.
 FIXED = re.compile(
     r"model\.(?!name)|train\.(seq_len|seed)|data\.(packing|stream_lanes|validation_fraction)|"
     r"data\.sources\.\w+\.(?!path|validation|revision)"
@@ -65,7 +65,7 @@ def check_continues(config: PretrainConfig, corpus: Corpus) -> None:
     folder = Path(config.run_dir)
     if not complete_checkpoints(folder):
         return
-    different = differences(config)
+    different = changed_keys(config)
     for key, (old, new) in different.items():
         if key.startswith("data.sources.") and key.endswith(".path") and None in (old, new):
             what = "is missing" if new is None else "is new"
@@ -101,7 +101,7 @@ def check_continues(config: PretrainConfig, corpus: Corpus) -> None:
             )
 
 
-def differences(config: PretrainConfig) -> dict[str, tuple[Any, Any]]:
+def changed_keys(config: PretrainConfig) -> dict[str, tuple[Any, Any]]:
     """Dotted keys whose values differ from those the folder was last started with: (old, new)."""
     path = Path(config.run_dir, "config.yaml")
     if not path.exists():
@@ -129,7 +129,7 @@ def start(config: PretrainConfig, corpus: Corpus, world_size: int) -> None:
     """Write down what is started, and cut the metrics back to the checkpoint it continues from. For rank 0 alone."""
     folder = Path(config.run_dir)
     step = last_checkpoint(folder)
-    for key, (old, new) in differences(config).items() if step else ():
+    for key, (old, new) in changed_keys(config).items() if step else ():
         logger.warning("changed since the run's last start: %s: %s -> %s", key, old, new)
     (folder / "config.yaml").write_text(yaml.safe_dump(resolved(config), sort_keys=False))
     (folder / CORPUS).write_text(json.dumps(corpus.facts, indent=2) + "\n")

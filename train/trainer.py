@@ -12,7 +12,7 @@ from torchtitan.trainer import Trainer
 
 from data.batches.loader import validation_batches
 from data.corpus import Corpus
-from data.training import rows_of
+from data.training import training_rows
 from models.layer_dropout import kept_rows
 from train.config import PretrainConfig
 from train.errors import TrainingError
@@ -125,7 +125,7 @@ class LayerSkipTrainer(Trainer):
     def validate(self, n_tokens: int | None) -> None:
         """Measure every exit on held-out text, write the metrics and the plot."""
         options, seq_len = self.recipe.validation, self.recipe.train.seq_len
-        rows = rows_of(self.corpus.validation, self.corpus, self.recipe.data, seq_len)
+        rows = training_rows(self.corpus.validation, self.corpus, self.recipe.data, seq_len)
         mesh = self.parallel_dims.get_mesh("batch") if self.parallel_dims.dp_enabled else None
         batches = validation_batches(
             rows,

@@ -54,7 +54,7 @@ class _Shares(torch.utils.data.IterableDataset):
             mine = self.position + self.rank + self.world_size * mine[mine % n_processes == process]
             try:
                 yield self._share(mine, lanes)
-            except DataError as error:  # told by the process that trains
+            except DataError as error:  # the process that trains raises it
                 yield {"error": str(error)}
                 return
             first += self.batch_size
@@ -215,7 +215,7 @@ class Loader(StatefulDataLoader):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the row after those taken; takes effect at the next `iter()`."""
         self._position = int(state_dict["position"])
-        self._lanes |= {int(k[5:]): v for k, v in state_dict.items() if k.startswith("lane_")}
+        self._lanes |= {int(k.removeprefix("lane_")): v for k, v in state_dict.items() if k.startswith("lane_")}
         self._iterating = False
 
 

@@ -1,4 +1,4 @@
-"""Where a command writes unless it is told: into the checkpoint's folder, and never over another measurement."""
+"""Where a command writes by default: into the checkpoint's folder, and never over another measurement."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 from conf.output import writable
 from conf.strict import ConfigError
-from eval.measure.result_name import differences, named
+from eval.measure.result_name import changed_from_default, named
 from models.storage.checkpoints import complete_checkpoints
 from models.storage.stored import Stored
 
@@ -30,7 +30,7 @@ def output_of(config: Any, stored: Stored, command: str, suffix: str = ".json", 
         return writable(config.output)
     step = _older_step(config.checkpoint, stored)
     parts = ({"step": step} if step else {}) | ({} if text is None else {"text": text})
-    parts |= differences(config, () if text is None else ("prompt", "prompt_file"))
+    parts |= changed_from_default(config, () if text is None else ("prompt", "prompt_file"))
     try:
         return writable(stored.folder / (named(command, parts) + suffix))
     except ConfigError as error:

@@ -1,6 +1,7 @@
 """Weights of a model, read one tensor at a time from where they are stored, under our names and in our layouts.
 
-Everything that can be wrong (missing, unknown, of another shape, damaged) is told before the first tensor is read.
+Everything that can be wrong (missing, unknown, of another shape, damaged) raises an error before the first tensor is
+read.
 """
 
 import math

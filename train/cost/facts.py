@@ -112,7 +112,7 @@ def tokens_per_second(tokens: int, days: float) -> float:
 def break_even(spent: float, parameters: int, speedup: float) -> float:
     """Generated tokens after which a speed-up has saved as many FLOPs as were spent; 0 if none were.
 
-    Plain decoding costs about 2 * parameters a token. Self-speculation saves time rather than operations: the share of
-    the time that it saves, 1 - 1/speedup, is taken as a share of that cost.
+    Autoregressive decoding costs about 2 * parameters a token. Self-speculation saves time rather than operations: the
+    share of the time that it saves, 1 - 1/speedup, is taken as a share of that cost.
     """
     return max(0.0, spent) / (2 * parameters * (1 - 1 / speedup))

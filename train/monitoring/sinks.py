@@ -28,7 +28,7 @@ class WandbSink:
     """A W&B run whose id lies in the run folder, so that a continued run continues it."""
 
     def __init__(self, config: PretrainConfig) -> None:
-        import wandb  # slow to import, and not wanted in every run
+        import wandb  # slow to import, and not needed in every run
 
         folder = Path(config.run_dir)
         id_file = folder / "wandb_id"
