@@ -2,7 +2,7 @@
 
 config.yaml (resolved), starts.jsonl (one line per start: command, code revision, versions, machine), tokenizer,
 corpus.json (counts of the text, and what compressors make of it),
-metrics.jsonl, checkpoint/step-N (DCP), wandb/, plots.
+metrics.jsonl, bad_steps.jsonl (skipped steps and their rows), checkpoint/step-N (DCP), wandb/, plots.
 """
 
 import json
@@ -31,6 +31,7 @@ from train.folder_lock import FolderLock
 logger = logging.getLogger(__name__)
 
 CORPUS = "corpus.json"
+BAD_STEPS = "bad_steps.jsonl"
 # A checkpoint does not fit another model, and its position in the data means nothing for other rows. Everything else
 # may change, with a warning.
 FIXED = re.compile(
@@ -137,7 +138,7 @@ def start(config: PretrainConfig, corpus: Corpus, world_size: int) -> None:
         (folder / name).write_bytes(content)
     with (folder / "starts.jsonl").open("a") as stream:
         stream.write(json.dumps(_provenance(step, world_size)) + "\n")
-    cut_metrics(folder / "metrics.jsonl", step)
+    cut_logs(folder, step)
 
 
 def _provenance(step: int, world_size: int) -> dict[str, Any]:
@@ -152,6 +153,12 @@ def _provenance(step: int, world_size: int) -> dict[str, Any]:
         "ranks": world_size,
         "threads": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())),
     }
+
+
+def cut_logs(run_dir: str | Path, step: int) -> None:
+    """Drop what was logged after a step. For rank 0 alone."""
+    for name in ("metrics.jsonl", BAD_STEPS):
+        cut_metrics(Path(run_dir, name), step)
 
 
 def cut_metrics(path: Path, step: int) -> None:

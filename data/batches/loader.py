@@ -84,6 +84,21 @@ class _Shares(torch.utils.data.IterableDataset):
             "lanes": {n: lane.state() for n, lane in states.items()},
         }
 
+    def origins(self, numbers: np.ndarray) -> list[dict[str, int]]:
+        """Where each of these rows is from, without reading it."""
+        found = []
+        for number, s, within in zip(
+            numbers.tolist(), *(a.tolist() for a in self.mixture.locate(numbers)), strict=True
+        ):
+            source = self.sources[s]
+            if isinstance(source, Stream):
+                found.append({"row": number, "source": s, "lane": number % self.n_lanes})
+                continue
+            epoch, index = divmod(within, len(source))
+            index = int(permuted(np.array([index]), len(source), (self.mixture.seed, s, epoch))[0])
+            found.append({"row": number, "source": s, "epoch": epoch, "index": index})
+        return found
+
 
 class _LaneCursor:
     """Walks through a lane's rows in order, drawing from the streams of a mixture."""
@@ -199,6 +214,19 @@ class Loader(StatefulDataLoader):
             if "DataLoader worker" not in str(error):
                 raise
             raise DataError(f"data.num_workers: a reading process was killed ({str(error).splitlines()[0]})") from None
+
+    @property
+    def position(self) -> int:
+        """The number of rows that all ranks together have taken."""
+        return self._position
+
+    def origins(self, first: int, n_rows: int) -> list[dict[str, int]]:
+        """Where rows `first` to `first + n_rows - 1` of the run are from.
+
+        For each its number (`row`), the index of its source and, of prepared text, the epoch and the row of the source
+        (`index`); of a stream, the lane.
+        """
+        return self._shares.origins(np.arange(first, first + n_rows))
 
     def state_dict(self) -> dict[str, Any]:
         """The rows taken so far by all ranks together, and the places of the lanes that this rank reads.

@@ -10,7 +10,7 @@ from typing import Any
 from conf.output import writable
 from conf.strict import ConfigError
 from eval.measure.result_name import changed_from_default, named
-from models.storage.checkpoints import complete_checkpoints
+from models.storage.checkpoints import complete_checkpoints, is_checkpoint
 from models.storage.stored import Stored
 
 
@@ -65,7 +65,7 @@ def _samples_file(path: Path) -> str | None:
 def _older_step(checkpoint: str, stored: Stored) -> str | None:
     """`300` of outputs/demo/checkpoint/step-300 when the run has a newer one, for which the run folder stands."""
     folder = Path(checkpoint).expanduser()
-    if stored.run is None or not (folder / ".metadata").exists():
+    if stored.run is None or not is_checkpoint(folder):
         return None
     newest = max(complete_checkpoints(stored.folder).items(), default=(0, folder))[1]
     return None if newest.resolve() == folder.resolve() else folder.name.removeprefix("step-")

@@ -1,27 +1,32 @@
 """Where metrics go besides the console: metrics.jsonl in the run folder, and W&B."""
 
 import json
+import logging
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from conf.errors import reason
 from train.config import PretrainConfig, WandbMode
+from train.resilience.line_file import LineFile
+
+logger = logging.getLogger(__name__)
 
 
 class JsonlSink:
-    """One JSON object per line, written through at once."""
+    """One JSON object per line, written through at once; on a full disk, when there is space again."""
 
     def __init__(self, path: Path) -> None:
-        self._stream = path.open("a")
+        self._lines = LineFile(path)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Append a row."""
-        self._stream.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._stream.flush()
+        self._lines.write(json.dumps({"step": step, **metrics}))
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        self._lines.close()
 
 
 class WandbSink:
@@ -45,14 +50,25 @@ class WandbSink:
             config=asdict(config),
             settings=wandb.Settings(silent=config.wandb.mode is not WandbMode.online),
         )
+        self._broken = False
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Log a row at a step."""
-        self._run.log(metrics, step=step)
+        """Log a row at a step. What W&B cannot take (a full disk, a process of its own that is gone) is a warning."""
+        if not self._broken:
+            self._try(lambda: self._run.log(metrics, step=step))
 
     def close(self) -> None:
         """Finish the run."""
-        self._run.finish()
+        self._try(self._run.finish)
+
+    def _try(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception as error:  # wandb has no list of what it raises
+            self._broken = True
+            logger.warning(
+                "W&B: failed (%s); training goes on without it, and metrics.jsonl has every row", reason(error)
+            )
 
 
 Sink = JsonlSink | WandbSink
