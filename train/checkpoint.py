@@ -29,8 +29,11 @@ class Checkpoints(CheckpointManager):
                 " delete that folder to continue from the checkpoint before it"
             ) from error
 
+    stopping = False
+    """Whether the step that is being done is this process's last, and saved for that reason."""
+
     def _save(self, curr_step: int, last_step: bool = False) -> bool:
-        saved: bool = super()._save(curr_step, last_step)
+        saved: bool = super()._save(curr_step, last_step or self.stopping)
         if saved and self._should_purge():
             for folder in superseded(Path(self.folder), curr_step, self.keep_latest_k):
                 self.purge_queue.put(str(folder))

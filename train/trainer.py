@@ -14,6 +14,7 @@ from data.batches.loader import validation_batches
 from data.corpus import Corpus
 from data.training import rows_of
 from models.layer_dropout import kept_rows
+from train.cluster.preemption import Preemption, cpu_group
 from train.config import PretrainConfig
 from train.errors import TrainingError
 from train.monitoring.metrics import DIVERGED, LayerSkipMetrics
@@ -49,6 +50,9 @@ class LayerSkipTrainer(Trainer):
         self.recipe, self.corpus = config.recipe, config.corpus
         self.n_layers, self.total_steps = self.recipe.model.n_layers, self.recipe.train.steps
         self.micro_batch = 0
+        self.preemption = Preemption(self.recipe.cluster.save_seconds)
+        self.cpu_group = cpu_group(self.recipe.cluster.timeout_seconds)
+        self.stopping = False
         initialise_optimizer_state(self.optimizers)
         self.token_bytes = torch.tensor(self.corpus.tokenizer.token_bytes(), device=self.device)
         first_step = last_checkpoint(self.recipe.run_dir)
@@ -70,6 +74,10 @@ class LayerSkipTrainer(Trainer):
     def train_step(self, data_iterator: Any) -> None:
         """One optimizer step, and validation where it is due: before the checkpoint, which then implies it was done."""
         self.micro_batch = 0
+        self.stopping = self.preemption.agreed(self.cpu_group)
+        self.metrics_processor.stopping = self.checkpointer.stopping = self.stopping
+        if self.stopping:
+            logger.info("%s: step %d is the last of this process", self.preemption, self.step)
         self.metrics_processor.exit_losses.begin_step()
         try:
             super().train_step(data_iterator)
@@ -81,6 +89,10 @@ class LayerSkipTrainer(Trainer):
         last = self.step == self.total_steps
         if last or self.step % self.recipe.validation.every == 0:
             self.validate(self.recipe.validation.final_tokens if last else self.recipe.validation.tokens)
+
+    def should_continue_training(self) -> bool:
+        """Asked by torchtitan after each step and its checkpoint."""
+        return super().should_continue_training() and not self.stopping
 
     def forward_backward_step(
         self, *, input_dict: dict[str, torch.Tensor], labels: torch.Tensor, global_valid_tokens: torch.Tensor

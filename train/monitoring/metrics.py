@@ -41,14 +41,21 @@ class LayerSkipMetrics(MetricsProcessor):
 
         checkpoint_freq: int
 
+    stopping = False
+    """Whether the step that is being done is this process's last, and saved for that reason."""
+
     def should_log(self, step: int) -> bool:
         """Whether torchtitan's Trainer is to report, and to check, this step."""
-        return step in (1, self.total_steps) or 0 in (step % self.config.log_freq, step % self.config.checkpoint_freq)
+        if self.stopping or step in (1, self.total_steps):
+            return True
+        return 0 in (step % self.config.log_freq, step % self.config.checkpoint_freq)
 
     def attach(self, sinks: list[Sink], first_step: int, total_steps: int) -> None:
         """Say where metrics go and which steps this process runs."""
         self.sinks, self.first_step, self.total_steps = sinks, first_step, total_steps
         self.started = time.perf_counter()
+        self.exit_status = 1
+        """What W&B is told when the sinks are closed: 1 until the run has come to an end that is none of an error."""
         self.exit_losses = ExitLosses()
         visible = dist.get_rank() == 0
         self.bar = tqdm(
@@ -120,4 +127,4 @@ class LayerSkipMetrics(MetricsProcessor):
         """Close the sinks."""
         self.bar.close()
         for sink in self.sinks:
-            sink.close()
+            sink.close(self.exit_status)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from train.config import PretrainConfig, WandbMode
+from train.errors import PREEMPTED
 
 
 class JsonlSink:
@@ -19,7 +20,7 @@ class JsonlSink:
         self._stream.write(json.dumps({"step": step, **metrics}) + "\n")
         self._stream.flush()
 
-    def close(self) -> None:
+    def close(self, exit_status: int) -> None:
         """Close the file."""
         self._stream.close()
 
@@ -50,9 +51,11 @@ class WandbSink:
         """Log a row at a step."""
         self._run.log(metrics, step=step)
 
-    def close(self) -> None:
-        """Finish the run."""
-        self._run.finish()
+    def close(self, exit_status: int) -> None:
+        """Finish the run: W&B calls it finished for 0, preempted for PREEMPTED, and else failed."""
+        if exit_status == PREEMPTED:
+            self._run.mark_preempting()
+        self._run.finish(exit_code=exit_status)
 
 
 Sink = JsonlSink | WandbSink
