@@ -94,6 +94,17 @@ class LayerSkipTrainer(Trainer):
         """Asked by torchtitan after each step and its checkpoint."""
         return super().should_continue_training() and not self.stopping
 
+    def state_dict(self) -> dict[str, Any]:
+        """The step, and the tokens that all ranks have seen: their number may be another when the run goes on."""
+        dims = self.parallel_dims
+        ranks = dims.world_size // dims.non_data_parallel_size * dims.cp
+        return {"step": self.step, "ntokens_seen": self.metrics_processor.tokens_before + self.ntokens_seen * ranks}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on from there; torchtitan's `ntokens_seen` is what this rank has seen since."""
+        self.step, self.ntokens_seen = state_dict["step"], 0
+        self.metrics_processor.tokens_before = state_dict["ntokens_seen"]
+
     def forward_backward_step(
         self, *, input_dict: dict[str, torch.Tensor], labels: torch.Tensor, global_valid_tokens: torch.Tensor
     ) -> torch.Tensor:

@@ -8,7 +8,6 @@ from torch.distributed import DistError
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
-from conf.errors import UserError
 from train.errors import TrainingError
 
 _RESULT, _COUNT, _SEEN = "start/result", "start/count", "start/seen"

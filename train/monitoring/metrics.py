@@ -41,6 +41,8 @@ class LayerSkipMetrics(MetricsProcessor):
 
         checkpoint_freq: int
 
+    tokens_before = 0
+    """Tokens that all ranks together had seen when this process began."""
     stopping = False
     """Whether the step that is being done is this process's last, and saved for that reason."""
 
@@ -85,7 +87,7 @@ class LayerSkipMetrics(MetricsProcessor):
             "train/objective": global_avg_loss,
             "train/grad_norm": grad_norm,
             "train/lr": next(value for key, value in extra.items() if key.startswith("lr/")),
-            "train/tokens": int(extra["n_tokens_seen"]),
+            "train/tokens": self.tokens_before + int(extra["n_tokens_seen"]),
             "train/tokens_per_second": self.ntokens_since_last_log * ranks / elapsed,
             "train/data_wait_fraction": sum(self.data_loading_times) / elapsed,
         }
