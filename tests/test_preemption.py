@@ -25,6 +25,7 @@ OPTIONS += ["early_exit=rotational", "early_exit.rotation_period=2", "layer_drop
 def preempted_and_continued(rank: int, tmp: Path, overrides: list[str]) -> None:
     def signalled_in_step_4(trainer: LayerSkipTrainer) -> None:
         trainer.preemption.listen()
+        trainer.preemption.training = True
         step = trainer.forward_backward_step
 
         def forward_backward_step(**rest: Any) -> Any:
@@ -71,7 +72,9 @@ def test_the_command_saves_and_says_how_it_ended(tmp_path: Path, tiny_run: list[
 LATE = """
 import os, signal, time
 from train.cluster.preemption import Preemption
-Preemption(save_seconds=0.2).listen()
+preemption = Preemption(save_seconds=0.2)
+preemption.listen()
+preemption.training = True
 os.kill(os.getpid(), signal.SIGTERM)
 time.sleep(60)
 """

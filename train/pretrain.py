@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from conf.command import command
 from conf.errors import UserError
 from conf.strict import ConfigError
+from train.cluster.preemption import Preemption, under_torchrun
 from train.config import PretrainConfig
 from train.errors import PREEMPTED
 from train.monitoring.console import set_up_logging
@@ -44,22 +45,27 @@ def pretrain(raw: DictConfig) -> None:
     config = _checked(raw, world_size)
     from train import run_dir
 
+    preemption = Preemption(config.cluster.save_seconds)
+    preemption.listen()
     status = 1
     try:
-        status = _run(config, rank, world_size)
+        status = _run(config, rank, world_size, preemption)
     except UserError as error:
         status = error.exit_status
+        raise
+    except SystemExit:
+        status = PREEMPTED
         raise
     finally:
         if rank == 0:
             run_dir.write_exit_status(config.run_dir, status)
-    # Torchrun takes any other status than 0 for a crash, after which it would start the ranks again.
-    if status == PREEMPTED and "TORCHELASTIC_RUN_ID" not in os.environ:
+    if status == PREEMPTED and not under_torchrun():
         sys.exit(PREEMPTED)
 
 
-def _run(config: PretrainConfig, rank: int, world_size: int) -> int:
+def _run(config: PretrainConfig, rank: int, world_size: int, preemption: Preemption) -> int:
     """Train from where the run folder is to the last step; returns the exit status."""
+    _check_gpu(config)
     from data.corpus import prepare
     from data.training import check_epochs
     from train.cluster.rank_0_first import rank_0_first
@@ -70,11 +76,27 @@ def _run(config: PretrainConfig, rank: int, world_size: int) -> int:
     check_epochs(corpus, config.data, config.train.seq_len, n_rows)
     with ExitStack() as held:
         step = rank_0_first(lambda: _start(config, corpus, world_size, held), rank, world_size)
-        if step < config.train.steps and _train(config, corpus):
+        if step < config.train.steps and _train(config, corpus, preemption):
             return PREEMPTED
         if rank == 0:
             print(save_summary(config.run_dir, corpus.facts))
     return 0
+
+
+def _check_gpu(config: PretrainConfig) -> None:
+    """Raise ConfigError where a run for GPUs finds none."""
+    from train.cost.memory import n_parameters
+
+    parameters, needs = n_parameters(config.model), config.cluster.needs_gpu
+    if not (parameters >= 500e6 if needs is None else needs):
+        return
+    import torch
+
+    if not torch.accelerator.is_available():
+        raise ConfigError(
+            f"model={config.model.name}: {parameters / 1e9:.1f} billion parameters, and no GPU here; ask for GPUs"
+            " (sbatch --gpus-per-node 8), or train on its CPU with cluster.needs_gpu=false"
+        )
 
 
 def _start(config: PretrainConfig, corpus: "Corpus", world_size: int, held: ExitStack) -> int:
@@ -110,7 +132,7 @@ def _checked(raw: DictConfig, world_size: int) -> PretrainConfig:
     return config
 
 
-def _train(config: PretrainConfig, corpus: "Corpus") -> bool:
+def _train(config: PretrainConfig, corpus: "Corpus", preemption: Preemption) -> bool:
     """Run torchtitan's loop; returns whether a signal has ended it before the last step."""
     from train.cpu import prepare_torchtitan
 
@@ -122,14 +144,14 @@ def _train(config: PretrainConfig, corpus: "Corpus") -> bool:
     _single_process_environment()
     trainer = trainer_config(config, corpus).build()
     try:
-        trainer.preemption.listen()
+        trainer.preemption, preemption.training = preemption, True
         trainer.train()
         preempted = trainer.step < config.train.steps
         trainer.metrics_processor.exit_status = PREEMPTED if preempted else 0
     finally:
         trainer.close()
         torch.distributed.destroy_process_group()
-    trainer.preemption.end()
+    preemption.end()
     if preempted:
         logger.info(
             "%s: saved at step %d of %d; the same command continues",

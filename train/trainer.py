@@ -14,7 +14,8 @@ from data.batches.loader import validation_batches
 from data.corpus import Corpus
 from data.training import rows_of
 from models.layer_dropout import kept_rows
-from train.cluster.preemption import Preemption, cpu_group
+from train.cluster.agreement import any_rank, cpu_group
+from train.cluster.preemption import Preemption
 from train.config import PretrainConfig
 from train.errors import TrainingError
 from train.monitoring.metrics import DIVERGED, LayerSkipMetrics
@@ -74,7 +75,7 @@ class LayerSkipTrainer(Trainer):
     def train_step(self, data_iterator: Any) -> None:
         """One optimizer step, and validation where it is due: before the checkpoint, which then implies it was done."""
         self.micro_batch = 0
-        self.stopping = self.preemption.agreed(self.cpu_group)
+        self.stopping = any_rank(self.preemption.signal is not None, self.cpu_group)
         self.metrics_processor.stopping = self.checkpointer.stopping = self.stopping
         if self.stopping:
             logger.info("%s: step %d is the last of this process", self.preemption, self.step)

@@ -14,6 +14,8 @@ class ClusterConfig:
     """Seconds that a rank waits for the others in a collective, from the first one on, before the run is given up."""
     lock_seconds: float = 120.0
     """Seconds to wait for another process that holds the run folder; NFS holds a dead node's lock for 90."""
+    needs_gpu: bool | None = None
+    """Whether a run without a GPU is refused; null: if its model has 500 million parameters or more."""
 
     def __post_init__(self) -> None:
         for key, least in (("save_seconds", 1), ("timeout_seconds", 1), ("lock_seconds", 0)):

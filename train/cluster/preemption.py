@@ -12,15 +12,16 @@ import signal
 import sys
 import threading
 import time
-from datetime import timedelta
 from types import FrameType
-
-import torch
-import torch.distributed as dist
 
 from train.errors import PREEMPTED
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun has started this rank. It takes any status but 0 for a crash, and may start the ranks again."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 class Preemption:
@@ -28,6 +29,8 @@ class Preemption:
 
     def __init__(self, save_seconds: float) -> None:
         self.save_seconds = save_seconds
+        self.training = False
+        """Whether there are steps that could be lost; before there are, a signal ends the process at once."""
         self.signal: signal.Signals | None = None
         """The first that has come to this rank."""
         self.at = 0.0
@@ -39,20 +42,14 @@ class Preemption:
         for number in SIGNALS:
             signal.signal(number, self._note)
 
-    def agreed(self, group: dist.ProcessGroup | None) -> bool:
-        """Whether any rank of a `cpu_group` has been signalled: the same answer on all of them, which all call this."""
-        if group is None:
-            return self.signal is not None
-        signalled = torch.tensor(int(self.signal is not None))
-        dist.all_reduce(signalled, dist.ReduceOp.MAX, group)
-        return bool(signalled)
-
     def end(self) -> None:
         """What was to be done before the deadline is done."""
         if self._timer is not None:
             self._timer.cancel()
 
     def _note(self, number: int, _: FrameType | None) -> None:
+        if not self.training:
+            sys.exit(0 if under_torchrun() else PREEMPTED)
         if self.signal is None:
             self.signal, self.at = signal.Signals(number), time.monotonic()
             self._timer = threading.Timer(self.save_seconds, self._too_late)
@@ -72,12 +69,3 @@ class Preemption:
         return (
             "another rank's signal" if self.signal is None else f"{self._name()} {time.monotonic() - self.at:.1f} s ago"
         )
-
-
-def cpu_group(timeout_seconds: float) -> dist.ProcessGroup | None:
-    """All ranks, for tensors on the CPU; None for a single one. All ranks call this."""
-    if dist.get_world_size() == 1:
-        return None
-    if dist.get_backend() == dist.Backend.GLOO:
-        return dist.group.WORLD
-    return dist.new_group(backend=dist.Backend.GLOO, timeout=timedelta(seconds=timeout_seconds))
