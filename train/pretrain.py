@@ -45,7 +45,11 @@ def pretrain(raw: DictConfig) -> None:
     config = _checked(raw, world_size)
     from train import run_dir
 
-    preemption = Preemption(config.cluster.save_seconds)
+    def write_status(status: int) -> None:
+        if rank == 0:
+            run_dir.write_exit_status(config.run_dir, status)
+
+    preemption = Preemption(config.cluster.save_seconds, lambda: write_status(PREEMPTED))
     preemption.listen()
     status = 1
     try:
@@ -53,12 +57,8 @@ def pretrain(raw: DictConfig) -> None:
     except UserError as error:
         status = error.exit_status
         raise
-    except SystemExit:
-        status = PREEMPTED
-        raise
     finally:
-        if rank == 0:
-            run_dir.write_exit_status(config.run_dir, status)
+        write_status(status)
     if status == PREEMPTED and not under_torchrun():
         sys.exit(PREEMPTED)
 
