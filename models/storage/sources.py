@@ -1,7 +1,7 @@
 """Weights of a model, read one tensor at a time from where they are stored, under our names and in our layouts.
 
-What can be wrong (missing, unknown, of another shape, damaged) raises an error before the first tensor is read, except for
-numbers that are not finite, which raise one when the tensor that holds them is read.
+What can be wrong (missing, unknown, of another shape, damaged) raises an error before the first tensor is read, except
+for numbers that are not finite, which raise one when the tensor that holds them is read.
 """
 
 import math
