@@ -7,8 +7,10 @@
 if [ -f "$SLURM_SUBMIT_DIR/.venv/bin/activate" ]; then source "$SLURM_SUBMIT_DIR/.venv/bin/activate"; fi
 IN_CONTAINER=${IN_CONTAINER:-}
 
-# 2. Code: the snapshot in the run folder, if there is one, and nothing of the folder in which the job was submitted.
-if [ -n "${SNAPSHOT_FOLDER:-}" ]; then export PYTHONPATH=$SNAPSHOT_FOLDER PYTHONSAFEPATH=1; fi
+# 2. Code: the snapshot in the run folder before the folder in which the job was submitted, where functions of your own are.
+if [ -n "${SNAPSHOT_FOLDER:-}" ]; then
+    export PYTHONPATH=$SNAPSHOT_FOLDER:$SLURM_SUBMIT_DIR${PYTHONPATH:+:$PYTHONPATH} PYTHONSAFEPATH=1
+fi
 
 # 3. CUDA and NCCL. The number of kept rows changes at each step: with fixed segments the allocator would fragment.
 export PYTORCH_CUDA_ALLOC_CONF=${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}

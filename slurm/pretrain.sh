@@ -19,9 +19,18 @@
 #SBATCH --output=slurm-%j.out
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?run this with sbatch}"
-job=$SLURM_JOB_ID step=
-# A signal to this shell is passed on to the ranks by srun. Torchrun ignores it, and ends when its ranks have.
-trap 'kill -USR1 $step 2>/dev/null || true' USR1 TERM
+job=$SLURM_JOB_ID step= signalled=
+# A signal to this shell is passed on to the ranks by srun, again and again, because they may only be starting.
+pass_on() { signalled=yes; while kill -USR1 $step 2>/dev/null; do sleep 5; done & }
+trap pass_on USR1 TERM
+
+again() { # the job is queued again; not where Slurm does that itself, nor after scancel
+    if scontrol show job "$job" | grep -qE 'JobState=RUNNING|Reason=TimeLimit'; then
+        echo "job $job is queued again"
+        scontrol requeue "$job"
+        sleep 60 # until Slurm ends this shell
+    fi
+}
 
 export RANKS_PER_NODE=${SLURM_GPUS_ON_NODE:-$(nvidia-smi --list-gpus 2>/dev/null | wc -l)}
 if [ "$RANKS_PER_NODE" = 0 ]; then RANKS_PER_NODE=1; fi
@@ -35,11 +44,14 @@ exec >>"$run_dir/slurm-$job.out" 2>&1
 rm -f "$run_dir/exit_status"
 export SNAPSHOT_FOLDER IN_CONTAINER
 
+if [ -n "$signalled" ]; then again; exit 75; fi # before there was anything to pass it on to
+
 # Where the ranks meet: on the first node, at a port of this job's own.
 address() { scontrol show node "$1" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p'; }
 export -f address
 export MASTER="$(address "$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"):$((12000 + job % 20000))"
 
+# Torchrun ignores what is meant for the ranks, and ends when they have.
 srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" bash -c '
     source "$SNAPSHOT_FOLDER/slurm/environment.sh"
     trap "" USR1 TERM
@@ -68,11 +80,6 @@ if [ "$status" = killed ]; then
     echo "job $job was killed after $newest" >>"$run_dir/kills"
     if [ "$(tail -n 4 "$run_dir/kills" | grep -c "after $newest\$")" -lt 4 ]; then status=75; fi
 fi
-# Slurm itself queues a job again that it has requeued, and scancel means the end: then it no longer calls it running.
-if [ "$status" = 75 ] && [ "$(squeue --noheader --jobs "$job" --format %T)" = RUNNING ]; then
-    echo "job $job is queued again (exit status 75)"
-    scontrol requeue "$job"
-    sleep 60 # until Slurm ends this shell
-fi
-[ "$status" != killed ] || status=1
+if [ "$status" = 75 ]; then again; fi
+if [ "$status" = killed ]; then status=1; fi
 exit "$status"

@@ -66,12 +66,13 @@ def pretrain(raw: DictConfig) -> None:
 
 def _run(config: PretrainConfig, rank: int, world_size: int, preemption: Preemption) -> int:
     """Train from where the run folder is to the last step; returns the exit status."""
-    _check_gpu(config)
     from data.corpus import prepare
     from data.training import check_epochs
+    from train.cluster.gpu import check_gpu
     from train.cluster.rank_0_first import rank_0_first
     from train.monitoring.report import save_summary
 
+    check_gpu(config)
     corpus = prepare(config.data, config.model.vocab_size)
     n_rows = config.train.steps * config.train.global_batch_size
     check_epochs(corpus, config.data, config.train.seq_len, n_rows)
@@ -82,22 +83,6 @@ def _run(config: PretrainConfig, rank: int, world_size: int, preemption: Preempt
         if rank == 0:
             print(save_summary(config.run_dir, corpus.facts))
     return 0
-
-
-def _check_gpu(config: PretrainConfig) -> None:
-    """Raise ConfigError where a run for GPUs finds none."""
-    from train.cost.memory import n_parameters
-
-    parameters, needs = n_parameters(config.model), config.cluster.needs_gpu
-    if not (parameters >= 500e6 if needs is None else needs):
-        return
-    import torch
-
-    if not torch.accelerator.is_available():
-        raise ConfigError(
-            f"model={config.model.name}: {parameters / 1e9:.1f} billion parameters, and no GPU here; ask for GPUs"
-            " (sbatch --gpus-per-node 8), or train on its CPU with cluster.needs_gpu=false"
-        )
 
 
 def _start(config: PretrainConfig, corpus: "Corpus", world_size: int, held: ExitStack) -> int:

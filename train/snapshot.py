@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
 from conf.provenance import CODE, REVISION, ROOT, code_revision
+from train.cluster.gpu import check_gpu
 from train.config import PretrainConfig
 from train.resolve import resolve
 
@@ -27,6 +28,8 @@ def snapshot(raw: DictConfig) -> None:
     degrees = raw.parallelism
     fewest = math.prod(degrees[key] or 1 for key in ("replicate", "shard", "tensor", "context"))
     config = resolve(raw, int(os.environ.get("WORLD_SIZE", fewest)))
+    if "SLURM_JOB_ID" in os.environ:  # in the job, not when it is submitted
+        check_gpu(config)
     folder = Path(config.run_dir, "code", os.environ.get("SNAPSHOT", time.strftime("%Y-%m-%d-%H%M%S"))).absolute()
     if not folder.exists():
         partial = folder.with_name(folder.name + ".partial")
