@@ -15,6 +15,6 @@ def reason(error: BaseException) -> str:
     # torch's CheckpointException says of which ranks the errors are, and keeps the errors to itself.
     for rank_error, _ in getattr(error, "failures", {}).values():
         return reason(rank_error)
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+    if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).strip() or type(error).__name__).split("\n")[0]

@@ -1,3 +1,3 @@
-"""How a name of the Hugging Face hub is told from a path of this machine."""
+"""How a name of the Hugging Face hub is distinguished from a path of this machine."""
 
 HUB = "hf://"

@@ -77,6 +77,6 @@ def load(value: str, key: str) -> Any:
 
 
 def digest(value: str) -> str:
-    """SHA-256 of the file that defines what `value` names, to be stated with results; in 16 digits."""
+    """SHA-256 of the file that defines what `value` names, in 16 hexadecimal digits, for result files."""
     file = inspect.getsourcefile(importlib.import_module(value.partition(":")[0]))
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else "unknown"

@@ -82,7 +82,7 @@ class Lines:
     ) -> None:
         self._what, self._unit, self._total, self._initial = what, unit, total, initial
         self._out, self._done, self._postfix = out or sys.stderr, initial, ""
-        self._start, self._told, self._over = time.monotonic(), False, threading.Event()
+        self._start, self._reported, self._over = time.monotonic(), False, threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"progress of {what}", daemon=True)
 
     def __enter__(self) -> Self:
@@ -95,7 +95,7 @@ class Lines:
     ) -> None:
         self._over.set()
         self._thread.join()
-        if self._told and kind is None:
+        if self._reported and kind is None:
             self._write(f"{self._what}: done, {self._amount(self._done)} in {duration(self._elapsed())}")
 
     def update(self, n: float = 1) -> None:
@@ -122,7 +122,7 @@ class Lines:
         for seconds in intervals():
             if self._over.wait(seconds):
                 return
-            self._told = True
+            self._reported = True
             self._write(self.line(self._elapsed()))
 
     def _elapsed(self) -> float:

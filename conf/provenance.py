@@ -2,9 +2,8 @@
 
 import platform
 import subprocess
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parent.parent
 CODE = ("conf", "data", "models", "train", "eval")
@@ -29,12 +28,21 @@ def code_revision(root: Path = ROOT) -> str:
     return commit.strip() + ("+changes" if changes.strip() else "")
 
 
-def machine_line(facts: Mapping[str, Any]) -> str:
-    """What a speed depends on, of the facts that a result states."""
-    return (
-        f"{facts['hardware']}, {facts['threads']} threads, {facts['dtype']}, torch {facts['torch']},"
-        f" commit {facts['commit'][:12]}"
-    )
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """The machine and the code that a measurement was made with. Result files have the fields under their names."""
+
+    hardware: str
+    """Name of the GPU, or of the CPU."""
+    threads: int | str
+    """CPU threads; `auto` or several numbers where they were chosen anew in between."""
+    dtype: str
+    torch: str
+    """Version of torch."""
+    commit: str
+
+    def __str__(self) -> str:
+        return f"{self.hardware}, {self.threads} threads, {self.dtype}, torch {self.torch}, commit {self.commit[:12]}"
 
 
 def processor() -> str:

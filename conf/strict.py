@@ -1,4 +1,4 @@
-"""From Hydra's composed config to a typed one, refusing what is not in it, and errors told in one line.
+"""From Hydra's composed config to a typed one, refusing what is not in it, and giving errors of one line.
 
 A schema is a dataclass whose sections are dataclasses; `S` below is its type.
 """
@@ -113,8 +113,8 @@ def one_line(error: BaseException, schema: type) -> str:
         if isinstance(cause, InterpolationToMissingValueError):
             return f"{message.rpartition(' ')[2]}: missing; give a value"
         if "is not a subclass of" in message:  # Hydra cannot begin a new entry from one of its values
-            told = message.split(". value:")[0]
-            return f"{told}; begin a new entry with a group's choice: +dataset@data.sources.NAME=text"
+            text = message.split(". value:")[0]
+            return f"{text}; begin a new entry with a group's choice: +dataset@data.sources.NAME=text"
         if "not in" in message and key:
             section = cause.object_type if is_dataclass(cause.object_type) else _section(schema, key)
             if section:

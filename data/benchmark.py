@@ -33,7 +33,7 @@ def benchmark(raw: DictConfig) -> None:
 
     from data.corpus import trained_tokenizer
     from data.prepared.parallel import n_processes
-    from data.throughput import measure, medians
+    from data.throughput import measure_throughput, medians
     from data.tokenizers.tokenizer import load_tokenizer
 
     output = writable(config.output)
@@ -47,7 +47,7 @@ def benchmark(raw: DictConfig) -> None:
             tokenizer = load_tokenizer(config.tokenizer.path)
         else:
             tokenizer = load_tokenizer(trained_tokenizer({"data": config.dataset}, config.tokenizer, 0.0, tmp))
-        rounds = measure(
+        rounds = measure_throughput(
             texts,
             tokenizer,
             tmp,

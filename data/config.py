@@ -10,7 +10,7 @@ from conf.hub import HUB
 
 
 class DataError(UserError, ValueError):
-    """Bad input data, told in one line that names the file (and line) and the remedy."""
+    """Bad input data: one line that names the file (and line) and the remedy."""
 
 
 class OnError(StrEnum):
@@ -123,7 +123,7 @@ class DataConfig:
     validation_documents: int = 500
     """How many documents of a stream are held out."""
     on_error: OnError = OnError.stop
-    """What an unreadable record does: stop, or skip (counted, told, at most max_errors)."""
+    """What an unreadable record does: stop, or skip (they are counted and named, at most max_errors)."""
     max_errors: int = 100
     """With on_error=skip: more than this stops."""
     cache_dir: str = "outputs/cache"

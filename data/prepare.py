@@ -25,7 +25,7 @@ def prepare(raw: DictConfig) -> None:
     config = convert(raw, PrepareConfig)
     from data.prepared.preparation import prepare_shards
     from data.prepared.progress import Settings
-    from data.prepared.shards import is_prepared
+    from data.prepared.shards import discard, is_prepared
 
     if is_prepared(config.dataset.path):
         raise ConfigError(f"dataset.path={config.dataset.path}: holds prepared shards already")
@@ -36,6 +36,8 @@ def prepare(raw: DictConfig) -> None:
         held.acquire(timeout=0)
     except Timeout:
         raise ConfigError(f"output={output}: another process is preparing there; wait for it") from None
+    if config.fresh:
+        discard(output)
     begun = time.perf_counter()
     finished = is_prepared(output)
     settings = Settings(

@@ -22,13 +22,15 @@ class PrepareConfig:
     validation_fraction: float = 0.05
     """Share of the text held out, by whole documents, as much as training holds out of text; 0: none."""
     on_error: OnError = OnError.stop
-    """What an unreadable record does: stop, or skip (counted, told, at most max_errors)."""
+    """What an unreadable record does: stop, or skip (they are counted and named, at most max_errors)."""
     max_errors: int = 100
     """With on_error=skip: more than this stops."""
     workers: int | None = None
     """Processes; null: one per core."""
     shard_tokens: int = SHARD_TOKENS
     """Training tokens after which a shard is closed."""
+    fresh: bool = False
+    """Delete the shards that the folder holds, finished or not, and prepare anew; false: go on with them."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.validation_fraction < 1.0:

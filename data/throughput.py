@@ -97,7 +97,7 @@ def _ours(
     return (inputs["input"] for inputs, _ in loader)
 
 
-def measure(
+def measure_throughput(
     texts: list[str],
     tokenizer: Tokenizer,
     tmp: Path,

@@ -13,7 +13,7 @@ from data.corpus import Corpus
 from data.prepared.shards import Tokens
 
 
-def rows_of(tokens: Tokens, corpus: Corpus, config: DataConfig, seq_len: int) -> Rows:
+def training_rows(tokens: Tokens, corpus: Corpus, config: DataConfig, seq_len: int) -> Rows:
     """Tokens packed as the configuration says."""
     if config.packing is Packing.concat:
         return ConcatRows(tokens, seq_len)
@@ -24,7 +24,7 @@ def rows_of(tokens: Tokens, corpus: Corpus, config: DataConfig, seq_len: int) ->
 
 def _packed(corpus: Corpus, config: DataConfig, seq_len: int) -> list[Rows | Stream]:
     return [
-        s.content if isinstance(s.content, Stream) else rows_of(s.content, corpus, config, seq_len)
+        s.content if isinstance(s.content, Stream) else training_rows(s.content, corpus, config, seq_len)
         for s in corpus.sources
     ]
 

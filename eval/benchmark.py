@@ -21,24 +21,24 @@ def benchmark(raw: DictConfig) -> "list[Row]":
     from eval.measure.result_file import set_aside
     from eval.results.recommend import recommend
     from eval.results.rows import measured_rows
-    from eval.results.table import details, save, table
+    from eval.results.table import benchmark_table, details, save_rows
     from eval.results.verdict import verdict
 
     plan = plan_of(config)
-    own = plan.checkpoint.stored.folder / RECOMMENDED
-    recommended = writable(own, "recommend=true: checkpoint") if config.recommend else None
-    rows = measured_rows(carry_out(plan))
+    own_file = plan.checkpoint.stored.folder / RECOMMENDED
+    recommended = writable(own_file, "recommend=true: checkpoint") if config.recommend else None
+    measured = carry_out(plan)
+    rows = measured_rows(measured)
     files = [plan.output, plan.output.with_suffix(".csv")]
-    samples_file = rows[0].facts["samples_file"]
-    set_aside(files, samples_file)
-    save([row.as_json() for row in rows], plan.output)
-    shown = [name for name in config.task.shown if name in rows[0].metrics]
-    print(table(rows, shown))
+    set_aside(files, measured.file.name)
+    save_rows([row.as_json() for row in rows], plan.output)
+    metrics = [name for name in config.task.table_metrics if name in rows[0].metrics]
+    print(benchmark_table(rows, metrics))
     if said := verdict(rows):
         print(said)
     if config.detail:
-        print(f"\n{details(rows, shown)}\n")
-    print(*files, plan.output.with_name(samples_file), sep="\n")
+        print(f"\n{details(rows, metrics)}\n")
+    print(*files, measured.file, sep="\n")
     if recommended:
         recommend(rows, recommended)
     return rows

@@ -4,7 +4,7 @@ from typing import Any
 
 from conf.strict import ConfigError
 from data.tokenizers.tokenizer import Tokenizer
-from eval.engine.checkpoint import Checkpoint
+from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.hf_tokenizer import transformers_tokenizer
 
 
@@ -46,6 +46,12 @@ class ChatTokenizer:
     def name(self, i: int) -> str:
         """What the vocabulary calls an id."""
         return self._plain.name(i)
+
+
+def open_for_prompts(path: str, *, chat: bool) -> Checkpoint:
+    """Open a checkpoint whose prompts are texts or, with `chat`, turns. Raises ConfigError or FormatError."""
+    checkpoint = open_checkpoint(path)
+    return with_chat(checkpoint) if chat else checkpoint
 
 
 def with_chat(checkpoint: Checkpoint) -> Checkpoint:

@@ -1,6 +1,7 @@
-"""Full depth, self-speculation and early exit side by side: `python -m eval.compare checkpoint=... prompt=...`."""
+"""Texts of all three modes side by side: `python -m eval.compare checkpoint=... prompt=...`."""
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
@@ -23,21 +24,18 @@ if TYPE_CHECKING:
 def compare(raw: DictConfig) -> None:
     """Decode every prompt in every mode, write the page, print a table."""
     config = convert(raw, CompareConfig)
-    from eval.chat import with_chat
-    from eval.engine.checkpoint import open_checkpoint
+    from eval.chat import open_for_prompts
     from eval.engine.decoding import Engine
     from eval.engine.threads import Threads, one_token
-    from eval.exactness.compared import summed, table, unexplained
+    from eval.exactness.compared import mode_rows, mode_table, unexplained_sides
     from eval.exactness.side_by_side import side_by_side
-    from eval.machine import facts, settle
+    from eval.machine import device_and_dtype, provenance
     from eval.measure.result_file import output_of
     from eval.pages.compare_page import compare_page
     from eval.policies import check_decodable
 
-    device, dtype = settle(config.machine)
-    checkpoint = open_checkpoint(config.checkpoint)
-    if config.chat:
-        checkpoint = with_chat(checkpoint)
+    device, dtype = device_and_dtype(config.machine)
+    checkpoint = open_for_prompts(config.checkpoint, chat=config.chat)
     tokenizer, context = checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
     chosen = _policies(config, checkpoint)
     texts = prompt_texts(config.prompt, config.prompt_file, config.field)
@@ -61,11 +59,11 @@ def compare(raw: DictConfig) -> None:
     for prompt in each(prompts, "compare", unit="prompt"):
         threads.refresh()
         results.append(side_by_side(engine, prompt, chosen, stop))
-    stated = {"checkpoint": config.checkpoint, **facts(device, dtype)}
-    rows = summed(results, model.size.n_layers)
-    write_page(output, compare_page(tokenizer, prompts, results, rows, stated))
-    print(table(rows))
-    for line in unexplained(results):
+    facts = {"checkpoint": config.checkpoint, **asdict(provenance(device, dtype))}
+    rows = mode_rows(results, model.size.n_layers)
+    write_page(output, compare_page(tokenizer, prompts, results, rows, facts))
+    print(mode_table(rows))
+    for line in unexplained_sides(results):
         print(line, file=sys.stderr)
     print(output)
 
@@ -73,9 +71,9 @@ def compare(raw: DictConfig) -> None:
 def _policies(config: CompareConfig, checkpoint: "Checkpoint") -> "list[Policy]":
     """Self-speculation, then early exit from the last exit to the first."""
     from eval.engine.decoding import SelfSpeculative
-    from eval.policies import fastest, policies
+    from eval.policies import measured_drafting, policies, unmeasured_drafting
 
-    best = fastest(checkpoint)
+    best = measured_drafting(checkpoint) or unmeasured_drafting(checkpoint)
     exit_layer = config.exit_layers[0] if config.exit_layers else best.exit_layer
     d = best.num_speculations if config.num_speculations is None else config.num_speculations
     n_layers = checkpoint.stored.size.n_layers

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 from omegaconf import MISSING
 
 from conf.checks import at_least, ends_in
+from conf.strict import Retired
 from eval.engine.sampling_options import SamplingOptions
 
 
@@ -69,6 +71,8 @@ class MachineConfig:
 class GenerateConfig:
     """Continue one text."""
 
+    RETIRED: ClassVar[Retired] = {"html": "output"}
+
     checkpoint: str = MISSING
     """A run folder, one of its checkpoints, a Hugging Face folder, a .gguf file or hf://org/name."""
     prompt: str | None = None
@@ -92,13 +96,13 @@ class GenerateConfig:
     """Go on after the end-of-text token."""
     color: Color = Color.auto
     """Show which tokens were drafted and accepted, and which the full model supplied."""
-    html: str | None = None
+    output: str | None = None
     """A page, .html, that shows who supplied each token and which drafts were rejected; null: none."""
     sampling: SamplingOptions = MISSING
     machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
         at_least(1, self, "max_new_tokens")
-        ends_in(".html", self, "html")
+        ends_in(".html", self, "output")
         if "" in self.stop:
             raise ValueError("stop: an empty string would stop at once; leave it out")

@@ -16,29 +16,31 @@ from eval.exactness.correctness_config import CorrectnessConfig
 def correctness(raw: DictConfig) -> None:
     """Decode every sample with every decoder, print and write what differs. Raises UnexplainedError."""
     config = convert(raw, CorrectnessConfig)
-    from eval.exactness.check import greedy, prepare, sampled
-    from eval.exactness.divergence import UnexplainedError, unexplained
-    from eval.exactness.report import as_json, legend, summed, table, told, verdict_line
+    from eval.exactness.check import greedy, prepare_check, sampled
+    from eval.exactness.divergence import UnexplainedError, unexplained_divergences
+    from eval.exactness.report import as_json, decoder_rows, decoder_table, divergence_lines, legend, verdict_line
     from eval.measure.result_file import output_of
 
-    check = prepare(config)
+    check = prepare_check(config)
     output = output_of(config, check.checkpoint.stored, "correctness")
-    print(f"{config.task.name}: {len(check.samples):,} samples, seed {config.task.seed} ({check.stated['source']})")
+    print(
+        f"{config.task.name}: {len(check.samples):,} samples, seed {config.task.seed} ({check.facts.selection.source})"
+    )
     compared = greedy(check)
     tests = sampled(check) if config.sampled else []
-    rows, differing = summed(compared), [d for c in compared for d in c.divergences]
-    n_wrong = len(unexplained(differing)) + sum(not test.same for test in tests)
-    content = as_json(check.stated | {"passed": not n_wrong}, rows, differing, tests)
+    rows, differing = decoder_rows(compared), [d for c in compared for d in c.divergences]
+    n_wrong = len(unexplained_divergences(differing)) + sum(not test.same for test in tests)
+    content = as_json(check.facts, rows, differing, tests, passed=not n_wrong)
     write_whole(output, (json.dumps(content, indent=1) + "\n").encode())
     # What is unexplained comes first.
     for divergence in sorted(differing, key=lambda d: d.near_tie)[: config.show]:
-        print(told(divergence))
+        print(divergence_lines(divergence))
     if len(differing) > config.show:
         print(f"{len(differing) - config.show:,} more differences are in {output}")
     for test in tests:
         print(verdict_line(test))
-    print(table(rows))
-    print(legend(check.stated))
+    print(decoder_table(rows))
+    print(legend(check.facts))
     print(output)
     if n_wrong:
         raise UnexplainedError(f"decoders differ: {n_wrong:,} times, and not by rounding")

@@ -16,8 +16,8 @@ from data.files import write_whole
 from eval.humaneval.config import ExecuteConfig
 from eval.humaneval.execution import allow, check_all
 from eval.humaneval.problems import Problem, read_problems
-from eval.humaneval.samples import Results, Sample, counted, read_samples, scores
-from eval.measure.result_name import differences, named
+from eval.humaneval.samples import Completion, Results, counted, read_samples, scores
+from eval.measure.result_name import changed_from_default, named
 from eval.sandbox.run import available
 
 
@@ -45,17 +45,17 @@ def execute(raw: DictConfig) -> None:
     }
     write_whole(output, "".join(json.dumps(line) + "\n" for line in lines).encode())
     write_whole(output.with_suffix(".json"), (json.dumps(summary, indent=1) + "\n").encode())
-    results.path.unlink(missing_ok=True)
+    results.remove()
     _report(summary, output)
 
 
 def _name(source: Path, config: ExecuteConfig) -> str:
     """Name of the results' file, unless output gives one."""
     results = source.name.partition(".jsonl")[0] + "_results"
-    return named(results, differences(config, ("samples", "execute", "partial"))) + ".jsonl"
+    return named(results, changed_from_default(config, ("samples", "execute", "partial"))) + ".jsonl"
 
 
-def _all_attempted(source: Path, samples: list[Sample], problems: dict[str, Problem], partial: bool) -> None:
+def _all_attempted(source: Path, samples: list[Completion], problems: dict[str, Problem], partial: bool) -> None:
     left_out = sorted(problems.keys() - {sample.problem.task_id for sample in samples})
     if left_out and not partial:
         raise ConfigError(
@@ -64,7 +64,7 @@ def _all_attempted(source: Path, samples: list[Sample], problems: dict[str, Prob
         )
 
 
-def _run(samples: list[Sample], results: Results, config: ExecuteConfig) -> None:
+def _run(samples: list[Completion], results: Results, config: ExecuteConfig) -> None:
     waiting = {key: sample for sample in samples if (key := results.key(sample)) not in results.known}
     answers = ((sample.problem, sample.completion) for sample in waiting.values())
     outcomes = check_all(answers, results.limits, allow_execution=config.execute, workers=config.workers)

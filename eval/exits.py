@@ -22,13 +22,12 @@ def exits(raw: DictConfig) -> "list[ExitScore]":
     """
     config = convert(raw, ExitsConfig)
     from eval.depth.plot import plot_by_exit
-    from eval.lm.exit_rows import curves, rows_of, table
+    from eval.lm.exit_rows import curves, exit_scores, exit_table
     from eval.lm.model import LayerSkipLM
-    from eval.lm.results import resume
     from eval.lm.tasks import Tasks
-    from eval.machine import facts
+    from eval.machine import provenance
     from eval.measure.result_file import output_of
-    from eval.results.table import save
+    from eval.results.table import save_rows
 
     tasks = Tasks(config)
     lm = LayerSkipLM.of(config)
@@ -36,17 +35,17 @@ def exits(raw: DictConfig) -> "list[ExitScore]":
     output = output_of(config, lm.stored, "exits")
     lm.leave_at(chosen[-1], chosen)
     tasks.load()
-    resume(lm, output, fresh=config.fresh)
     rows: list[ExitScore] = []
-    for exit_layer in each(chosen, "exits", unit="exit"):
-        lm.leave_at(exit_layer, chosen)
-        results = tasks.run(lm, log_samples=False)
-        rows += rows_of(results, tasks.found, exit_layer)
-    stated = {"checkpoint": config.checkpoint, "limit": config.n_samples, **facts(lm.device, lm.model.dtype)}
-    csv = save([asdict(row) | stated for row in rows], output)
-    picture = plot_by_exit(curves(rows), output.with_suffix(".png"), f"{config.checkpoint}, by exit layer")
-    lm.answers.done()
-    print(table(rows))
+    with lm.answers.kept(output, lm.who(), fresh=config.fresh):
+        for exit_layer in each(chosen, "exits", unit="exit"):
+            lm.leave_at(exit_layer, chosen)
+            results = tasks.run(lm, log_samples=False)
+            rows += exit_scores(results, tasks.found, exit_layer)
+        machine = asdict(provenance(lm.device, lm.model.dtype))
+        facts = {"checkpoint": config.checkpoint, "limit": config.n_samples, **machine}
+        csv = save_rows([asdict(row) | facts for row in rows], output)
+        picture = plot_by_exit(curves(rows), output.with_suffix(".png"), f"{config.checkpoint}, by exit layer")
+    print(exit_table(rows))
     print(output, csv, picture, sep="\n")
     return rows
 

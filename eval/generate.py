@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import asdict
 
 from omegaconf import DictConfig
 
@@ -18,21 +19,20 @@ from eval.prompt_text import prompt_text
 def generate(raw: DictConfig) -> None:
     """Decode one prompt and print it as it comes; what it took goes to standard error."""
     config = convert(raw, GenerateConfig)
-    from eval.chat import with_chat
-    from eval.engine.checkpoint import open_checkpoint
+    from eval.chat import open_for_prompts
     from eval.engine.decoding import Engine
     from eval.engine.threads import Threads, one_token
-    from eval.machine import facts, settle
+    from eval.machine import device_and_dtype, provenance
     from eval.pages.drafts_page import drafts_page
-    from eval.painter import Painter, summary
-    from eval.policies import check_decodable, mode_of, policy_of, told
+    from eval.painter import Painter, speed_line
+    from eval.policies import check_decodable, choose_policy
+    from eval.setting import Setting
 
-    device, dtype = settle(config.machine)
-    checkpoint = open_checkpoint(config.checkpoint)
-    if config.chat:
-        checkpoint = with_chat(checkpoint)
-    policy, tokenizer, context = policy_of(config, checkpoint), checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
-    html = writable(config.html, "html") if config.html else None
+    device, dtype = device_and_dtype(config.machine)
+    checkpoint = open_for_prompts(config.checkpoint, chat=config.chat)
+    policy, reason = choose_policy(config, checkpoint)
+    tokenizer, context = checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
+    output = writable(config.output) if config.output else None
     text = prompt_text(config.prompt, config.prompt_file)
     prompt = tokenizer.encode_prompt(text)
     model = checkpoint.model(dtype, device)
@@ -45,8 +45,8 @@ def generate(raw: DictConfig) -> None:
         decode=tokenizer.decode,
     )
     painter, stream = Painter(config.color), TextStream(tokenizer.decode, prompt)
-    if line := told(config, checkpoint):
-        print(line, file=sys.stderr)
+    if reason:
+        print(reason, file=sys.stderr)
     painter.prompt(text + "\n" if config.chat else text)
     engine, rounds, start = Engine(model, min(context, len(prompt) + config.max_new_tokens)), [], time.perf_counter()
     for round_ in engine.generate(prompt, policy, stop, config.sampling):
@@ -56,13 +56,17 @@ def generate(raw: DictConfig) -> None:
         threads.refresh()
     painter.end(stream.rest())
     seconds = time.perf_counter() - start
-    print(summary(rounds, policy, model.size.n_layers, seconds, painter), file=sys.stderr)
+    print(speed_line(rounds, policy, model.size.n_layers, seconds, painter), file=sys.stderr)
     if len(prompt) + sum(len(r.tokens) for r in rounds) > context:
         print(f"ended with the context of {context} tokens", file=sys.stderr)
-    if html:
-        stated = {"checkpoint": config.checkpoint, "mode": mode_of(config, checkpoint).value, **facts(device, dtype)}
-        write_page(html, drafts_page(tokenizer, prompt, rounds, policy, model.size.n_layers, seconds, stated))
-        print(html, file=sys.stderr)
+    if output:
+        facts = {
+            "checkpoint": config.checkpoint,
+            "mode": Setting.of(policy, model.size.n_layers).mode,
+            **asdict(provenance(device, dtype)),
+        }
+        write_page(output, drafts_page(tokenizer, prompt, rounds, policy, model.size.n_layers, seconds, facts))
+        print(output, file=sys.stderr)
 
 
 if __name__ == "__main__":

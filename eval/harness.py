@@ -1,5 +1,6 @@
 """Tasks of lm-evaluation-harness in one mode: `python -m eval.harness checkpoint=... tasks=[...]`."""
 
+from dataclasses import asdict
 from typing import Any
 
 from omegaconf import DictConfig
@@ -15,9 +16,9 @@ def harness(raw: DictConfig) -> dict[str, Any]:
     from lm_eval.utils import make_table
 
     from eval.lm.model import LayerSkipLM
-    from eval.lm.results import resume, save, save_samples
+    from eval.lm.results import save_results, save_samples
     from eval.lm.tasks import Tasks
-    from eval.machine import facts
+    from eval.machine import provenance
     from eval.measure.result_file import output_of
 
     tasks = Tasks(config)
@@ -26,13 +27,12 @@ def harness(raw: DictConfig) -> dict[str, Any]:
     )
     output = output_of(config, lm.stored, "harness")
     tasks.load()
-    resume(lm, output, fresh=config.fresh)
-    results = tasks.run(lm, log_samples=config.log_samples)
-    written = save_samples(results.pop("samples", {}), output)
-    stated = {"model": "layerskip", "model_args": {"checkpoint": config.checkpoint}}
-    results["config"] |= stated | facts(lm.device, lm.model.dtype)
-    save(results, output)
-    lm.answers.done()
+    with lm.answers.kept(output, lm.who(), fresh=config.fresh):
+        results = tasks.run(lm, log_samples=config.log_samples)
+        written = save_samples(results.pop("samples", {}), output)
+        asked = {"model": "layerskip", "model_args": {"checkpoint": config.checkpoint}}
+        results["config"] |= asked | asdict(provenance(lm.device, lm.model.dtype))
+        save_results(results, output)
     print(make_table(results))
     if "groups" in results:
         print(make_table(results, "groups"))

@@ -2,12 +2,12 @@
 
 import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from conf.command import command
-from conf.output import writable
 from conf.strict import ConfigError, convert
 from data.files import write_whole
 from eval.depth.lens_config import LensConfig
@@ -23,27 +23,26 @@ def lens(raw: DictConfig) -> None:
     """Read the text once, write the page, and print how many layers its tokens need."""
     config = convert(raw, LensConfig)
     from eval.depth.lens import predictions
-    from eval.depth.lens_record import Looked, record, spoken
+    from eval.depth.lens_record import Reading, lens_record, summary_lines
     from eval.engine.checkpoint import open_checkpoint
-    from eval.engine.decoding import FullDepth
+    from eval.engine.decoding import Autoregressive
     from eval.engine.threads import Threads, one_token
-    from eval.machine import facts, settle
+    from eval.machine import device_and_dtype, provenance
     from eval.measure.result_file import output_of
-    from eval.pages.shown import shown_by_id
+    from eval.pages.token_display import display_by_id
     from eval.policies import check_decodable
 
-    device, dtype = settle(config.machine)
+    device, dtype = device_and_dtype(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
     tokenizer, size = checkpoint.tokenizer, checkpoint.stored.size
     if config.top_k > size.vocab_size:
         raise ConfigError(f"top_k={config.top_k}: must be at most the vocabulary's {size.vocab_size}")
-    numbers = writable(config.json, "json") if config.json else None
     text = prompt_text(config.prompt, config.prompt_file)
     output = output_of(config, checkpoint.stored, "lens", ".html", text=text)
     prompt = tokenizer.encode_prompt(text)
     model = checkpoint.model(dtype, device)
     Threads(config.machine.threads, device, one_token(model))
-    check_decodable(model, FullDepth(), prompt)
+    check_decodable(model, Autoregressive(), prompt)
     generated = _generated(model, prompt, config.max_new_tokens, tokenizer.eos_id) if config.max_new_tokens else []
     tokens = prompt + generated[:-1]  # the last one is what the last position predicts
     first = max(0, len(tokens) - config.max_positions)
@@ -53,27 +52,26 @@ def lens(raw: DictConfig) -> None:
         raise ConfigError(
             f"machine.dtype={config.machine.dtype}: {error}; take a wider one, or see whether the weights are whole"
         ) from None
-    stated = {"checkpoint": config.checkpoint, **facts(device, dtype)}
-    rows = record(tokenizer, Looked(tokens, len(generated), first, found), stated)
-    shown = shown_by_id(tokenizer, map(int, rows["text"]))
-    write_page(
-        output, page(view="lens", title="Predictions of every layer", facts=stated, data=rows | {"shown": shown})
-    )
-    if numbers:
-        write_whole(numbers, json.dumps(rows).encode())
+    facts = {"checkpoint": config.checkpoint, **asdict(provenance(device, dtype))}
+    record = lens_record(tokenizer, Reading(tokens, len(generated), first, found))
+    content = record.as_json(facts)
+    data = content | {"shown": display_by_id(tokenizer, map(int, record.text))}
+    write_page(output, page(view="lens", title="Predictions of every layer", facts=facts, data=data))
+    numbers = output.with_suffix(".json")
+    write_whole(numbers, json.dumps(content).encode())
     if first:
         print(f"{len(tokens):,} positions: the last {len(tokens) - first:,} are shown (max_positions)", file=sys.stderr)
-    print(spoken(rows))
-    print(output, *[numbers] if numbers else [], sep="\n")
+    print(summary_lines(record))
+    print(output, numbers, sep="\n")
 
 
 def _generated(model: "InferenceLlama", prompt: list[int], max_new_tokens: int, eos_id: int) -> list[int]:
     """What all layers go on with, greedily."""
-    from eval.engine.decoding import Engine, FullDepth
+    from eval.engine.decoding import Autoregressive, Engine
 
     stop = StopRule(max_new_tokens=max_new_tokens, eos_ids=frozenset({eos_id}))
     engine = Engine(model, min(model.size.max_seq_len, len(prompt) + max_new_tokens))
-    return [token for round_ in engine.generate(prompt, FullDepth(), stop) for token in round_.tokens]
+    return [token for round_ in engine.generate(prompt, Autoregressive(), stop) for token in round_.tokens]
 
 
 if __name__ == "__main__":

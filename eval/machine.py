@@ -1,14 +1,14 @@
-"""Where to decode, and what of the machine a result must state."""
+"""Where and in which number format to decode, and the provenance of what is measured there."""
 
 import torch
 
 from conf.errors import reason
-from conf.provenance import code_revision, processor
+from conf.provenance import Provenance, code_revision, processor
 from conf.strict import ConfigError
 from eval.config import Dtype, MachineConfig
 
 
-def settle(config: MachineConfig) -> tuple[torch.device, torch.dtype]:
+def device_and_dtype(config: MachineConfig) -> tuple[torch.device, torch.dtype]:
     """Device and dtype; sets the number of threads if it is given. Raises ConfigError for a device that is not here."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -25,13 +25,12 @@ def settle(config: MachineConfig) -> tuple[torch.device, torch.dtype]:
     return device, getattr(torch, config.dtype)
 
 
-def facts(device: torch.device, dtype: torch.dtype) -> dict[str, str | int]:
-    """Hardware, threads, dtype, versions and commit of a measurement."""
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
-    return {
-        "hardware": hardware,
-        "threads": torch.get_num_threads(),
-        "dtype": str(dtype).removeprefix("torch."),
-        "torch": torch.__version__,
-        "commit": code_revision(),
-    }
+def provenance(device: torch.device, dtype: torch.dtype, threads: int | str | None = None) -> Provenance:
+    """The provenance of a measurement; `threads` of None are those that torch uses now."""
+    return Provenance(
+        hardware=torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        threads=torch.get_num_threads() if threads is None else threads,
+        dtype=str(dtype).removeprefix("torch."),
+        torch=torch.__version__,
+        commit=code_revision(),
+    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from eval.config import Color
-from eval.engine.decoding import FullDepth, Policy, Round, SelfSpeculative
+from eval.engine.decoding import Autoregressive, Policy, Round, SelfSpeculative
 
 DRAFTED, FULL, DIM, PLAIN = "\x1b[32m", "\x1b[1;35m", "\x1b[2m", "\x1b[0m"
 
@@ -45,11 +45,11 @@ class Painter:
             self.out.flush()
 
 
-def summary(rounds: Sequence[Round], policy: Policy, n_layers: int, seconds: float, painter: Painter) -> str:
+def speed_line(rounds: Sequence[Round], policy: Policy, n_layers: int, seconds: float, painter: Painter) -> str:
     """What a generation took, and what the colours mean."""
     n_tokens = sum(len(r.tokens) for r in rounds)
     text = f"{n_tokens} tokens in {seconds:.2f} s ({n_tokens / seconds:,.0f} tokens/s)"
-    if isinstance(policy, FullDepth):
+    if isinstance(policy, Autoregressive):
         return f"{text}, all by {n_layers} layers"
     if not isinstance(policy, SelfSpeculative):
         return f"{text}, all by the first {policy.exit_layer} of {n_layers} layers"

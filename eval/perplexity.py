@@ -1,5 +1,6 @@
 """How well every exit predicts a text: `python -m eval.perplexity checkpoint=... source=...`."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -22,12 +23,12 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     from eval.depth.windows import Windows
     from eval.engine.checkpoint import open_checkpoint
     from eval.engine.threads import Threads, one_window
-    from eval.machine import facts, settle
+    from eval.machine import device_and_dtype, provenance
     from eval.measure.result_file import output_of
-    from eval.results.table import save
+    from eval.results.table import save_rows
     from eval.tasks.held_out_text import run_tokens, source_tokens
 
-    device, dtype = settle(config.machine)
+    device, dtype = device_and_dtype(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
     n_layers = checkpoint.stored.size.n_layers
     exits = sorted({*chosen_exits(config.exit_layers, n_layers), n_layers})
@@ -47,16 +48,16 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     n_tokens, qualities = exit_qualities(
         model, windows, exits, token_bytes, n_windows, config.batch_size, threads.refresh
     )
-    stated = {
+    facts = {
         "tokens": n_tokens,
         "seq_len": seq_len,
         "stride": stride,
         "checkpoint": config.checkpoint,
         "source": config.source or "held out",
-        **facts(device, dtype),
+        **asdict(provenance(device, dtype)),
     }
-    rows = [{**quality._asdict(), **stated} for quality in qualities]
-    csv = save(rows, output)
+    rows = [{**quality._asdict(), **facts} for quality in qualities]
+    csv = save_rows(rows, output)
     names = {"perplexity": "perplexity", "bits_per_byte": "bits per byte", "agreement": "agreement with the last layer"}
     layers = [row["exit_layer"] for row in rows]
     curves = [

@@ -1,13 +1,14 @@
 """Which ways to decode: the grid that a measurement compares, and one that a user leaves open, filled in."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from conf.strict import ConfigError
 from eval.config import ExitStates, GenerateConfig, Mode
 from eval.engine.checkpoint import Checkpoint
-from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative, check
+from eval.engine.decoding import Autoregressive, EarlyExit, Policy, SelfSpeculative, check_decodable_by
 from models.inference import InferenceLlama
-from models.storage.recommended import default_exit, recommended
+from models.storage.recommended import Recommended, default_exit, recommended
 
 
 def policies(
@@ -18,13 +19,13 @@ def policies(
     modes: Sequence[Mode] = tuple(Mode),
     exit_states: Sequence[ExitStates] = (ExitStates.reuse,),
 ) -> list[Policy]:
-    """Plain decoding, early exit at each exit, and self-speculation with each exit and each number of drafts.
+    """Autoregressive decoding, early exit at each exit, and self-speculation with each exit and each number of drafts.
 
     Args:
         n_layers: L.
         exit_layers: E, each in 1..L-1.
         num_speculations: d.
-        modes: early exit and self-speculation are left out unless named here; plain decoding never is.
+        modes: early exit and self-speculation are left out unless named here; autoregressive decoding never is.
         exit_states: kinds of verification.
 
     Raises ConfigError.
@@ -40,63 +41,70 @@ def policies(
         for d in drafts
         for kind in dict.fromkeys(exit_states)
     ]
-    return [FullDepth(), *early, *(speculative if Mode.self_speculative in modes else [])]
+    return [Autoregressive(), *early, *(speculative if Mode.self_speculative in modes else [])]
 
 
 def check_decodable(model: InferenceLlama, policy: Policy, prompt: list[int]) -> None:
     """Raise ConfigError, in one line, for a prompt or policy that the model cannot decode."""
     try:
-        check(model, policy, prompt, model.size.max_seq_len)
+        check_decodable_by(model, policy, prompt, model.size.max_seq_len)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def policy_of(config: GenerateConfig, checkpoint: Checkpoint) -> Policy:
-    """The policy that the config names, what it leaves open filled in. Raises ConfigError for a key without effect."""
-    exit_layer, d, mode = config.exit_layer, config.num_speculations, mode_of(config, checkpoint)
+class ChosenPolicy(NamedTuple):
+    """A policy, and why it is this one."""
+
+    policy: Policy
+    reason: str | None
+    """Where a measurement has decided: what it says."""
+
+
+def choose_policy(config: GenerateConfig, checkpoint: Checkpoint) -> ChosenPolicy:
+    """The policy that the config names. What it leaves open comes from what has been measured of the checkpoint.
+
+    With nothing measured that is self-speculation with a quarter of the layers and 3 drafts.
+
+    Raises ConfigError for a key without effect.
+    """
+    exit_layer, d, best = config.exit_layer, config.num_speculations, recommended(checkpoint.stored.folder)
+    no_use = config.mode is None and exit_layer is None and d is None and best is not None and not best.pays
+    mode = config.mode or (Mode.autoregressive if no_use else Mode.self_speculative)
     if mode is Mode.autoregressive and exit_layer is not None:
         raise ConfigError(f"exit_layer={exit_layer}: has no effect with mode=autoregressive, which uses all layers")
     if mode is not Mode.self_speculative and d is not None:
         raise ConfigError(f"num_speculations={d}: has no effect with mode={mode}, which drafts nothing")
+    reason = _reason(best, mode, exit_layer, d) if best and config.mode is None else None
     if mode is Mode.autoregressive:
-        return FullDepth()
-    best = fastest(checkpoint)
+        return ChosenPolicy(Autoregressive(), reason)
+    default = _drafting(best) or unmeasured_drafting(checkpoint)
+    exit_layer = default.exit_layer if exit_layer is None else exit_layer
     if mode is Mode.early_exit:
-        return EarlyExit(best.exit_layer if exit_layer is None else exit_layer)
-    return SelfSpeculative(
-        exit_layer=best.exit_layer if exit_layer is None else exit_layer,
-        num_speculations=best.num_speculations if d is None else d,
-    )
+        return ChosenPolicy(EarlyExit(exit_layer), reason)
+    return ChosenPolicy(SelfSpeculative(exit_layer, default.num_speculations if d is None else d), reason)
 
 
-def mode_of(config: GenerateConfig, checkpoint: Checkpoint) -> Mode:
-    """The mode that is asked for; else self-speculation, unless it was measured and no setting was faster."""
-    if config.mode is not None:
-        return config.mode
-    found = recommended(checkpoint.stored.folder)
-    open_ = config.exit_layer is None and config.num_speculations is None
-    return Mode.autoregressive if open_ and found and not found.pays else Mode.self_speculative
-
-
-def told(config: GenerateConfig, checkpoint: Checkpoint) -> str | None:
-    """From where the setting was taken, when the config leaves it open and something has been measured."""
-    found = recommended(checkpoint.stored.folder)
-    if found is None or config.mode is not None or None not in (config.exit_layer, config.num_speculations):
-        return None
-    row = found.row
-    if mode_of(config, checkpoint) is Mode.autoregressive:
+def _reason(best: Recommended, mode: Mode, exit_layer: int | None, d: int | None) -> str | None:
+    if mode is Mode.autoregressive:
         return (
-            f"plain decoding: no setting in {found.file} is faster (the best, exit_layer={row['exit_layer']}"
-            f" num_speculations={row['num_speculations']}, {row['speedup']:.2f} times as fast); mode=self_speculative"
+            f"autoregressive decoding: no setting in {best.file} is faster (the best, exit_layer={best.exit_layer}"
+            f" num_speculations={best.num_speculations}, {best.speedup:.2f} times as fast); mode=self_speculative"
             " drafts all the same"
         )
-    taken = {key: row[key] for key in ("exit_layer", "num_speculations") if getattr(config, key) is None}
-    return f"{' '.join(f'{k}={v}' for k, v in taken.items())}: the fastest in {found.file}"
+    taken = [f"exit_layer={best.exit_layer}"] if exit_layer is None else []
+    taken += [f"num_speculations={best.num_speculations}"] if d is None else []
+    return f"{' '.join(taken)}: the fastest in {best.file}" if taken else None
 
 
-def fastest(checkpoint: Checkpoint) -> SelfSpeculative:
-    """The fastest self-speculative setting that was measured, else a quarter of the layers and 3 drafts."""
-    found = recommended(checkpoint.stored.folder)
-    if found is None:
-        return SelfSpeculative(default_exit(checkpoint.stored.size.n_layers), 3)
-    return SelfSpeculative(found.row["exit_layer"], found.row["num_speculations"])
+def measured_drafting(checkpoint: Checkpoint) -> SelfSpeculative | None:
+    """The fastest self-speculative setting that was measured of the checkpoint; None without a measurement."""
+    return _drafting(recommended(checkpoint.stored.folder))
+
+
+def unmeasured_drafting(checkpoint: Checkpoint) -> SelfSpeculative:
+    """A quarter of the layers and 3 drafts, where nothing was measured."""
+    return SelfSpeculative(default_exit(checkpoint.stored.size.n_layers), 3)
+
+
+def _drafting(best: Recommended | None) -> SelfSpeculative | None:
+    return None if best is None else SelfSpeculative(best.exit_layer, best.num_speculations)

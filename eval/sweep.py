@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from conf.command import command
 from conf.output import writable
 from conf.strict import ConfigError, convert
-from eval.results.sweep_config import SweepConfig, default_drafts, default_exits
+from eval.results.sweep_config import SweepConfig, drafts_to_sweep, exits_to_sweep
 from models.storage.recommended import RECOMMENDED
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ def sweep(raw: DictConfig) -> "list[SweepRow]":
     from eval.results.rows import measured_rows
     from eval.results.sweep_findings import with_findings
     from eval.results.sweep_plots import front, heat_maps, save_png
-    from eval.results.sweep_table import table
-    from eval.results.table import save
+    from eval.results.sweep_table import sweep_table
+    from eval.results.table import save_rows
     from eval.results.verdict import verdict
 
     checkpoint = open_checkpoint(config.checkpoint)
     stored = checkpoint.stored
-    exits = config.exit_layers or default_exits(stored.size.n_layers)
-    drafts = config.num_speculations or default_drafts(config.task.max_new_tokens)
+    exits = config.exit_layers or exits_to_sweep(stored.size.n_layers)
+    drafts = config.num_speculations or drafts_to_sweep(config.task.max_new_tokens)
     output = output_of(config, stored, "sweep")
     recommended = writable(stored.folder / RECOMMENDED, "recommend=true: checkpoint") if config.recommend else None
     plan = plan_of(config.benchmark(exits, drafts, str(output)), checkpoint)
@@ -43,11 +43,11 @@ def sweep(raw: DictConfig) -> "list[SweepRow]":
         raise ConfigError(f"quality={config.quality}: this measurement has none; leave it out") from None
     maps, picture = (output.with_name(f"{output.stem}_{name}.png") for name in ("heat_maps", "front"))
     files = [output, output.with_suffix(".csv"), maps, picture]
-    set_aside(files, rows[0].facts["samples_file"])
-    save([row.as_json() for row in rows], output)
+    set_aside(files, measured.file.name)
+    save_rows([row.as_json() for row in rows], output)
     save_png(heat_maps(rows), maps)
     save_png(front(rows, quality), picture)
-    print(table(rows, quality))
+    print(sweep_table(rows, quality))
     print(verdict(rows))
     print(*files, sep="\n")
     if recommended:

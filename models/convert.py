@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from conf.command import command
 from conf.strict import ConfigError, convert
-from models.convert_config import ConvertConfig, Format, StoredDtype
+from models.convert_config import ConvertConfig, StoredDtype, WeightsFormat
 from models.storage.recommended import recommended
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def convert_model(raw: DictConfig) -> None:
     if output.exists():
         raise ConfigError(f"output={output}: exists; choose another, or remove it")
     form = config.format
-    if form is Format.auto:
-        form = Format.dcp if stored.hf is not None else Format.hf
+    if form is WeightsFormat.auto:
+        form = WeightsFormat.dcp if stored.hf is not None else WeightsFormat.hf
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -38,12 +38,12 @@ def convert_model(raw: DictConfig) -> None:
         raise ConfigError(f"output={output}: {error.strerror}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    print(f"{output}: {'Hugging Face folder' if form is Format.hf else 'checkpoint'} of {stored.size.name}")
-    if form is Format.dcp:
+    print(f"{output}: {'Hugging Face folder' if form is WeightsFormat.hf else 'checkpoint'} of {stored.size.name}")
+    if form is WeightsFormat.dcp:
         print(f"train from it with model=initial checkpoint.initial={output}", file=sys.stderr)
 
 
-def _write(stored: "Stored", folder: Path, form: Format, config: ConvertConfig) -> None:
+def _write(stored: "Stored", folder: Path, form: WeightsFormat, config: ConvertConfig) -> None:
     import torch
 
     from models.storage.model_card import model_card
@@ -52,7 +52,7 @@ def _write(stored: "Stored", folder: Path, form: Format, config: ConvertConfig) 
     from models.storage.write_hf import write_hf
 
     dtype = None if config.dtype is StoredDtype.keep else getattr(torch, config.dtype)
-    if form is Format.dcp:
+    if form is WeightsFormat.dcp:
         write_dcp(stored.weights, folder, dtype=dtype)
         write_tokenizer_files(stored, folder)
         return

@@ -6,7 +6,7 @@ from enum import StrEnum
 from omegaconf import MISSING
 
 
-class Format(StrEnum):
+class WeightsFormat(StrEnum):
     """What to write."""
 
     auto = "auto"
@@ -35,7 +35,7 @@ class ConvertConfig:
     """A run folder, one of its checkpoints, a Hugging Face folder, hf://org/name on the hub, or a .gguf file."""
     output: str = MISSING
     """Folder to write; must not exist yet."""
-    format: Format = Format.auto
+    format: WeightsFormat = WeightsFormat.auto
     """What to write."""
     dtype: StoredDtype = StoredDtype.keep
     """Numbers of the written weights."""

@@ -48,26 +48,34 @@ def spread(part: torch.Tensor, like: torch.Tensor, placements: Sequence[Placemen
 
 
 @contextmanager
-def gathered_head(lm_head: nn.Module) -> Iterator[None]:
+def gathered_head(lm_head: nn.Module, then_backward: bool = False) -> Iterator[None]:
     """Keep a sharded head's weight gathered, and its gradient unreduced, while chunks go through it.
 
-    One all-gather and one reduce-scatter for all chunks. The caller switches the gradient sync on again for its last
-    chunk (`sync_last_chunk`). The flags are restored when an exception passes.
+    One all-gather and one reduce-scatter for all chunks: norm and head are one FSDP unit, and the weight is there since
+    the norm's forward. The caller switches the gradient sync on again for its last chunk (`sync_last_chunk`). The flags
+    are restored when an exception passes.
+
+    Args:
+        lm_head: the head.
+        then_backward: whether the backward through the norm follows. It needs the unit and reshards it, so the weight
+            is left gathered instead of being gathered once more.
     """
     if not isinstance(lm_head, FSDPModule):
         yield
         return
-    lm_head.set_reshard_after_forward(False, recurse=False)
+    lm_head.set_reshard_after_forward(False, recurse=False)  # as torchtitan sets it for the head; it stays so
     lm_head.set_reshard_after_backward(False, recurse=False)
     lm_head.set_requires_gradient_sync(False, recurse=False)
     lm_head.unshard()
+    done = False
     try:
         yield
+        done = True
     finally:
-        lm_head.set_reshard_after_forward(True, recurse=False)
         lm_head.set_reshard_after_backward(True, recurse=False)
         lm_head.set_requires_gradient_sync(True, recurse=False)
-        lm_head.reshard()
+        if not (done and then_backward):
+            lm_head.reshard()
 
 
 def sync_last_chunk(lm_head: nn.Module) -> None:

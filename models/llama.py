@@ -3,7 +3,7 @@
 Letters: B rows (sequences) of the micro-batch, T tokens in a row, D width, L layers, X exits asked for, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,16 +81,19 @@ class LayerSkipLlama(Llama3Model):
         exits: Sequence[int] | None = None,
         kept_rows: Sequence[torch.Tensor | None] | None = None,
         branch_scales: Sequence[float] | None = None,
+        visit: Callable[[int, torch.Tensor], None] | None = None,
     ) -> torch.Tensor:
         """Run the blocks and return the normed hidden states, or the logits, of the asked exits.
 
         Args:
             tokens: [B, T] int64.
             positions: [B, T] int64, or None for 0..T-1 in each row.
-            exits: ascending layer indices l whose output x_{l+1} is wanted; None: the last layer alone. Blocks above
+            exits: ascending layer indices l whose output x_{l+1} is needed; None: the last layer alone. Blocks above
                 the highest of them are not run.
             kept_rows: for each layer, the rows that pass through it (see models.layer_dropout); None: no dropout.
             branch_scales: for each layer, what its branch is multiplied with; None: 1.
+            visit: called with an exit's index in `exits` and its normed states [B, T, D] as soon as they exist, so that
+                the states of several exits are never held at the same time; the last exit's are then returned alone.
 
         Returns:
             [X*B, T, D], exit by exit, after the final norm (applied once, over the stack: norm and head are one FSDP
@@ -104,7 +107,13 @@ class LayerSkipLlama(Llama3Model):
             kept = None if kept_rows is None else kept_rows[layer]
             scale = 1.0 if branch_scales is None else branch_scales[layer]
             x = run_on_kept_rows(block, x, kept, positions, scale)
-            if layer in exits:
+            if layer not in exits:
+                continue
+            if visit is None:
                 hidden.append(x)
-        h = self.norm(hidden[0] if len(hidden) == 1 else torch.cat(hidden))
+            else:
+                h = self.norm(x)
+                visit(exits.index(layer), h)
+        if visit is None:
+            h = self.norm(hidden[0] if len(hidden) == 1 else torch.cat(hidden))
         return h if self._skip_lm_head else self.lm_head(h)

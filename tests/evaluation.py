@@ -5,7 +5,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from conf.provenance import Provenance
+from eval.measure.facts import Facts
 from eval.measure.records import Record
+from eval.tasks.task import Selection
+
+FACTS = Facts(
+    checkpoint="c",
+    selection=Selection(),
+    provenance=Provenance(hardware="h", threads=1, dtype="float32", torch="2", commit="abc"),
+)
 
 
 class Bytes:
@@ -49,7 +58,7 @@ def articles(path: Path, n: int, name: str = "a") -> Path:
 
 
 def record(**changes: Any) -> Record:
-    """Plain decoding of 8 tokens in 8 s, a second each."""
+    """Autoregressive decoding of 8 tokens in 8 s, a second each."""
     n = len(changes.get("tokens", range(8)))
     fields: dict[str, Any] = {
         "task": "t",

@@ -15,7 +15,7 @@ from conf.strict import ConfigError, register_schema
 from data.config import DataError
 from eval.benchmark import benchmark
 from eval.config import ExitStates, Mode
-from eval.engine.decoding import EarlyExit, FullDepth, SelfSpeculative
+from eval.engine.decoding import Autoregressive, EarlyExit, SelfSpeculative
 from eval.engine.stopping import StopRule
 from eval.measure import contest
 from eval.measure.config import BenchmarkConfig
@@ -58,9 +58,9 @@ def call(*overrides: str) -> list[dict[str, Any]]:
 
 
 def test_policies() -> None:
-    assert policies(4, [2], [3, 1]) == [FullDepth(), EarlyExit(2), SelfSpeculative(2, 1), SelfSpeculative(2, 3)]
+    assert policies(4, [2], [3, 1]) == [Autoregressive(), EarlyExit(2), SelfSpeculative(2, 1), SelfSpeculative(2, 3)]
     assert policies(32, [8], [12], modes=[Mode.self_speculative], exit_states=list(ExitStates)) == [
-        FullDepth(),
+        Autoregressive(),
         SelfSpeculative(8, 12),
         SelfSpeculative(8, 12, reuse_exit_states=False),
     ]
@@ -225,13 +225,13 @@ def test_baseline_and_ablation(trained: Path, own_prompts: Path, tmp_path: Path)
         ("self_speculative", "recompute"),
         ("baseline", None),
     ]
-    plain, _, reuse, recompute, baseline = rows
-    assert baseline["rouge2"] == plain["rouge2"]
+    autoregressive, _, reuse, recompute, baseline = rows
+    assert baseline["rouge2"] == autoregressive["rouge2"]
     assert baseline["speedup_over_baseline"] == baseline["speedup_of_means_over_baseline"] == 1
-    assert plain["speedup_over_baseline"] == pytest.approx(1 / baseline["speedup"], rel=0.5)
+    assert autoregressive["speedup_over_baseline"] == pytest.approx(1 / baseline["speedup"], rel=0.5)
     assert reuse["acceptance_rate"] == recompute["acceptance_rate"]
     assert reuse["identical_share"] == recompute["identical_share"] == 1
-    assert "transformers" not in plain
+    assert "transformers" not in autoregressive
 
 
 def test_the_end_of_text_ends_each_text_on_its_own(trained: Path, own_prompts: Path, tmp_path: Path) -> None:
@@ -243,13 +243,13 @@ def test_the_end_of_text_ends_each_text_on_its_own(trained: Path, own_prompts: P
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Task, "stop", lambda self, _: StopRule(max_new_tokens=10, eos_ids=frozenset({third})))
         records = texts_of([*again, "fresh=true", "transformers=true"], tmp_path)
-    plain = {r["id"]: r for r in records if r["mode"] == "autoregressive"}
-    assert len(plain["0"]["tokens"]) <= 3
-    assert len({len(r["tokens"]) for r in plain.values()}) > 1
+    autoregressive = {r["id"]: r for r in records if r["mode"] == "autoregressive"}
+    assert len(autoregressive["0"]["tokens"]) <= 3
+    assert len({len(r["tokens"]) for r in autoregressive.values()}) > 1
     for record in records:
         assert third not in record["tokens"][:-1]
         if record["mode"] in ("self_speculative", "transformers"):
-            assert record["tokens"] == plain[record["id"]]["tokens"]
+            assert record["tokens"] == autoregressive[record["id"]]["tokens"]
             assert record["identical"] is True
 
 

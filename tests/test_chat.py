@@ -86,8 +86,8 @@ def test_a_benchmark_of_turns_in_the_template(folder: Path, tmp_path: Path) -> N
     assert [s.prompt for s in plain.samples] == ["import os", "import re"]
     tokenizer = with_chat(open_checkpoint(folder)).tokenizer
     assert [s.tokens for s in chat.samples] == [tokenizer.encode_prompt(s.prompt) for s in plain.samples]
-    assert chat.stated["chat"] is True
-    assert "chat" not in plain.stated
+    assert chat.facts.chat
+    assert not plain.facts.chat
     assert plain.settings != chat.settings
     with pytest.raises(ConfigError, match="chat=true: task=held_out continues pieces of a text"):
         plan_of(benchmark(trained_copy(folder, tmp_path), "task=held_out", "chat=true"))
@@ -125,10 +125,10 @@ def test_too_long_prompts_are_refused_cut_or_left_out_and_counted(
         plan_of(benchmark(folder, *options))
     left_out = plan_of(benchmark(folder, *options, "task.skip_too_long=true"))
     assert [s.prompt for s in left_out.samples] == ["import os"]
-    assert left_out.stated["n_too_long"] == 1
+    assert left_out.facts.selection.n_too_long == 1
     assert "1 prompts that do not fit into the context were left out" in capsys.readouterr().out
     for chat in ("false", "true"):
         cut = plan_of(benchmark(folder, *options, "task.truncate=true", f"chat={chat}"))
-        assert cut.stated["n_truncated"] == 1
+        assert cut.facts.selection.n_truncated == 1
         assert long.endswith(cut.samples[1].prompt), "what the model continues is kept"
         assert context - 8 - 2 <= len(cut.samples[1].tokens) <= context - 8

@@ -19,15 +19,16 @@ from data.config import DataError
 from eval.compare import compare
 from eval.config import GenerateConfig
 from eval.engine.checkpoint import load
-from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, Round, SelfSpeculative
+from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, Round, SelfSpeculative
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.exactness.compare_config import CompareConfig
-from eval.exactness.compared import mode_name, summed, table, unexplained
+from eval.exactness.compared import mode_rows, mode_table, unexplained_sides
 from eval.exactness.side_by_side import Side, layers_per_token, side_by_side
 from eval.generate import generate
 from eval.measure.timing import Timed
 from eval.prompt_text import prompt_texts
+from eval.setting import Setting
 from models.inference import InferenceLlama
 
 register_schema("compare", CompareConfig)
@@ -65,7 +66,7 @@ def test_accepted_and_rejected_are_all_drafts(temperature: float) -> None:
 
 def test_layers_per_token() -> None:
     rounds = [Round([1], 0, 0), Round([2, 3, 4], 3, 2), Round([5], 3, 0), Round([6], 0, 0)]
-    assert layers_per_token(rounds, FullDepth(), 8) == 8
+    assert layers_per_token(rounds, Autoregressive(), 8) == 8
     assert layers_per_token(rounds, EarlyExit(3), 8) == 3
     # The prompt 8; 4 times the first 2 layers and once the other 6, twice; and a plain token: 8 + 14 + 14 + 8 for 6.
     assert layers_per_token(rounds, SelfSpeculative(2, 3), 8) == pytest.approx(44 / 6)
@@ -81,7 +82,7 @@ def test_layers_per_token_are_those_the_engine_runs() -> None:
             return super().run(*args)
 
     engine: Any = Engine(Counting(NEXT, SOMETIMES), None)  # type: ignore[arg-type]
-    for policy in (FullDepth(), EarlyExit(3), SelfSpeculative(2, 3), SelfSpeculative(1, 1)):
+    for policy in (Autoregressive(), EarlyExit(3), SelfSpeculative(2, 3), SelfSpeculative(1, 1)):
         passes = 0
         rounds = list(engine.generate([0], policy, StopRule(max_new_tokens=11)))
         assert layers_per_token(rounds, policy, 4) == pytest.approx(passes / 11)
@@ -90,14 +91,16 @@ def test_layers_per_token_are_those_the_engine_runs() -> None:
 def test_sides_of_a_model() -> None:
     model = tiny()
     policies: list[Policy] = [SelfSpeculative(2, 3), EarlyExit(1), EarlyExit(5)]
-    plain, spec, early, all_layers = side_by_side(Engine(model), [1, 2, 3], policies, StopRule(max_new_tokens=30))
-    assert [s.policy for s in (plain, spec, early, all_layers)] == [FullDepth(), *policies]
-    assert plain.differs_at is spec.differs_at is all_layers.differs_at is None
-    assert spec.run.tokens == plain.run.tokens
+    autoregressive, spec, early, all_layers = side_by_side(
+        Engine(model), [1, 2, 3], policies, StopRule(max_new_tokens=30)
+    )
+    assert [s.policy for s in (autoregressive, spec, early, all_layers)] == [Autoregressive(), *policies]
+    assert autoregressive.differs_at is spec.differs_at is all_layers.differs_at is None
+    assert spec.run.tokens == autoregressive.run.tokens
     at = early.differs_at
     assert at is not None
-    assert early.run.tokens[:at] == plain.run.tokens[:at]
-    assert early.run.tokens[at] != plain.run.tokens[at]
+    assert early.run.tokens[:at] == autoregressive.run.tokens[:at]
+    assert early.run.tokens[at] != autoregressive.run.tokens[at]
     assert not early.near_tie
 
 
@@ -106,7 +109,7 @@ def test_a_near_tie_is_told_from_a_difference() -> None:
     size = tiny_model(vocab_size=24, n_layers=5)
     weights = our_model(size).state_dict()
     model = InferenceLlama(size, weights, dtype=torch.float64, device=CPU)
-    [first] = list(Engine(model).generate([1, 2], FullDepth(), StopRule(max_new_tokens=1)))
+    [first] = list(Engine(model).generate([1, 2], Autoregressive(), StopRule(max_new_tokens=1)))
     best = first.tokens[0]
     other = (best + 1) % 24
     weights["lm_head.weight"][other] = weights["lm_head.weight"][best]
@@ -124,15 +127,15 @@ def test_a_near_tie_is_told_from_a_difference() -> None:
             return iter([Round([self.instead], 0, 0)])
 
     stop = StopRule(max_new_tokens=1)
-    plain, spec = side_by_side(Flipped(model), [1, 2], [SelfSpeculative(2, 3)], stop)
-    assert spec.run.tokens != plain.run.tokens
+    autoregressive, spec = side_by_side(Flipped(model), [1, 2], [SelfSpeculative(2, 3)], stop)
+    assert spec.run.tokens != autoregressive.run.tokens
     assert (spec.differs_at, spec.near_tie) == (0, True)
-    assert not unexplained([[plain, spec]])
+    assert not unexplained_sides([[autoregressive, spec]])
     Flipped.instead = (best + 5) % 24
-    plain, spec = side_by_side(Flipped(model), [1, 2], [SelfSpeculative(2, 3)], stop)
+    autoregressive, spec = side_by_side(Flipped(model), [1, 2], [SelfSpeculative(2, 3)], stop)
     assert (spec.differs_at, spec.near_tie) == (0, False)
-    assert unexplained([[plain, spec]]) == [
-        "prompt 1: self-speculation differs from full depth at token 1, and not by rounding"
+    assert unexplained_sides([[autoregressive, spec]]) == [
+        "prompt 1: self-speculation differs from autoregressive decoding at token 1, and not by rounding"
     ]
 
 
@@ -145,27 +148,35 @@ def side(policy: Policy, tokens: list[int], seconds: float, layers: float, at: i
 def test_sums_over_prompts() -> None:
     spec, early = SelfSpeculative(2, 3), EarlyExit(2)
     results = [
-        [side(FullDepth(), [1, 2], 1.0, 8, None), side(spec, [1, 2], 0.5, 6, None), side(early, [1, 3], 0.2, 2, 1)],
-        [side(FullDepth(), [1] * 6, 1.0, 8, None), side(spec, [2] * 6, 0.5, 4, 0, True), side(early, [1], 0.2, 2, 1)],
+        [
+            side(Autoregressive(), [1, 2], 1.0, 8, None),
+            side(spec, [1, 2], 0.5, 6, None),
+            side(early, [1, 3], 0.2, 2, 1),
+        ],
+        [
+            side(Autoregressive(), [1] * 6, 1.0, 8, None),
+            side(spec, [2] * 6, 0.5, 4, 0, True),
+            side(early, [1], 0.2, 2, 1),
+        ],
     ]
-    full, speculative, exit_2 = summed(results, 8)
+    full, speculative, exit_2 = mode_rows(results, 8)
     assert full.tokens_per_second == 4
     assert speculative.tokens_per_second == 8
     assert speculative.layers_per_token == pytest.approx((2 * 6 + 6 * 4) / 8)
     assert speculative.acceptance == 0.5
     assert (speculative.same, speculative.near_ties) == (1, 1)
     assert (exit_2.same, exit_2.acceptance) == (0, None)
-    line = table([full, speculative, exit_2]).split("\n")[2]
+    line = mode_table([full, speculative, exit_2]).split("\n")[2]
     assert line.split()[2:] == ["d=3", "8.0", "4.5", "50%", "1", "of", "2,", "1", "near-tie"]
-    assert mode_name(EarlyExit(3), 8) == "early exit, E=3"
+    assert Setting.of(EarlyExit(3), 8).label == "early-exit E=3"
 
 
 def test_prompts_of_a_file(tmp_path: Path) -> None:
-    lines, plain = tmp_path / "a.jsonl", tmp_path / "a.txt"
+    lines, text = tmp_path / "a.jsonl", tmp_path / "a.txt"
     lines.write_text('{"prompt": "a"}\n\n{"prompt": "b\\n", "other": 1}\n')
-    plain.write_text('{"prompt": "a"}\n')
+    text.write_text('{"prompt": "a"}\n')
     assert prompt_texts(None, str(lines), "prompt") == ["a", "b\n"]
-    assert prompt_texts(None, str(plain), "prompt") == ['{"prompt": "a"}']
+    assert prompt_texts(None, str(text), "prompt") == ['{"prompt": "a"}']
     assert prompt_texts("x", str(lines), "prompt") == ["x"]
     for content, message in {
         '{"prompt": "a"}\n{"text": "b"}': r"a\.jsonl:2: no field 'prompt'; fields: text; choose .* with field=",
@@ -200,7 +211,7 @@ def test_the_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     )
     out, err = capsys.readouterr()
     assert "the first 2 of 3 prompts" in err
-    modes = ["full depth, 4 layers", "self-speculation, E=2, d=3", "early exit, E=2", "early exit, E=1"]
+    modes = ["autoregressive", "self-speculative E=2 d=3", "early-exit E=2", "early-exit E=1"]
     assert [line[: len(mode)] for line, mode in zip(out.split("\n")[1:], modes, strict=False)] == modes
     assert "2 of 2" in out.split("\n")[2]
     data = data_of(page)
@@ -208,21 +219,23 @@ def test_the_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     model, tokenizer = load(trained, torch.float64)
     stop = StopRule(max_new_tokens=20, eos_ids=frozenset({tokenizer.eos_id}))
     for text, shown in zip(("import", "def f("), data["prompts"], strict=True):
-        plain = [t for r in Engine(model).generate(tokenizer.encode_prompt(text), FullDepth(), stop) for t in r.tokens]
+        autoregressive = [
+            t for r in Engine(model).generate(tokenizer.encode_prompt(text), Autoregressive(), stop) for t in r.tokens
+        ]
         early = [t for r in Engine(model).generate(tokenizer.encode_prompt(text), EarlyExit(1), stop) for t in r.tokens]
         reference, spec, _, exit_1 = shown["sides"]
-        assert len(reference["shown"]) == len(plain)
+        assert len(reference["shown"]) == len(autoregressive)
         assert spec["shown"] == reference["shown"]
         assert spec["differs_at"] is None
-        assert len(spec["drafted"]) == len(plain)
+        assert len(spec["drafted"]) == len(autoregressive)
         at = exit_1["differs_at"]
-        assert at == next(i for i, (a, b) in enumerate(zip(plain, early, strict=False)) if a != b)
+        assert at == next(i for i, (a, b) in enumerate(zip(autoregressive, early, strict=False)) if a != b)
 
 
 def test_generate_writes_what_it_printed(trained: Path, tmp_path: Path) -> None:
     page = tmp_path / "g.html"
     options = [f"checkpoint={trained}", "prompt=import", "max_new_tokens=30", "machine.dtype=float64"]
-    call("generate", *options, "exit_layer=2", "num_speculations=3", f"html={page}")
+    call("generate", *options, "exit_layer=2", "num_speculations=3", f"output={page}")
     data = data_of(page)
     model, tokenizer = load(trained, torch.float64)
     stop = StopRule(max_new_tokens=30, eos_ids=frozenset({tokenizer.eos_id}))
@@ -234,7 +247,7 @@ def test_generate_writes_what_it_printed(trained: Path, tmp_path: Path) -> None:
     assert (data["n_layers"], data["exit_layer"], data["num_speculations"]) == (4, 2, 3)
     for mode, exit_layer in (("autoregressive", None), ("early_exit", 1)):
         extra = [f"exit_layer={exit_layer}"] if exit_layer else []
-        call("generate", *options, f"mode={mode}", f"html={page}", *extra)
+        call("generate", *options, f"mode={mode}", f"output={page}", *extra)
         assert (data_of(page)["exit_layer"], data_of(page)["num_speculations"]) == (exit_layer, None)
 
 
@@ -242,14 +255,15 @@ def test_generate_writes_what_it_printed(trained: Path, tmp_path: Path) -> None:
     ("name", "arguments", "message"),
     [
         ("compare", ["prompt=a", "exit_layers=[4]"], "exit_layers=4: must lie in 1..3"),
+        ("generate", ["prompt=a", "+html=a.html"], "html: is now output"),
         ("compare", ["prompt=a", "+exit_layer=4"], "exit_layer: is now the first of exit_layers"),
         ("compare", ["prompt=a", "+max_prompts=4"], "max_prompts: is now n_samples"),
         ("compare", ["prompt=a", "num_speculations=0"], "num_speculations=0: must be at least 1"),
         ("compare", ["prompt=a", "n_samples=0"], "n_samples=0: must be at least 1"),
         ("compare", ["prompt=a", "output=/proc/a.html"], "output=/proc/a.html: "),
         ("compare", ["prompt=a", "output=a"], "output=a: must end in .html"),
-        ("generate", ["prompt=a", "html=/proc/a.html"], "html=/proc/a.html: "),
-        ("generate", ["prompt=a", "html=a"], "html=a: must end in .html"),
+        ("generate", ["prompt=a", "output=/proc/a.html"], "output=/proc/a.html: "),
+        ("generate", ["prompt=a", "output=a"], "output=a: must end in .html"),
     ],
 )
 def test_mistakes_are_told(

@@ -210,7 +210,7 @@ def test_cfg_job_prints_the_composed_config() -> None:
 
 
 # Fields that torchtitan never sees: sections and keys that our own code consumes.
-OURS = {"recipe", "run_dir", "wandb", "validation", "layer_dropout", "early_exit", "data", "plugins"}
+OURS = {"recipe", "run_dir", "wandb", "validation", "layer_dropout", "early_exit", "data", "plugins", "bad_steps"}
 # The latter: train/resolve.py, train/initial.py and train/pretrain.py.
 CONSUMED_BY_US = {"model.name", "checkpoint.initial", "checkpoint.needs_initial"}
 
@@ -227,7 +227,8 @@ def other_value(key: str, value: Any) -> Any:
     special = {
         "model.dim": 128, "model.n_heads": 2, "model.n_kv_heads": 4, "train.global_batch_size": 32,
         "train.local_batch_size": 4, "lr_scheduler.decay_ratio": 0.5, "parallelism.shard": 1,
-        "checkpoint.keep": 5, "optimizer.beta1": 0.5, "optimizer.beta2": 0.5,
+        "checkpoint.keep": 5, "checkpoint.keep_every": 100,
+        "checkpoint.every_minutes": 5.0, "optimizer.beta1": 0.5, "optimizer.beta2": 0.5,
     }  # fmt: skip
     if key in special:
         return special[key]

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from conf.strict import ConfigError, register_schema
 from eval.engine.checkpoint import load
-from eval.engine.decoding import Engine, FullDepth
+from eval.engine.decoding import Autoregressive, Engine
 from eval.engine.stopping import StopRule
 from models.convert import convert_model
 from models.convert_config import ConvertConfig
@@ -231,7 +231,7 @@ def test_an_exported_run_works_in_transformers(trained: Path, tmp_path: Path) ->
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
     prompt = our_tokenizer.encode_prompt("import os")
     stop = StopRule(max_new_tokens=20, eos_ids=frozenset({our_tokenizer.eos_id}))
-    expected = [t for r in Engine(ours).generate(prompt, FullDepth(), stop) for t in r.tokens]
+    expected = [t for r in Engine(ours).generate(prompt, Autoregressive(), stop) for t in r.tokens]
     inputs = {"input_ids": torch.tensor([prompt]), "attention_mask": torch.ones(1, len(prompt), dtype=torch.long)}
     for early_exit in ({}, {"assistant_early_exit": 2}):
         text = model.generate(**inputs, max_new_tokens=20, do_sample=False, **early_exit)[0, len(prompt) :].tolist()
@@ -253,8 +253,8 @@ def test_the_card_recommends_what_was_measured(trained: Path, tmp_path: Path, sp
     finally:
         (trained / "benchmark.json").unlink()
     card = (out / "README.md").read_text()
-    assert f"`exit_layer=2`, `num_speculations=5`: {speedup:.2f} times the speed of plain decoding" in card
-    assert ("## Recommended\n\nPlain decoding." in card) == (speedup < 1)
+    assert f"`exit_layer=2`, `num_speculations=5`: {speedup:.2f} times the speed of autoregressive decoding" in card
+    assert ("## Recommended\n\nAutoregressive decoding." in card) == (speedup < 1)
     assert ("do_sample=False, assistant_early_exit=2)" in card) == (speedup > 1)
     assert json.loads((out / "benchmark.json").read_text())[0] == row | machine
 

@@ -17,21 +17,21 @@ from test_parity_hf import our_model
 from conf.strict import ConfigError, register_schema
 from eval.correctness import correctness
 from eval.engine.agreement import NEAR_TIE, first_difference, logits_after, preferences
-from eval.engine.decoding import Engine, FullDepth, Round, SelfSpeculative
+from eval.engine.decoding import Autoregressive, Engine, Round, SelfSpeculative
 from eval.engine.stopping import StopRule
-from eval.exactness.correctness_config import CorrectnessConfig, default_exits
-from eval.exactness.divergence import Compared, bound_of, compare
-from eval.exactness.report import told
+from eval.exactness.correctness_config import CorrectnessConfig, exits_to_check
+from eval.exactness.divergence import Compared, bound_of, compare_decoders
+from eval.exactness.report import divergence_lines
 from eval.measure.contest import Run, engine_run
-from eval.measure.records import Setting, setting_of
 from eval.measure.timing import Timed
+from eval.setting import Setting
 from eval.tasks.task import Sample
 from models.inference import InferenceLlama
 
 register_schema("correctness", CorrectnessConfig)
 PROMPT, N = [3, 1, 4, 1, 5], 30
 STOP = StopRule(max_new_tokens=N)
-PLAIN, FAST = setting_of(FullDepth(), 5), setting_of(SelfSpeculative(2, 4), 5)
+PLAIN, FAST = Setting.of(Autoregressive(), 5), Setting.of(SelfSpeculative(2, 4), 5)
 
 
 def attentive(dtype: torch.dtype = torch.float64) -> InferenceLlama:
@@ -47,10 +47,12 @@ def attentive(dtype: torch.dtype = torch.float64) -> InferenceLlama:
     return InferenceLlama(size, weights, dtype=dtype, device=CPU)
 
 
-def compared(model: InferenceLlama, fast: Run, plain: Run | None = None) -> list[Compared]:
+def compared(model: InferenceLlama, fast: Run, autoregressive: Run | None = None) -> list[Compared]:
     tokenizer: Any = Bytes()
-    runs = {PLAIN: plain or engine_run(Engine(model), FullDepth()), FAST: fast}
-    return compare(model, tokenizer, runs, Sample(id="s", prompt="", tokens=PROMPT), STOP, NEAR_TIE[model.dtype])
+    runs = {PLAIN: autoregressive or engine_run(Engine(model), Autoregressive()), FAST: fast}
+    return compare_decoders(
+        model, tokenizer, runs, Sample(id="s", prompt="", tokens=PROMPT), STOP, NEAR_TIE[model.dtype]
+    )
 
 
 def writes(text: list[int]) -> Run:
@@ -58,7 +60,7 @@ def writes(text: list[int]) -> Run:
 
 
 def plain_text(model: InferenceLlama) -> list[int]:
-    return tokens(decode(model, FullDepth(), PROMPT, N))
+    return tokens(decode(model, Autoregressive(), PROMPT, N))
 
 
 def test_right_decoders_pass() -> None:
@@ -94,9 +96,9 @@ def test_a_wrong_token_is_named_with_its_logits() -> None:
     assert divergence.gap == (logits.max() - logits[wrong[11]]).item()
     assert divergence.bound == 1e-9
     assert not divergence.near_tie
-    lines = told(divergence)
+    lines = divergence_lines(divergence)
     assert lines.startswith(
-        "UNEXPLAINED: self-speculative E=2 d=4 reuse differs from plain decoding: sample s, token 12"
+        "UNEXPLAINED: self-speculative E=2 d=4 differs from autoregressive decoding: sample s, token 12"
     )
     for part in (f"{wrong[11]} ", f"{text[11]} ", f"{top.values[1].item():.6g}", "1e-09"):
         assert part in lines
@@ -144,8 +146,8 @@ def test_broken_engines_are_found_at_their_first_wrong_token(engine: type[Engine
     model = attentive(dtype)
     broken = engine(model)
     text = tokens(list(broken.generate(PROMPT, SelfSpeculative(2, 4), STOP)))
-    plain = plain_text(model)
-    at = first_difference(text, plain)
+    autoregressive = plain_text(model)
+    at = first_difference(text, autoregressive)
     assert at is not None
     first, found = compared(model, engine_run(engine(model), SelfSpeculative(2, 4)))
     assert not first.divergences
@@ -154,8 +156,8 @@ def test_broken_engines_are_found_at_their_first_wrong_token(engine: type[Engine
     assert divergence.position == at
     assert divergence.got is not None
     assert divergence.expected is not None
-    assert (divergence.got.id, divergence.expected.id) == (text[at], plain[at])
-    assert divergence.top[0].id == plain[at]
+    assert (divergence.got.id, divergence.expected.id) == (text[at], autoregressive[at])
+    assert divergence.top[0].id == autoregressive[at]
 
 
 def test_a_mistake_that_all_decoders_share_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,8 +179,8 @@ def test_a_text_that_ends_too_soon_is_no_near_tie() -> None:
     _, found = compared(model, writes(plain_text(model)[:9]))
     (divergence,) = found.divergences
     assert (divergence.position, divergence.got, divergence.near_tie) == (9, None, False)
-    assert "sample s, after 9 tokens, where one of them ends" in told(divergence)
-    assert "it writes  nothing more; plain decoding" in told(divergence)
+    assert "sample s, after 9 tokens, where one of them ends" in divergence_lines(divergence)
+    assert "it writes  nothing more; autoregressive decoding" in divergence_lines(divergence)
 
 
 def with_a_twin(model: InferenceLlama, token: int, twin: int) -> InferenceLlama:
@@ -221,8 +223,8 @@ def test_logits_that_are_no_numbers_are_no_near_ties() -> None:
 def test_bounds() -> None:
     assert bound_of(PLAIN, 1e-9) == 1e-9
     assert [bound_of(Setting("transformers", 4), near_tie) for near_tie in (1e-9, 0.25)] == [1e-3, 0.25]
-    assert default_exits(16) == [1, 4, 8, 15]
-    assert default_exits(2) == [1]
+    assert exits_to_check(16) == [1, 4, 8, 15]
+    assert exits_to_check(2) == [1]
 
 
 def call(*overrides: str) -> None:

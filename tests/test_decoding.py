@@ -1,4 +1,4 @@
-"""The decoders against stub models with a known answer, then token for token against plain decoding."""
+"""The decoders against stub models with a known answer, then token for token against autoregressive decoding."""
 
 import random
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import torch
 from conftest import tiny_model
 from test_parity_hf import our_model
 
-from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, Round, SelfSpeculative
+from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, Round, SelfSpeculative
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from models.inference import InferenceLlama
@@ -24,14 +24,15 @@ class Stub:
     The state of a token is its id, plus 1/2 once the upper layers have seen it.
     """
 
-    device = CPU
+    device, real_dtype = CPU, torch.float32
 
     def __init__(self, full: list[int], draft: list[int]) -> None:
         self.size = SimpleNamespace(n_layers=4, max_seq_len=64, vocab_size=V)
         self.tables = {0.5: torch.tensor(full), 0.0: torch.tensor(draft)}
         self.blocks_run: dict[tuple[int, int], int] = {}
 
-    def new_cache(self, max_len: int) -> SimpleNamespace:
+    def new_cache(self, max_len: int, batch_size: int = 1) -> SimpleNamespace:
+        assert batch_size == 1
         return SimpleNamespace(max_len=max_len, length=0, exit_states=torch.zeros(1, max_len, 1))
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -69,7 +70,7 @@ def count(start: int, n: int) -> list[int]:
     return [(start + i) % V for i in range(n)]
 
 
-@pytest.mark.parametrize("policy", [FullDepth(), EarlyExit(4), SelfSpeculative(2, 3), SelfSpeculative(1, 1)])
+@pytest.mark.parametrize("policy", [Autoregressive(), EarlyExit(4), SelfSpeculative(2, 3), SelfSpeculative(1, 1)])
 @pytest.mark.parametrize("draft", [NEXT, WRONG, SOMETIMES], ids=["always", "never", "sometimes"])
 def test_the_full_model_decides(policy: Policy, draft: list[int]) -> None:
     assert tokens(decode(Stub(NEXT, draft), policy, [5, 0], 20)) == count(1, 20)
@@ -102,13 +103,13 @@ def test_no_block_is_computed_twice_for_an_accepted_token() -> None:
     assert set(stub.blocks_run.values()) == {1}
 
 
-@pytest.mark.parametrize("policy", [FullDepth(), SelfSpeculative(2, 3), SelfSpeculative(2, 50)])
+@pytest.mark.parametrize("policy", [Autoregressive(), SelfSpeculative(2, 3), SelfSpeculative(2, 50)])
 def test_eos_inside_a_draft_ends_the_text(policy: Policy) -> None:
     rounds = decode(Stub(NEXT, NEXT), policy, [0], 30, eos_ids=frozenset({7}))
     assert tokens(rounds) == [1, 2, 3, 4, 5, 6, 7]
 
 
-@pytest.mark.parametrize("policy", [FullDepth(), SelfSpeculative(2, 4)])
+@pytest.mark.parametrize("policy", [Autoregressive(), SelfSpeculative(2, 4)])
 def test_stop_strings_across_tokens(policy: Policy) -> None:
     stop = {"strings": ("34",), "decode": lambda ids: "".join(map(str, ids))}
     assert tokens(decode(Stub(NEXT, NEXT), policy, [0], 30, **stop)) == [1, 2, 3, 4]
@@ -116,12 +117,12 @@ def test_stop_strings_across_tokens(policy: Policy) -> None:
 
 def test_the_context_ends_alike_for_all() -> None:
     for max_len in range(4, 20):
-        plain = tokens(decode(Stub(NEXT, NEXT), FullDepth(), [0, 1, 2], 50, max_len=max_len))
-        assert len(plain) == max_len - 3 + 1
+        autoregressive = tokens(decode(Stub(NEXT, NEXT), Autoregressive(), [0, 1, 2], 50, max_len=max_len))
+        assert len(autoregressive) == max_len - 3 + 1
         for draft in (NEXT, WRONG, SOMETIMES):
             for d in (1, 3, 9):
                 got = tokens(decode(Stub(NEXT, draft), SelfSpeculative(1, d), [0, 1, 2], 50, max_len=max_len))
-                assert got == plain
+                assert got == autoregressive
 
 
 def tiny(dtype: torch.dtype = torch.float64) -> InferenceLlama:
@@ -141,10 +142,10 @@ def test_token_for_token_over_many_settings() -> None:
         prompt = [rng.randrange(24) for _ in range(rng.randrange(1, 30))]
         n, max_len = rng.randrange(1, 40), rng.choice([None, 32, 48])
         stop = {"max_len": max_len, "eos_ids": frozenset({rng.randrange(24)} if rng.random() < 0.3 else ())}
-        plain = tokens(decode(model, FullDepth(), prompt, n, **stop))
+        autoregressive = tokens(decode(model, Autoregressive(), prompt, n, **stop))
         policy = SelfSpeculative(rng.randrange(1, 5), rng.randrange(1, 9))
         rounds = decode(model, policy, prompt, n, **stop)
-        assert tokens(rounds) == plain, policy
+        assert tokens(rounds) == autoregressive, policy
         accepted += sum(r.n_accepted for r in rounds)
         drafted += sum(r.n_drafted for r in rounds)
     assert 0.1 < accepted / drafted < 0.95, "both outcomes must have been tried"
@@ -169,13 +170,13 @@ def test_recomputing_runs_the_first_layers_again_and_the_last_draft_not() -> Non
 
 def test_the_cache_after_rejections_is_that_of_plain_decoding() -> None:
     model = tiny()
-    plain, fast = Engine(model), Engine(model)
+    autoregressive, fast = Engine(model), Engine(model)
     stop = StopRule(max_new_tokens=30)
-    a = tokens(list(plain.generate([1, 2, 3], FullDepth(), stop)))
+    a = tokens(list(autoregressive.generate([1, 2, 3], Autoregressive(), stop)))
     b = tokens(list(fast.generate([1, 2, 3], SelfSpeculative(2, 4), stop)))
     assert a == b
-    n = min(plain.cache.length, fast.cache.length)
-    torch.testing.assert_close(fast.cache.kv[:, :, :, :n], plain.cache.kv[:, :, :, :n])
+    n = min(autoregressive.cache.length, fast.cache.length)
+    torch.testing.assert_close(fast.cache.kv[:, :, :, :n], autoregressive.cache.kv[:, :, :, :n])
 
 
 def test_an_exception_in_the_middle_leaves_the_engine_usable() -> None:
@@ -201,8 +202,8 @@ def test_an_exception_in_the_middle_leaves_the_engine_usable() -> None:
 @pytest.mark.parametrize(
     ("prompt", "policy", "message"),
     [
-        ([], FullDepth(), "prompt is empty"),
-        ([1] * 64, FullDepth(), "64 tokens: must be fewer than the context's 64"),
+        ([], Autoregressive(), "prompt is empty"),
+        ([1] * 64, Autoregressive(), "64 tokens: must be fewer than the context's 64"),
         ([1], EarlyExit(6), r"exit_layer=6: must lie in 1\.\.5"),
         ([1], EarlyExit(0), r"exit_layer=0: must lie in 1\.\.5"),
         ([1], SelfSpeculative(5, 3), r"exit_layer=5: must lie in 1\.\.4"),

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +10,8 @@ import pytest
 import torch
 from conftest import compose_config
 from hydra import compose, initialize_config_module
+from live_memory import LiveMemory
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from conf.strict import ConfigError, register_schema
 from train.config import PretrainConfig, Recompute
@@ -102,18 +100,40 @@ def test_recomputation_is_a_third_forward_of_the_blocks_alone() -> None:
 def test_memory_by_hand() -> None:
     config = run("train.local_batch_size=2", "activation_checkpoint=selective", world_size=8)
     memory = memory_per_gpu(config, 8, 3)
-    tokens = 2 * 256
+    tokens, block, head = 2 * 256, BLOCK + 128, 4096 * 64
     assert (memory.parameters, memory.gradients, memory.optimizer) == (PARAMETERS / 2, PARAMETERS / 2, PARAMETERS)
-    assert memory.gathered == (2 * 2 + 2 + 4) * (BLOCK + 128) + 2 * 2 * 4096 * 64
     selective, none = 2 * (3 * 64 + 2 * 32 + 192) + 4 * 4, 2 * (5 * 64 + 2 * 32 + 4 * 192) + 4 * (4 + 2)
     assert memory.activations == 6 * tokens * (2 * 64 + selective)
-    assert memory.exit_states == 4 * 3 * tokens * 2 * 64
-    assert memory.logits_chunk == tokens * 4096 * 14  # fewer than a chunk has
+    assert memory.exit_states == 3 * 3 * tokens * 2 * 64
+    assert memory.head == (2 + 4) * head  # weight, and the gradient in fp32 that all chunks are added to
+    assert memory.logits_chunk == tokens * 4096 * 12  # fewer than a chunk has
+    assert memory.exit_gradient == 3 * tokens * 2 * 64
     assert memory.one_block == tokens * (none - selective + 2 * (2 * 192 + 2 * 64))
-    assert memory.peak == sum(vars(memory).values()) - min(memory.logits_chunk, memory.one_block)
+    assert memory.gathered == 2 * 2 * block + 2 * 64 * 192  # the block above had more activations than gradients
+    assert memory.embedding == (2 * 2 + 4) * head
+    logits, choices = tokens * 4096 * 8, 4 * tokens * 6
+    assert memory.validation == 2 * head + choices + 2 * block + 2 * tokens * 2 * 64 + logits
+    always = 2 * PARAMETERS
+    assert memory.in_loss == always + memory.activations + memory.exit_states + memory.head + memory.logits_chunk
+    backward = memory.exit_gradient + memory.gathered + memory.one_block
+    assert memory.in_backward == always + memory.activations + backward
+    assert memory.peak == max(memory.in_loss, memory.in_backward, memory.in_validation)
     halves = memory_per_gpu(run("parallelism.replicate=2", world_size=8), 8, 1)
     assert halves.parameters == 4 * PARAMETERS / 4
     assert kept_inside(config.model, Recompute.full, 2) == 0
+
+
+def test_memory_of_the_head_and_of_the_last_reduction() -> None:
+    few = memory_per_gpu(run("train.local_batch_size=1", "train.loss_chunk_tokens=16"), 1, 1)
+    assert few.logits_chunk == 4 * 4096 * 64  # less than the head's gradient on its way
+    one = memory_per_gpu(run("train.local_batch_size=1"), 1, 1)
+    assert few.head - one.head == 4 * 4096 * 64  # a gradient that is added to
+    tied = memory_per_gpu(run("activation_checkpoint=full", "model.tie_embeddings=true"), 1, 1)
+    untied = memory_per_gpu(run("activation_checkpoint=full"), 1, 1)
+    # Nothing is reduced between the head and the last block, and the weight stays for the embedding.
+    assert tied.gathered - untied.gathered == (4 + 2) * 4096 * 64
+    exits = [memory_per_gpu(run(f"validation.exit_layers={layers}"), 1, 1) for layers in ([], [6])]
+    assert exits[0].validation - exits[1].validation == 5 * 4 * 16 * 256, "a first choice for each exit and token"
 
 
 def test_deadline_and_break_even() -> None:
@@ -141,6 +161,15 @@ def test_what_it_prints_and_draws(capsys: pytest.CaptureFixture[str], tmp_path: 
     spent = (extra.mean - extra.plain) * 41 * 4096
     assert f"{spent:.4g} FLOPs, paid back after {spent / 820_032:.4g} generated tokens" in text
     assert f"To be done in 1 days: {41 * 4096 / 86400:,.0f} tokens/s" in text
+    # Embedding twice, head with norm once, each block twice unless all four rows skip it; 3/4 of it from others.
+    dropped = [(0.1 * (2 ** (layer / 5) - 1)) ** 4 for layer in range(6)]
+    head, block = 4096 * 64, BLOCK + 128
+    gathered = 0.75 * 2 * (3 * head + 64 + 2 * block * (6 - sum(dropped)))
+    reduced = 0.75 * 4 * (2 * head + 64 + block * (6 - sum(dropped)))
+    assert f"{'parameters gathered':<46} {gathered / 2**30:>8.3g}" in text
+    assert f"{'gradients reduced and scattered':<46} {reduced / 2**30:>8.3g}" in text
+    norm = 2 * 0.75 * 4 * (7 * (6 - sum(dropped)) + 3)
+    assert f"{(gathered + reduced + norm) / (86400 / 41) / 1e9:.3g} GB/s sent by a GPU" in text
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
@@ -189,30 +218,11 @@ def test_it_starts_without_torchtitan() -> None:
     assert done.returncode == 0, done.stderr
 
 
-class Live(TorchDispatchMode):
-    """Keeps track of the storages that are alive."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.storages: dict[int, Any] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(out):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                self.storages[storage._cdata] = weakref.ref(storage)
-        return out
-
-    def n_bytes(self) -> int:
-        return sum(s.nbytes() for s in (ref() for ref in self.storages.values()) if s is not None)
-
-
 def held_after_forward(config: PretrainConfig) -> int:
     """Bytes that a forward in fp32 leaves behind for the backward."""
     corpus: Any = SimpleNamespace(tokenizer=SimpleNamespace(vocab_size=4096))
     titan = trainer_config(config, corpus)
-    with FakeTensorMode(), Live() as live:
+    with FakeTensorMode(), LiveMemory() as live:
         model = titan.model_spec.model.build()
         if titan.activation_checkpoint is not None:
             titan.activation_checkpoint.build(dump_folder="").apply(model)

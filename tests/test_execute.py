@@ -61,7 +61,9 @@ def test_goes_on_where_it_was_killed(samples: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     config = ExecuteConfig(samples=str(samples), execute=True)
     first = read_samples(samples, {p.task_id: p for p in PROBLEMS}, cut=False)[2]
-    lie = {"key": Results(output, config.limits()).key(first), "passed": True, "result": "passed", "seconds": 0.0}
+    results = Results(output, config.limits())
+    lie = {"key": results.key(first), "passed": True, "result": "passed", "seconds": 0.0}
+    results.remove()
     output.with_name("out.jsonl.unfinished").write_text(json.dumps(lie) + '\n{"key": "ha')
     done = execute(f"samples={samples}", f"output={output}", "execute=true", "partial=true")
     assert done.returncode == 0, done.stderr

@@ -17,10 +17,16 @@ def test_means_over_the_steps_in_which_an_exit_was_active() -> None:
         losses.begin_step()
         for _ in range(2):  # micro-batches
             losses.add(list(step), torch.tensor(list(step.values())) / 2)
+        assert losses.deepest() == (3, torch.tensor(step[3]))
+        losses.accept_step()
+    losses.begin_step()
+    losses.add([0, 3], torch.tensor([torch.nan, 9.0]))  # a skipped step, which counts for nothing
     assert losses.means(None) == {0: 1.0, 1: 5.0, 3: 4.0}
     losses.begin_step()
     losses.add([1], torch.tensor([7.0]))
+    losses.accept_step()
     assert losses.means(None) == {1: 7.0}, "what an earlier line has told is forgotten"
+    assert losses.means(None) == {}
 
 
 def two_runs(rank: int, tmp: Path, overrides: list[str]) -> None:

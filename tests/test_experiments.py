@@ -1,18 +1,14 @@
 """The paper's experiments: its values, its models, and each at its world size without a GPU."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from conftest import compose_config
+from simulated_step import one_of, parallel_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.tensor import DTensor, Shard
-from torch.testing._internal.distributed.fake_pg import FakeStore
-from torchtitan.distributed import ParallelDims
 
 from models.spec import llama_config
 from models.storage.hf import our_names, shape_of
@@ -20,7 +16,6 @@ from train.config import PretrainConfig
 from train.cost.memory import n_parameters
 from train.recipe.curriculum import rotation
 from train.recipe.exit_weights import exit_weights
-from train.titan import trainer_config
 from train.trainer import LayerSkipTrainer
 
 # The paper, section 5 and Tables 8 to 10; where it is silent or contradicts itself, docs/experiments.md.
@@ -41,8 +36,12 @@ PARAMETERS = {
     "llama2_13b": 13_015_864_320,
     "llama3_8b": 8_030_261_248,
     "llama3_2_1b": 1_235_814_400,
+    "llama2_70b": 68_976_648_192,
+    "code_llama_7b": 6_738_546_688,
+    "code_llama_34b": 33_743_970_304,
     "llama_1_5b": 1_364_297_728,
 }
+CONTEXT = {"llama3_8b": 8192, "llama3_2_1b": 131_072, "code_llama_7b": 16_384, "code_llama_34b": 16_384}
 
 
 def experiment(name: str, *overrides: str) -> PretrainConfig:
@@ -87,39 +86,12 @@ def test_sizes_are_those_of_the_published_models(model: str) -> None:
         built = llama_config(size).build()
     assert sum(p.numel() for p in built.parameters()) == PARAMETERS[model]
     assert size.head_dim == {"llama3_2_1b": 64}.get(model, 128)
-    assert size.rope_theta == (500_000 if model.startswith("llama3") else 10_000)
+    assert size.kv_heads == (8 if model.startswith("llama3") or size.n_heads == 64 else size.n_heads)
+    assert size.rope_theta == {"llama3": 500_000, "code_l": 1_000_000}.get(model[:6], 10_000)
+    assert size.max_seq_len == CONTEXT.get(model, 4096)
     scaling = (size.rope_factor, size.rope_low_freq_factor, size.rope_high_freq_factor, size.rope_original_seq_len)
     assert scaling == ((32, 1, 4, 8192) if model == "llama3_2_1b" else (1, 1, 4, 8192))
     assert size.norm_eps == (1e-6 if model == "llama1_7b" else 1e-5)
-
-
-@contextmanager
-def one_of(world_size: int) -> Iterator[None]:
-    """Rank 0 of a process group whose other ranks do not exist: collectives return at once."""
-    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=world_size)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
-def parallel_model(config: PretrainConfig, world_size: int) -> tuple[Any, Any]:
-    """The model as the trainer builds it on the meta device and shards it, and the loss."""
-    corpus: Any = SimpleNamespace(tokenizer=SimpleNamespace(vocab_size=config.model.vocab_size))
-    titan = trainer_config(config, corpus)
-    titan.model_spec.model.update_from_config(config=titan)
-    with torch.device("meta"):
-        model = titan.model_spec.model.build()
-    model = titan.model_spec.parallelize_fn(
-        model,
-        parallel_dims=ParallelDims.from_config(titan.parallelism, world_size),
-        training=titan.training,
-        parallelism=titan.parallelism,
-        compile_config=titan.compile,
-        ac_config=titan.activation_checkpoint,
-        dump_folder=config.run_dir,
-    )
-    return model, titan.loss.build(compile_config=titan.compile)
 
 
 def check_shards(model: Any, config: PretrainConfig, world_size: int) -> None:

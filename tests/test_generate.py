@@ -17,8 +17,8 @@ from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import EarlyExit, Round, SelfSpeculative
 from eval.engine.text_stream import TextStream
 from eval.generate import generate
-from eval.painter import DRAFTED, FULL, Painter, summary
-from eval.policies import policy_of
+from eval.painter import DRAFTED, FULL, Painter, speed_line
+from eval.policies import choose_policy
 
 ROOT = Path(__file__).parent.parent
 register_schema("generate", GenerateConfig)
@@ -149,7 +149,7 @@ def test_a_reader_that_has_had_enough_is_no_error(trained: Path) -> None:
 def test_what_is_left_open_comes_from_the_benchmark(trained: Path) -> None:
     checkpoint = open_checkpoint(trained)
     config = GenerateConfig(checkpoint=str(trained))
-    assert policy_of(config, checkpoint) == SelfSpeculative(1, 3)
+    assert choose_policy(config, checkpoint).policy == SelfSpeculative(1, 3)
     rows: list[dict] = [
         {"mode": "self_speculative", "exit_layer": 2, "num_speculations": 5, "speedup": 1.4},
         {"mode": "self_speculative", "exit_layer": 3, "num_speculations": 6, "speedup": 1.2},
@@ -158,9 +158,9 @@ def test_what_is_left_open_comes_from_the_benchmark(trained: Path) -> None:
     path = trained / "benchmark.json"
     try:
         path.write_text(json.dumps(rows))
-        assert policy_of(config, checkpoint) == SelfSpeculative(2, 5)
+        assert choose_policy(config, checkpoint).policy == SelfSpeculative(2, 5)
         config.exit_layer = 3
-        assert policy_of(config, checkpoint) == SelfSpeculative(3, 5)
+        assert choose_policy(config, checkpoint).policy == SelfSpeculative(3, 5)
     finally:
         path.unlink()
 
@@ -173,7 +173,10 @@ def test_where_no_setting_is_faster_decoding_is_plain(trained: Path, capsys: pyt
         path.write_text(json.dumps([row]))
         call(*given)
         err = capsys.readouterr().err
-        assert f"plain decoding: no setting in {path} is faster (the best, exit_layer=2 num_speculations=5, 0.15" in err
+        assert (
+            f"autoregressive decoding: no setting in {path} is faster (the best, exit_layer=2 num_speculations=5, 0.15"
+            in err
+        )
         assert "all by 4 layers" in err
         for asked, drafted in (
             ("mode=self_speculative", "drafted by 2 layers, 5 at a time"),
@@ -211,8 +214,8 @@ def test_bytes_that_are_no_character_do_not_hold_the_text_back_for_ever(trained:
 
 def test_summary_counts_rounds() -> None:
     rounds = [Round([1], 0, 0), Round([2, 3, 4], 3, 2), Round([5], 3, 0)]
-    text = summary(rounds, SelfSpeculative(2, 3), 4, 2.0, Painter(Color.never))
+    text = speed_line(rounds, SelfSpeculative(2, 3), 4, 2.0, Painter(Color.never))
     assert text.startswith(
         "5 tokens in 2.00 s (2 tokens/s); drafted by 2 layers, 3 at a time (33% of 6 drafts accepted)"
     )
-    assert "first 2 of 4 layers" in summary(rounds, EarlyExit(2), 4, 2.0, Painter(Color.never))
+    assert "first 2 of 4 layers" in speed_line(rounds, EarlyExit(2), 4, 2.0, Painter(Color.never))

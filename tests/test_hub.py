@@ -14,7 +14,7 @@ from huggingface_hub import constants
 
 from data.config import DataError, SourceConfig
 from data.sources import hub
-from eval.lm.config import TasksConfig
+from eval.lm.config import LmEvalConfig
 from eval.lm.tasks import Tasks
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +51,7 @@ def test_asked_to_stay_offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_tasks_take_what_the_cache_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    tasks = Tasks(TasksConfig(tasks=["local_text", "arc_easy"], include_path=str(write_tasks(tmp_path))))
+    tasks = Tasks(LmEvalConfig(tasks=["local_text", "arc_easy"], include_path=str(write_tasks(tmp_path))))
     both, tasks.names = tasks.names, ["local_text"]
     tasks.load()
     assert hub.unreachable.cache_info().currsize == 0

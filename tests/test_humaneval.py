@@ -9,7 +9,7 @@ import pytest
 
 from conf.strict import ConfigError
 from data.config import DataError
-from eval.humaneval.execution import WARNING, check, check_all
+from eval.humaneval.execution import WARNING, check_all, check_answer
 from eval.humaneval.problems import Problem, read_problems
 from eval.humaneval.protocol import pass_at_k, program_of, truncate
 from eval.sandbox.limits import Limits, Status
@@ -65,18 +65,21 @@ def test_one_wrong_answer() -> None:
     problem = PROBLEMS["HumanEval/0"]
     wrong = problem.canonical_solution.replace("distance < threshold", "distance > threshold")
     assert wrong != problem.canonical_solution
-    assert check(problem, wrong, LIMITS, allow_execution=True).reason == "failed: AssertionError"
+    assert check_answer(problem, wrong, LIMITS, allow_execution=True).reason == "failed: AssertionError"
 
 
 @pytest.mark.sandbox
 def test_leaving_before_the_tests_is_no_pass() -> None:
     for leave in ("import os; os._exit(0)", "raise SystemExit(0)", "import sys; sys.exit()"):
-        assert check(PROBLEMS["HumanEval/0"], f"    {leave}\n", LIMITS, allow_execution=True).status is Status.failed
+        assert (
+            check_answer(PROBLEMS["HumanEval/0"], f"    {leave}\n", LIMITS, allow_execution=True).status
+            is Status.failed
+        )
 
 
 def test_off_unless_asked_for() -> None:
     with pytest.raises(ConfigError, match="execute=false: programs that a model has written"):
-        check(PROBLEMS["HumanEval/0"], "", LIMITS, allow_execution=False)
+        check_answer(PROBLEMS["HumanEval/0"], "", LIMITS, allow_execution=False)
     assert "execute=true" in WARNING
 
 

@@ -12,9 +12,9 @@ from test_decoding import NEXT, SOMETIMES, Stub
 from test_parity_hf import our_model
 
 from eval.drafts.classes import Language
-from eval.drafts.judged import Counts, Judged, counts_of, judged_in
+from eval.drafts.judged import Judged, RoundCounts, counts_of, judged_in
 from eval.drafts.replay import disagrees, replay
-from eval.drafts.sample import DraftedSample, drafted_sample, from_json
+from eval.drafts.sample import DraftedSample, drafted_sample, drafted_sample_from_json
 from eval.engine import decoding
 from eval.engine.decoding import Engine, Round, SelfSpeculative
 from eval.engine.sampling import Sampler
@@ -36,12 +36,12 @@ def test_what_becomes_of_drafts() -> None:
         Round([2, 0], 4, 2, (5,)),  # 0 ends the text: one more would have been accepted, 5 rejected
     ]
     assert [counts_of(r) for r in rounds] == [
-        Counts(0, 0, 0, 0),
-        Counts(2, 1, 1, 0),
-        Counts(2, 0, 0, 0),
-        Counts(0, 1, 2, 0),
-        Counts(0, 0, 0, 0),
-        Counts(2, 0, 0, 2),
+        RoundCounts(0, 0, 0, 0),
+        RoundCounts(2, 1, 1, 0),
+        RoundCounts(2, 0, 0, 0),
+        RoundCounts(0, 1, 2, 0),
+        RoundCounts(0, 0, 0, 0),
+        RoundCounts(2, 0, 0, 2),
     ]
     assert all(counts_of(r).drafted == r.n_drafted for r in rounds)
     assert judged_in(rounds) == [
@@ -81,7 +81,12 @@ def test_a_stub_whose_every_draft_is_known() -> None:
         (9, 1, 0, 0, 0),
         (10, 2, 2, 1, 0),
     ]
-    assert found.rounds == [Counts(1, 1, 1, 0), Counts(2, 1, 0, 0), Counts(2, 1, 0, 0), Counts(1, 1, 0, 0)]
+    assert found.rounds == [
+        RoundCounts(1, 1, 1, 0),
+        RoundCounts(2, 1, 0, 0),
+        RoundCounts(2, 1, 0, 0),
+        RoundCounts(1, 1, 0, 0),
+    ]
     one, other = math.e / (math.e + 10), 1 / (math.e + 10)  # logits are 1 and ten times 0
     entropy = -one * math.log2(one) - 10 * other * math.log2(other)
     for d in found.drafts:
@@ -89,7 +94,7 @@ def test_a_stub_whose_every_draft_is_known() -> None:
         assert d.full_probability == pytest.approx(one if d.accepted else other, abs=1e-6)
         assert (d.confidence, d.entropy) == pytest.approx((one, entropy), abs=1e-5)
     assert found.near_ties == found.unexplained == 0
-    assert from_json(found.as_json()) == found
+    assert drafted_sample_from_json(found.as_json()) == found
 
 
 def test_the_end_of_the_text_is_no_rejection() -> None:
@@ -97,7 +102,7 @@ def test_the_end_of_the_text_is_no_rejection() -> None:
     stub.dtype = torch.float32
     found = look(stub, [3], SelfSpeculative(2, 4), 12, eos_ids=frozenset({5}))
     assert found.tokens == [4, 5]
-    assert found.rounds == [Counts(1, 0, 0, 3)]
+    assert found.rounds == [RoundCounts(1, 0, 0, 3)]
     assert [(d.draft, d.full) for d in found.drafts] == [(5, 5)]
     assert look(stub, [4], SelfSpeculative(2, 4), 12, eos_ids=frozenset({5})).drafts == []
 
@@ -135,7 +140,7 @@ def test_the_replay_sees_what_the_engine_saw(
         at = iter(found.drafts)
         for (drafted, logits, ids, rejected), counts in zip(Watching.seen, found.rounds, strict=True):
             n = len(drafted) - len(rejected)
-            assert counts == Counts(n, int(n < len(drafted)), max(0, len(rejected) - 1), 0)
+            assert counts == RoundCounts(n, int(n < len(drafted)), max(0, len(rejected) - 1), 0)
             for i in range(n + (n < len(drafted))):
                 judged = next(at)
                 assert (judged.draft, judged.full, judged.position) == (drafted[i], ids[i], i + 1)
@@ -171,7 +176,7 @@ def test_a_replay_of_something_else_is_found_out(model: InferenceLlama) -> None:
     new, judged = [t for r in rounds for t in r.tokens], judged_in(rounds)
 
     def errors(prompt: list[int], exit_layer: int, judged: list[Judged]) -> int:
-        return sum(disagrees(t, torch.float64) is True for t in replay(engine, prompt, new, exit_layer, judged))
+        return sum(disagrees(t, torch.float64) is True for t in replay(engine.model, prompt, new, exit_layer, judged))
 
     assert errors(prompt, 1, judged) == 0
     assert errors(prompt, 2, judged) > 0
@@ -183,7 +188,7 @@ def test_a_replay_of_something_else_is_found_out(model: InferenceLlama) -> None:
 def test_a_toss_up_is_told_from_an_error(model: InferenceLlama) -> None:
     engine, prompt = Engine(model), [5, 6, 7]
     rounds = list(engine.generate(prompt, SelfSpeculative(1, 3), StopRule(max_new_tokens=9)))
-    (thought, *_) = replay(engine, prompt, [t for r in rounds for t in r.tokens], 1, judged_in(rounds))
+    (thought, *_) = replay(engine.model, prompt, [t for r in rounds for t in r.tokens], 1, judged_in(rounds))
     assert disagrees(thought, torch.float32) is False
     assert disagrees(thought._replace(draft_gap=5e-4), torch.float32) is None
     assert disagrees(thought._replace(full_gap=5e-4), torch.float64) is True

@@ -19,7 +19,7 @@ from conf.strict import ConfigError, register_schema
 from eval.depth.lens import layers_needed, predictions, settled_share
 from eval.depth.lens_config import LensConfig
 from eval.engine.checkpoint import load
-from eval.engine.decoding import EarlyExit, Engine, FullDepth
+from eval.engine.decoding import Autoregressive, EarlyExit, Engine
 from eval.engine.stopping import StopRule
 from eval.lens import lens
 from models.inference import InferenceLlama
@@ -96,12 +96,11 @@ def data_of(page: Path) -> dict[str, Any]:
 
 
 def test_page_and_json_have_the_numbers(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page, numbers = tmp_path / "new" / "a.html", tmp_path / "a.json"
+    page, numbers = tmp_path / "new" / "a.html", tmp_path / "new" / "a.json"
     options = [
         f"checkpoint={trained}",
         "prompt=import os",
         f"output={page}",
-        f"json={numbers}",
         "machine.dtype=float64",
     ]
     call(*options, "max_new_tokens=6", "top_k=3")
@@ -111,7 +110,7 @@ def test_page_and_json_have_the_numbers(trained: Path, tmp_path: Path, capsys: p
     model, tokenizer = load(trained, torch.float64)
     prompt = tokenizer.encode_prompt("import os")
     stop = StopRule(max_new_tokens=6, eos_ids=frozenset({tokenizer.eos_id}))
-    generated = [t for r in Engine(model).generate(prompt, FullDepth(), stop) for t in r.tokens]
+    generated = [t for r in Engine(model).generate(prompt, Autoregressive(), stop) for t in r.tokens]
     assert rows["tokens"] == prompt + generated[:-1]
     assert [ids[0] for ids in rows["top_ids"][-1]][-len(generated) :] == generated, "the last layer on top of each"
     assert (rows["n_layers"], rows["n_generated"], rows["first_position"]) == (4, len(generated), 0)
@@ -133,10 +132,10 @@ def test_of_a_long_text_the_last_positions_are_shown(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, cut = tmp_path / "whole.json", tmp_path / "cut.json"
-    options = [f"checkpoint={trained}", "prompt=import os sys re", f"output={tmp_path / 'a.html'}"]
-    call(*options, f"json={whole}")
+    options = [f"checkpoint={trained}", "prompt=import os sys re"]
+    call(*options, f"output={tmp_path}/whole.html")
     capsys.readouterr()
-    call(*options, f"json={cut}", "max_positions=3")
+    call(*options, f"output={tmp_path}/cut.html", "max_positions=3")
     assert "the last 3 are shown (max_positions)" in capsys.readouterr().err
     a, b = json.loads(whole.read_text()), json.loads(cut.read_text())
     assert b["first_position"] == len(a["tokens"]) - 3
@@ -152,9 +151,8 @@ BAD = {
     ("prompt=a", "max_positions=0"): "max_positions=0: must be at least 1",
     ("prompt=a", "max_new_tokens=-1"): "max_new_tokens=-1: must be at least 0",
     ("prompt=a", "output=a.txt"): "output=a.txt: must end in .html",
-    ("prompt=a", "json=a.txt"): "json=a.txt: must end in .json",
+    ("prompt=a", "+json=a.json"): "json: is now the .json beside output",
     ("prompt=a", "output=/proc/a.html"): "output=/proc/a.html: ",
-    ("prompt=a", "json=/proc/a.json"): "json=/proc/a.json: ",
     ("prompt_file=nowhere",): "prompt_file=nowhere: No such file",
     ("prompt=" + "a b " * 3000,): "must be fewer than the context's",
 }

@@ -25,7 +25,7 @@ def test_the_example_of_the_readme_runs_and_prints_whole_characters(
     printed = capsys.readouterr().out
     model, tokenizer = load(trained)
     prompt = tokenizer.encode_prompt(eval_text(text))
-    rounds = eval.engine.Engine(model).generate(prompt, eval.engine.FullDepth(), names["stop"])  # type: ignore[arg-type]
+    rounds = eval.engine.Engine(model).generate(prompt, eval.engine.Autoregressive(), names["stop"])  # type: ignore[arg-type]
     expected = continuation(tokenizer, prompt, [t for r in rounds for t in r.tokens])
     assert printed == expected + "\n"
     logits = names["logits"]

@@ -17,6 +17,7 @@ from eval.engine.checkpoint import load
 from models.config import ModelConfig
 from models.inference import InferenceLlama
 from models.storage.errors import FormatError
+from models.storage.manifest import add_manifest
 from train import run_dir
 
 
@@ -83,3 +84,39 @@ def test_the_example_of_the_readme(run: tuple[Path, ModelConfig], capsys: pytest
     [code] = re.findall(r"```python\n(.*?)```", readme, re.S)
     exec(code.replace("outputs/demo", str(run[0])), {})
     assert len(capsys.readouterr().out) > 10
+
+
+def test_numbers_that_are_not_finite_are_told(run: tuple[Path, ModelConfig], tmp_path: Path) -> None:
+    folder, size = run
+    weights = our_model(size).state_dict()
+    weights["layers.1.feed_forward.w2.weight"][3, 4] = torch.nan
+    dcp.save(dict(weights), checkpoint_id=folder / "checkpoint" / "step-5", no_dist=True)
+    with pytest.raises(
+        FormatError, match=r"step-5: layers\.1\.feed_forward\.w2\.weight holds numbers that are not finite"
+    ):
+        load(folder)
+    load(folder / "checkpoint" / "step-3")
+    theirs = hf_model(size)
+    theirs.lm_head.weight.data[0, 0] = torch.inf
+    theirs.save_pretrained(tmp_path / "hf")
+    shutil.copy(folder / "tokenizer.model", tmp_path / "hf")
+    with pytest.raises(FormatError, match=r"hf: lm_head\.weight holds numbers that are not finite"):
+        load(tmp_path / "hf")
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_named(run: tuple[Path, ModelConfig]) -> None:
+    folder, size = run
+    for step in (3, 5):
+        checkpoint = folder / "checkpoint" / f"step-{step}"
+        dcp.save(dict(our_model(size).state_dict()), checkpoint_id=checkpoint, no_dist=True)
+        add_manifest(checkpoint, {"step": step})
+    load(folder)
+    file = folder / "checkpoint" / "step-5" / "__0_0.distcp"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(
+        FormatError, match=r"step-5/__0_0\.distcp: damaged .*; the one before it is \S+step-3, and train"
+    ):
+        load(folder)
+    load(folder / "checkpoint" / "step-3")

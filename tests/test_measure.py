@@ -9,11 +9,12 @@ from conftest import tiny_model
 from evaluation import Bytes
 from test_parity_hf import our_model
 
-from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, Round, SelfSpeculative
+from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, Round, SelfSpeculative
 from eval.measure import contest as measure
 from eval.measure.contest import Contest, turns
-from eval.measure.records import BASELINE, TRANSFORMERS, Record, Setting, setting_of
+from eval.measure.records import Record
 from eval.measure.timing import Timed, pass_times
+from eval.setting import BASELINE, TRANSFORMERS, Setting
 from eval.tasks.humaneval import HumanEval
 from eval.tasks.task import Sample, Task
 from models.inference import InferenceLlama
@@ -39,11 +40,11 @@ def records(c: Contest, texts: dict[Setting, list[int]]) -> dict[str, Record]:
 
 
 def test_what_differs_and_what_is_a_near_tie() -> None:
-    c = contest([FullDepth(), FAST, EarlyExit(1)])
-    plain, fast, early = (setting_of(p, 4) for p in c.policies)
-    same = records(c, {plain: [1, 2, 3], fast: [1, 2, 3], Setting(TRANSFORMERS, 4): [1, 2, 3]})
+    c = contest([Autoregressive(), FAST, EarlyExit(1)])
+    autoregressive, fast, early = (Setting.of(p, 4) for p in c.policies)
+    same = records(c, {autoregressive: [1, 2, 3], fast: [1, 2, 3], Setting(TRANSFORMERS, 4): [1, 2, 3]})
     assert [(r.identical, r.near_tie) for r in same.values()] == [(True, False)] * 3
-    other = {plain: [1, 2, 3], fast: [1, 2, 4], early: [1, 2, 4], Setting(BASELINE, 4): [1, 2, 3]}
+    other = {autoregressive: [1, 2, 3], fast: [1, 2, 4], early: [1, 2, 4], Setting(BASELINE, 4): [1, 2, 3]}
     found = records(c, other)
     assert (found["self_speculative"].identical, found["self_speculative"].near_tie) == (False, False)
     assert found["baseline"].identical is None, "another model"
@@ -51,15 +52,15 @@ def test_what_differs_and_what_is_a_near_tie() -> None:
     found = records(c, other)
     assert (found["self_speculative"].identical, found["self_speculative"].near_tie) == (False, True)
     assert (found["early_exit"].identical, found["early_exit"].near_tie) == (False, False), "nothing else is expected"
-    shorter = records(c, {plain: [1, 2, 3], fast: [1, 2]})["self_speculative"]
+    shorter = records(c, {autoregressive: [1, 2, 3], fast: [1, 2]})["self_speculative"]
     assert (shorter.identical, shorter.near_tie) == (False, False), "a text that ends early differs"
 
 
 def test_drawn_tokens_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     task = HumanEval(temperature=0.8)
     monkeypatch.setattr(HumanEval, "score", lambda *_: {"x": 1.0})
-    c = contest([FullDepth(), FAST], task)
-    found = records(c, {setting_of(p, 4): [1, 2, 3] for p in c.policies})
+    c = contest([Autoregressive(), FAST], task)
+    found = records(c, {Setting.of(p, 4): [1, 2, 3] for p in c.policies})
     assert {r.identical for r in found.values()} == {None}
 
 
@@ -82,11 +83,11 @@ def test_every_setting_comes_first_and_in_another_order() -> None:
 
 def test_passes_of_each_kind() -> None:
     recompute = SelfSpeculative(2, 3, reuse_exit_states=False)
-    policies: list[Policy] = [FullDepth(), EarlyExit(1), FAST, recompute]
+    policies: list[Policy] = [Autoregressive(), EarlyExit(1), FAST, recompute]
     prefills: dict[Policy, float] = {p: 1.0 + i for i, p in enumerate(policies)}
     times = pass_times(contest(policies).engine, 5, policies, prefills, middle=40)
     assert {p: t.prefill for p, t in times.items()} == prefills
-    assert all(t.plain_prefill == 1.0 and t.plain_token > 0 and t.draft > 0 for t in times.values())
+    assert all(t.autoregressive_prefill == 1.0 and t.autoregressive_token > 0 and t.draft > 0 for t in times.values())
     assert times[FAST].last_draft > 0
     assert times[recompute].last_draft == 0, "the verification computes it"
     assert min(times[FAST].verify, times[recompute].verify) > 0

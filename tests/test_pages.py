@@ -265,7 +265,7 @@ def test_compare(browser: Browser, pages: Pages) -> None:
             place = browser.js("return [...arguments[0].parentNode.children].indexOf(arguments[0])", first[0])
             assert place == side["differs_at"]
         if side["must_be_same"]:
-            assert "same as full depth" in card.text
+            assert "same as autoregressive" in card.text
     drafted = browser.one(".side .drafted")
     look = lambda: browser.js("return getComputedStyle(arguments[0]).borderBottomWidth", drafted)  # noqa: E731
     assert look() == "0px"

@@ -20,7 +20,7 @@ from data.config import DataError, Format, OnError, SourceConfig
 from data.prepared.parallel import encoded_chunks
 from data.prepared.preparation import prepare_shards
 from data.prepared.progress import PROGRESS, Settings
-from data.prepared.shards import MANIFEST, open_part, read_manifest, verify
+from data.prepared.shards import MANIFEST, discard, open_part, read_manifest, verify
 from data.sources.documents import Document
 from data.tokenizers.sentencepiece_tokenizer import train_tokenizer
 from data.tokenizers.tokenizer import Tokenizer
@@ -123,6 +123,21 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path, corpus: SourceCon
         prepare_shards(corpus, tokenizer, tmp_path / "s", Settings(0.2, shard_tokens=4000))
     prepare_shards(corpus, tokenizer, tmp_path / "s", SETTINGS)
     assert hashes(tmp_path / "s") == before
+
+
+def test_fresh_deletes_what_was_prepared_and_nothing_else(
+    tmp_path: Path, corpus: SourceConfig, tokenizer: Tokenizer
+) -> None:
+    folder = tmp_path / "s"
+    prepare_shards(corpus, tokenizer, folder, SETTINGS)
+    before = hashes(folder)
+    (folder / "train_00000.notes.npy").write_text("a user's")
+    prepared = {f.name for f in folder.iterdir() if f.name.startswith(("train_0", "validation_0", "manifest"))}
+    discard(folder)
+    assert {f.name for f in folder.iterdir()}.isdisjoint(prepared - {"train_00000.notes.npy"})
+    assert (folder / "train_00000.notes.npy").read_text() == "a user's"
+    prepare_shards(corpus, tokenizer, folder, Settings(0.2, shard_tokens=4000))
+    assert hashes(folder)[MANIFEST] != before[MANIFEST]
 
 
 def test_unreadable_records_stop_or_are_counted(tmp_path: Path, corpus: SourceConfig, tokenizer: Tokenizer) -> None:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 class SlowWeights(Weights):
     """Zeros that take 5 ms a tensor, like a large model's on a slow disk."""
 
-    def __getitem__(self, name: str) -> torch.Tensor:
+    def _read(self, name: str) -> torch.Tensor:
         time.sleep(0.005)
         return torch.zeros(shape_of(name, self.size))
 
@@ -90,7 +90,7 @@ def test_large_models_show_how_many_tensors_are_converted(
     to_hf: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "FIRST", 0.02)
-    weights = SlowWeights(ModelConfig(dim=8, n_layers=2, n_heads=2, vocab_size=16, ffn_dim=8, max_seq_len=8))
+    weights = SlowWeights(ModelConfig(dim=8, n_layers=2, n_heads=2, vocab_size=16, ffn_dim=8, max_seq_len=8), ROOT)
     if to_hf:
         write_hf(weights, tmp_path, dtype=None, max_shard_bytes=1e9, bos_id=1, eos_id=2)
     else:

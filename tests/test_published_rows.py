@@ -5,6 +5,7 @@ WRITE_GOLDEN=1 python -m pytest tests/test_published_rows.py writes the files an
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +14,28 @@ from conftest import tiny_model
 from evaluation import record, speculative
 from test_rejections import SAMPLES
 
+from conf.provenance import Provenance
 from eval.drafts.breakdowns import breakdowns, confusion, pairs, totals
-from eval.drafts.findings import Rejections, Setting
+from eval.drafts.findings import Rejections, RejectionsSetting
 from eval.drafts.plot import plot
-from eval.drafts.report import report
-from eval.drafts.report import save as save_rejections
+from eval.drafts.report import report, save_rejections
 from eval.drafts.sample import DraftedSample
+from eval.measure.facts import Facts
 from eval.measure.records import Record
 from eval.results import columns
-from eval.results.rows import rows_of
+from eval.results.rows import benchmark_rows
 from eval.results.sweep_findings import with_findings
-from eval.results.sweep_table import table as sweep_table
-from eval.results.table import details, save, table
+from eval.results.sweep_table import sweep_table
+from eval.results.table import benchmark_table, details, save_rows
 from eval.results.verdict import verdict
-from eval.tasks.task import Sample, Task
+from eval.tasks.task import Sample, Selection, Task
 
 GOLDEN = Path(__file__).parent / "golden"
-STATED: dict[str, Any] = {
-    "checkpoint": "outputs/demo",
-    "source": "held out",
-    "hardware": "h",
-    "threads": "auto",
-    "dtype": "float32",
-    "torch": "2",
-    "commit": "a" * 40,
-}
+FACTS = Facts(
+    checkpoint="outputs/demo",
+    selection=Selection(source="held out"),
+    provenance=Provenance(hardware="h", threads="auto", dtype="float32", torch="2", commit="a" * 40),
+)
 PLAIN_BASELINE: dict[str, Any] = {"mode": "baseline", "exit_layer": 4, "identical": None, "passes": None}
 TRANSFORMERS: dict[str, Any] = {"mode": "transformers", "exit_layer": 4, "passes": None}
 
@@ -47,7 +45,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columns, "screen_width", lambda: 1000)
 
 
-def own_text() -> tuple[list[Record], dict[str, Any]]:
+def own_text() -> tuple[list[Record], Facts]:
     """A task without scores: transformers, early exit, a near-tie, threads that have changed."""
     records = []
     for i, slower in (("0", 1.0), ("1", 1.25)):
@@ -59,10 +57,10 @@ def own_text() -> tuple[list[Record], dict[str, Any]]:
             speculative(id=i, threads=1, num_speculations=4, seconds=6.0, identical=i == "0", near_tie=i == "1"),
             record(id=i, seconds=24.0, **TRANSFORMERS),
         ]
-    return records, STATED | {"transformers": "5.0", "samples_file": "benchmark.samples-0.jsonl"}
+    return records, replace(FACTS, transformers="5.0", samples_file="benchmark.samples-0.jsonl")
 
 
-def scored() -> tuple[list[Record], dict[str, Any]]:
+def scored() -> tuple[list[Record], Facts]:
     """A task with scores and groups, drawn twice, on a GPU, beside a baseline; both kinds of verification."""
     records = []
     for repeat in (0, 1):
@@ -75,12 +73,12 @@ def scored() -> tuple[list[Record], dict[str, Any]]:
                 speculative(**drawn, scores={"em": score / 2}, exit_states="recompute", seconds=7.0),
                 record(**common | PLAIN_BASELINE, scores={"em": score}, seconds=7.5),
             ]
-    return records, STATED | {"baseline": "outputs/plain", "chat": True, "samples_file": "x.samples-0.jsonl"}
+    return records, replace(FACTS, baseline="outputs/plain", chat=True, samples_file="x.samples-0.jsonl")
 
 
-def rows(records: list[Record], stated: dict[str, Any]) -> Any:
+def rows(records: list[Record], facts: Facts) -> Any:
     samples = {i: Sample(id=i, prompt="", tokens=[9, 9]) for i in dict.fromkeys(r.id for r in records)}
-    return rows_of(records, Task(name="t"), samples, tiny_model(), stated)
+    return benchmark_rows(records, Task(name="t"), samples, tiny_model(), facts)
 
 
 def agrees(path: Path, name: str) -> None:
@@ -94,8 +92,8 @@ def agrees(path: Path, name: str) -> None:
 def test_a_benchmark(name: str, measured: Any, metrics: list[str], tmp_path: Path) -> None:
     found = rows(*measured())
     file, text = tmp_path / "rows.json", tmp_path / "text"
-    save([row.as_json() for row in found], file)
-    text.write_text("\n\n".join([table(found, metrics), details(found, metrics), str(verdict(found))]) + "\n")
+    save_rows([row.as_json() for row in found], file)
+    text.write_text("\n\n".join([benchmark_table(found, metrics), details(found, metrics), str(verdict(found))]) + "\n")
     agrees(file, f"benchmark_{name}.json")
     agrees(file.with_suffix(".csv"), f"benchmark_{name}.csv")
     agrees(text, f"benchmark_{name}.txt")
@@ -103,7 +101,7 @@ def test_a_benchmark(name: str, measured: Any, metrics: list[str], tmp_path: Pat
 
 @pytest.mark.parametrize(("name", "measured"), [("own_text", own_text), ("scored", scored)])
 def test_a_sweep(name: str, measured: Any, tmp_path: Path) -> None:
-    records, stated = measured()
+    records, facts = measured()
     # A sweep has early exit at each E and no other checkpoint.
     early = [r for r in records if r.mode != "baseline" and r.exit_states != "recompute"]
     if name == "scored":
@@ -123,9 +121,9 @@ def test_a_sweep(name: str, measured: Any, tmp_path: Path) -> None:
             for r in early
             if r.mode == "autoregressive"
         ]
-    found, quality = with_findings(rows(early, stated), early, "em" if name == "scored" else None)
+    found, quality = with_findings(rows(early, facts), early, "em" if name == "scored" else None)
     file, text = tmp_path / "rows.json", tmp_path / "text"
-    save([row.as_json() for row in found], file)
+    save_rows([row.as_json() for row in found], file)
     text.write_text(f"{sweep_table(found, quality)}\n\n{verdict(found)}\n")
     agrees(file, f"sweep_{name}.json")
     agrees(text, f"sweep_{name}.txt")
@@ -134,7 +132,7 @@ def test_a_sweep(name: str, measured: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "samples"), [("rejections", SAMPLES), ("rejections_none", SAMPLES[2:])])
 def test_rejections(name: str, samples: list[DraftedSample], tmp_path: Path) -> None:
     found = Rejections(
-        setting=Setting(
+        setting=RejectionsSetting(
             checkpoint="outputs/demo",
             exit_layer=2,
             n_layers=8,
@@ -145,7 +143,8 @@ def test_rejections(name: str, samples: list[DraftedSample], tmp_path: Path) -> 
             seed=42,
             temperature=0.0,
         ),
-        facts={key: value for key, value in STATED.items() if key != "checkpoint"},
+        selection=FACTS.selection,
+        provenance=FACTS.provenance,
         new_tokens=sum(len(s.tokens) for s in samples) / len(samples),
         totals=totals(samples),
         breakdowns=breakdowns(samples),

@@ -28,6 +28,7 @@ from eval.results.sweep_config import SweepConfig
 from models.convert_config import ConvertConfig
 from train.cost.benchmark_config import TrainBenchmarkConfig
 from train.cost.describe_config import DescribeConfig
+from train.cost.scaling_runs import ScalingConfig
 
 # Module -> its primary config and schema.
 CONFIGS: dict[str, tuple[str, type]] = {
@@ -47,6 +48,7 @@ CONFIGS: dict[str, tuple[str, type]] = {
     "eval.sweep": ("sweep", SweepConfig),
     "models.convert": ("convert", ConvertConfig),
     "train.describe": ("describe", DescribeConfig),
+    "train.scaling": ("scaling", ScalingConfig),
 }
 for _name, _schema in CONFIGS.values():
     register_schema(_name, _schema)
@@ -62,6 +64,7 @@ MANUALS = [
         "humaneval",
         "pages",
         "rejections",
+        "scaling",
         "sweep",
     )
 ]

@@ -16,7 +16,7 @@ from eval.drafts import measurement
 from eval.drafts.breakdowns import breakdowns, confusion, pairs, totals
 from eval.drafts.config import RejectionsConfig
 from eval.drafts.findings import Confusion, TokenPair
-from eval.drafts.judged import Counts
+from eval.drafts.judged import RoundCounts
 from eval.drafts.report import TABLES
 from eval.drafts.sample import Draft, DraftedSample, drafted_sample
 from eval.measure.config import BenchmarkConfig
@@ -56,7 +56,7 @@ SAMPLES = [
         group="",
         prompt_tokens=3,
         tokens=[1] * 20,
-        rounds=[Counts(2, 0, 0, 0), Counts(1, 1, 1, 0), Counts(0, 1, 2, 0)],
+        rounds=[RoundCounts(2, 0, 0, 0), RoundCounts(1, 1, 1, 0), RoundCounts(0, 1, 2, 0)],
         drafts=[
             draft(1),
             draft(2, **NUMBER),
@@ -70,7 +70,7 @@ SAMPLES = [
         group="",
         prompt_tokens=3,
         tokens=[1] * 4,
-        rounds=[Counts(1, 0, 0, 2)],
+        rounds=[RoundCounts(1, 0, 0, 2)],
         drafts=[draft(1, full_probability=1.0)],
         near_ties=1,
     ),

@@ -20,7 +20,7 @@ from eval.humaneval.config import ExecuteConfig
 from eval.lm.config import ExitsConfig, HarnessConfig
 from eval.measure.config import BenchmarkConfig
 from eval.measure.result_file import output_of, set_aside
-from eval.measure.result_name import differences, named
+from eval.measure.result_name import changed_from_default, named
 from eval.results.sweep_config import SweepConfig
 from models.storage.recommended import recommended
 from models.storage.stored import read
@@ -72,7 +72,7 @@ NAMES = {
 @pytest.mark.parametrize(("words", "name"), NAMES.items(), ids=lambda x: " ".join(x) if isinstance(x, tuple) else "")
 def test_names_say_what_is_not_the_default(words: tuple[str, ...], name: str) -> None:
     command, *overrides = words
-    assert named(command, differences(config_of(command, "checkpoint=x", *overrides))) == name
+    assert named(command, changed_from_default(config_of(command, "checkpoint=x", *overrides))) == name
 
 
 def test_what_words_do_not_say_a_digest_does() -> None:
@@ -90,7 +90,7 @@ def test_what_words_do_not_say_a_digest_does() -> None:
 
 def test_the_results_of_executed_samples() -> None:
     given = config_of("execute", "samples=s.jsonl", "execute=true", "workers=2", "truncate=true")
-    assert differences(given, ("samples", "execute", "partial")) == {"truncate": True}
+    assert changed_from_default(given, ("samples", "execute", "partial")) == {"truncate": True}
 
 
 def test_every_command_writes_into_the_checkpoints_folder(trained: Path) -> None:
@@ -187,7 +187,7 @@ def test_whose_setting_is_recommended(tmp_path: Path) -> None:
         found = recommended(tmp_path)
         if known:
             assert found is not None
-            assert (found.file.name, found.row["num_speculations"], found.pays) == (name, i, True)
+            assert (found.file.name, found.num_speculations, found.pays) == (name, i, True)
         else:
             assert found == before
     for broken in ("{", "[]", "[1]", row(0.5, 2).replace("2", '"x"')):

@@ -11,7 +11,7 @@ from eval.config import GenerateConfig, Mode
 from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import SelfSpeculative
 from eval.measure import contest
-from eval.policies import policy_of
+from eval.policies import choose_policy
 
 ARGUMENTS = [*SMALL, "machine.dtype=float64", "transformers=false"]
 
@@ -68,9 +68,11 @@ def test_other_settings_leave_the_default_result(trained: Path, tmp_path: Path) 
     assert (run / "benchmark.json").read_text() == default
     (other,) = run.glob("benchmark_*.json")
     assert json.loads(other.read_text()) == measured
-    assert policy_of(GenerateConfig(checkpoint=str(run)), open_checkpoint(run)) == SelfSpeculative(3, 7)
+    assert choose_policy(GenerateConfig(checkpoint=str(run)), open_checkpoint(run)).policy == SelfSpeculative(3, 7)
     call(f"checkpoint={run}", *ARGUMENTS, "recommend=true")
     assert (run / "benchmark.json").read_text() == default
     best = max((r for r in measured if r["mode"] == "self_speculative"), key=lambda r: r["speedup"])
     asked = GenerateConfig(checkpoint=str(run), mode=Mode.self_speculative)
-    assert policy_of(asked, open_checkpoint(run)) == SelfSpeculative(best["exit_layer"], best["num_speculations"])
+    assert choose_policy(asked, open_checkpoint(run)).policy == SelfSpeculative(
+        best["exit_layer"], best["num_speculations"]
+    )

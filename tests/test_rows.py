@@ -7,22 +7,21 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_model
-from evaluation import record, speculative
+from evaluation import FACTS, record, speculative
 from test_parity_hf import our_model
 
-from eval.engine.agreement import distinct_4grams, first_difference, is_near_tie
-from eval.measure.records import Record, from_json
+from eval.engine.agreement import distinct_4grams, first_difference, near_tie_after
+from eval.measure.records import Record, record_from_json
 from eval.measure.timing import PassTimes
 from eval.results import bootstrap
 from eval.results.ideal import early_exit_ideal, ideal_speedup, measured_cost_ideal
 from eval.results.row import Row
-from eval.results.rows import head_cost, rows_of
-from eval.results.table import details, table
+from eval.results.rows import benchmark_rows, head_cost
+from eval.results.table import benchmark_table, details
 from eval.tasks.task import Sample, Task
 from models.inference import InferenceLlama
 
 CPU = torch.device("cpu")
-MACHINE = {"hardware": "h", "threads": 1, "dtype": "float32", "torch": "2", "commit": "abc"}
 
 
 def test_ideal_speedup() -> None:
@@ -33,7 +32,7 @@ def test_ideal_speedup() -> None:
 
 
 def test_measured_cost_ideal() -> None:
-    times = PassTimes(plain_prefill=2, plain_token=10, prefill=2, draft=3, last_draft=2, verify=9)
+    times = PassTimes(autoregressive_prefill=2, autoregressive_token=10, prefill=2, draft=3, last_draft=2, verify=9)
     # 6 tokens: a prefill and five passes; against two rounds of two drafts, and a plain token at the end.
     assert measured_cost_ideal(times, 6, [2, 2, 0]) == pytest.approx((2 + 50) / (2 + 2 * (6 + 2 + 9) + 10))
     assert early_exit_ideal(times, 6) == pytest.approx((2 + 50) / (2 + 15))
@@ -59,11 +58,11 @@ def test_near_ties_are_told_from_real_differences() -> None:
     cache = model.new_cache(3)
     x = model.run(model.embed(torch.tensor([context])), cache, torch.arange(3), 3, range(size.n_layers))
     best, second = model.logits(x[0, -1]).topk(2).indices.tolist()
-    assert not is_near_tie(model, context, best, second)
+    assert not near_tie_after(model, context, best, second)
     model.head[second] = model.head[best]
-    assert is_near_tie(model, context, best, second)
+    assert near_tie_after(model, context, best, second)
     worst = model.logits(x[0, -1]).argmin().item()
-    assert not is_near_tie(model, context, best, int(worst)), "one of the two best must not hide a bad choice"
+    assert not near_tie_after(model, context, best, int(worst)), "one of the two best must not hide a bad choice"
 
 
 def rows(records: list[Record], groups: dict[str, str] | None = None) -> list[dict[str, Any]]:
@@ -75,15 +74,15 @@ def typed_rows(records: list[Record], groups: dict[str, str] | None = None) -> l
     ids = dict.fromkeys(r.id for r in records)
     samples = {i: Sample(id=i, prompt="", tokens=[9, 9]) for i in ids}
     records = [replace(r, group=(groups or {}).get(r.id, "")) for r in records]
-    return rows_of(records, Task(name="t"), samples, tiny_model(), MACHINE)
+    return benchmark_rows(records, Task(name="t"), samples, tiny_model(), FACTS)
 
 
 def test_rows_of_known_rounds() -> None:
-    plain, fast = rows([record(), speculative()])
-    assert plain["mode"] == "autoregressive"
-    assert plain["speedup"] == plain["speedup_of_means"] == 1
-    assert plain["ms_per_token"] == plain["mean_ms_per_token"] == 1000
-    assert plain["cpu_ms_per_token"] == 2000
+    autoregressive, fast = rows([record(), speculative()])
+    assert autoregressive["mode"] == "autoregressive"
+    assert autoregressive["speedup"] == autoregressive["speedup_of_means"] == 1
+    assert autoregressive["ms_per_token"] == autoregressive["mean_ms_per_token"] == 1000
+    assert autoregressive["cpu_ms_per_token"] == 2000
     assert fast["speedup"] == fast["speedup_q25"] == fast["speedup_low"] == 2
     assert fast["tokens_per_second"] == 2
     assert fast["acceptance_rate"] == pytest.approx(5 / 6)
@@ -125,9 +124,9 @@ def test_the_ideals_of_early_exit_and_the_head_s_cost() -> None:
 
 
 def test_differences_and_near_ties() -> None:
-    plain = record()
-    assert rows([plain, speculative(identical=False)])[1]["identical_output"] is False
-    tie = rows([plain, speculative(identical=False, near_tie=True)])[1]
+    autoregressive = record()
+    assert rows([autoregressive, speculative(identical=False)])[1]["identical_output"] is False
+    tie = rows([autoregressive, speculative(identical=False, near_tie=True)])[1]
     assert (tie["identical_output"], tie["identical_share"], tie["near_ties"]) == (True, 0, 1)
     drawn = rows([record(identical=None), speculative(identical=None)])[1]
     assert drawn["identical_output"] is None
@@ -143,11 +142,11 @@ def test_metrics_by_group_and_repeats() -> None:
     records = [
         r for repeat in (0, 1) for i, score in (("a", 1.0), ("b", 1.0), ("c", 0.0)) for r in both(i, score, repeat)
     ]
-    plain, fast = rows(records, {"a": "one", "b": "two", "c": "two"})
-    assert (plain["em"], fast["em"]) == pytest.approx((2 / 3, 1 / 3))
-    assert (plain["em_low"], plain["em_high"]) == (0, 1)
-    assert plain["repeats"] == 2
-    assert plain["by_group"] == [
+    autoregressive, fast = rows(records, {"a": "one", "b": "two", "c": "two"})
+    assert (autoregressive["em"], fast["em"]) == pytest.approx((2 / 3, 1 / 3))
+    assert (autoregressive["em_low"], autoregressive["em_high"]) == (0, 1)
+    assert autoregressive["repeats"] == 2
+    assert autoregressive["by_group"] == [
         {"group": "one", "n_samples": 1, "em": 1},
         {"group": "two", "n_samples": 2, "em": 0.5},
     ]
@@ -155,7 +154,7 @@ def test_metrics_by_group_and_repeats() -> None:
 
 def test_by_prompt_length_and_position() -> None:
     long = {"id": "1", "prompt_tokens": 300}
-    plain, fast = rows([record(), speculative(), record(**long), speculative(**long, seconds=1.0)])
+    autoregressive, fast = rows([record(), speculative(), record(**long), speculative(**long, seconds=1.0)])
     assert [(p["prompt_tokens"], p["n_samples"], p["speedup"]) for p in fast["by_prompt_length"]] == [
         ("0-127", 1, 2),
         ("256-511", 1, 8),
@@ -170,7 +169,7 @@ def test_by_prompt_length_and_position() -> None:
         round_seconds=[5.0, 2.0, 4.0, 9.0],
     )
     found = typed_rows([record(tokens=list(range(n))), own])
-    plain, fast = (row.as_json() for row in found)
+    autoregressive, fast = (row.as_json() for row in found)
     first, second = fast["by_position"]
     assert (first["position"], second["position"]) == ("0-15", "16-63")
     # Positions 1-10 are the first round's, 11-20 the second's, 21-29 the third's.
@@ -180,7 +179,7 @@ def test_by_prompt_length_and_position() -> None:
     assert first["acceptance_rate"] == 1
     assert second["acceptance_rate"] == pytest.approx((4 + 2) / (4 + 8))
     assert first["speedup"] == pytest.approx(15 / 4)
-    assert [p["n_tokens"] for p in plain["by_position"]] == [15, 14]
+    assert [p["n_tokens"] for p in autoregressive["by_position"]] == [15, 14]
     text = details(found, [])
     assert "16-63" in text
     assert "0-127" in text
@@ -188,20 +187,20 @@ def test_by_prompt_length_and_position() -> None:
 
 def test_the_table_with_intervals() -> None:
     found = typed_rows([record(scores={"em": 1.0}), speculative(scores={"em": 1.0}, exit_states="recompute")])
-    text = table(found, ["em"])
+    text = benchmark_table(found, ["em"])
     assert "1.000 [1.000, 1.000]" in text
     assert "2.00 [2.00, 2.00]" in text
     assert "recompute" in text
     assert "[ ]: 95 %" in text
-    assert "[ ]" not in table(found, [])
+    assert "[ ]" not in benchmark_table(found, [])
 
 
 def test_a_record_survives_its_line() -> None:
     for r in (record(), speculative(scores={"a": 0.5}, peak_memory_mb=1.5)):
-        assert from_json(r.as_json()) == r
+        assert record_from_json(r.as_json()) == r
     assert record().as_json()["new_tokens"] == 8
     with pytest.raises(TypeError):
-        from_json({"task": "t"})
+        record_from_json({"task": "t"})
 
 
 def test_bootstrap_of_a_mean_is_the_closed_form() -> None:

@@ -16,7 +16,7 @@ from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.exactness.distribution import Verdict, chi_square, compare_distributions
 from eval.exactness.divergence import UnexplainedError
-from eval.measure.records import setting_of
+from eval.setting import Setting
 from eval.tasks.task import Sample
 
 
@@ -50,7 +50,7 @@ def verdict(policy: SelfSpeculative) -> Verdict:
     (found,) = compare_distributions(
         engine,
         sample,
-        {setting_of(policy, 4): policy},
+        {Setting.of(policy, 4): policy},
         stop,
         options,
         n=1500,

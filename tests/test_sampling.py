@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_decoding import CPU, Stub
 
-from eval.engine.decoding import Engine, FullDepth, Policy, SelfSpeculative
+from eval.engine.decoding import Autoregressive, Engine, Policy, SelfSpeculative
 from eval.engine.sampling import Sampler, probabilities
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
@@ -64,7 +64,7 @@ FILTERS = [{"temperature": 1.0}, {"temperature": 0.7, "top_k": 3}, {"temperature
 @pytest.mark.parametrize(
     ("policy", "options"),
     [
-        (FullDepth(), FILTERS[0]),
+        (Autoregressive(), FILTERS[0]),
         (SelfSpeculative(2, 1), FILTERS[1]),
         *((SelfSpeculative(2, 2), f) for f in FILTERS),
         (SelfSpeculative(2, 3), FILTERS[0]),

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eval.engine.checkpoint import load
-from eval.engine.decoding import Engine, FullDepth, SelfSpeculative
+from eval.engine.decoding import Autoregressive, Engine, SelfSpeculative
 from eval.engine.stopping import StopRule
 
 ROOT = Path(__file__).parent.parent
@@ -64,7 +64,7 @@ def test_it_decodes_alike_in_every_mode(folder: Path) -> None:
     stop = StopRule(max_new_tokens=16, eos_ids=frozenset({tokenizer.eos_id}))
     texts = [
         [t for r in Engine(model, 64).generate(prompt, policy, stop) for t in r.tokens]
-        for policy in (FullDepth(), SelfSpeculative(24, 2))
+        for policy in (Autoregressive(), SelfSpeculative(24, 2))
     ]
     assert texts[0] == texts[1]
     assert "Paris" in tokenizer.decode(texts[0])

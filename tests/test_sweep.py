@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import tiny_model
-from evaluation import record, speculative
+from evaluation import FACTS, record, speculative
 from hydra import compose, initialize_config_module
 from matplotlib.patches import Rectangle
 from test_benchmark import Counting
@@ -16,17 +16,16 @@ from conf.strict import ConfigError, register_schema
 from eval.measure import contest
 from eval.measure.records import Record
 from eval.results.row import Row
-from eval.results.rows import rows_of
-from eval.results.sweep_config import SweepConfig, default_drafts, default_exits
-from eval.results.sweep_findings import SweepRow, best_of_exits, equal_prefix, name, pareto, with_findings
+from eval.results.rows import benchmark_rows
+from eval.results.sweep_config import SweepConfig, drafts_to_sweep, exits_to_sweep
+from eval.results.sweep_findings import SweepRow, best_of_exits, equal_prefix, pareto, with_findings
 from eval.results.sweep_plots import front, heat_maps, save_png
-from eval.results.sweep_table import table
+from eval.results.sweep_table import sweep_table
 from eval.sweep import sweep
 from eval.tasks.task import Sample, Task
 from models.storage.recommended import recommended
 
 register_schema("sweep", SweepConfig)
-STATED = {"checkpoint": "c", "hardware": "h", "threads": 1, "dtype": "float32", "torch": "2", "commit": "abc"}
 
 
 def call(*overrides: str) -> list[dict[str, Any]]:
@@ -36,12 +35,12 @@ def call(*overrides: str) -> list[dict[str, Any]]:
 
 
 def test_the_grid_by_itself() -> None:
-    assert default_exits(16) == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert default_exits(32) == [2, 4, 6, 8, 10, 12, 14, 16]
-    assert default_exits(24) == [2, 3, 5, 6, 8, 9, 11, 12]
-    assert [default_exits(n) for n in (2, 3, 5)] == [[1], [1], [1, 2]]
-    assert default_drafts(96) == [1, 2, 3, 4, 6, 8, 12]
-    assert [default_drafts(n) for n in (5, 2, 1)] == [[1, 2, 3, 4], [1], [1]]
+    assert exits_to_sweep(16) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert exits_to_sweep(32) == [2, 4, 6, 8, 10, 12, 14, 16]
+    assert exits_to_sweep(24) == [2, 3, 5, 6, 8, 9, 11, 12]
+    assert [exits_to_sweep(n) for n in (2, 3, 5)] == [[1], [1], [1, 2]]
+    assert drafts_to_sweep(96) == [1, 2, 3, 4, 6, 8, 12]
+    assert [drafts_to_sweep(n) for n in (5, 2, 1)] == [[1, 2, 3, 4], [1], [1]]
 
 
 def test_the_best_d_of_each_exit() -> None:
@@ -76,11 +75,13 @@ def test_equal_prefix() -> None:
 
 def rows(records: list[Record]) -> list[Row]:
     samples = {r.id: Sample(id=r.id, prompt="", tokens=[9, 9]) for r in records}
-    return rows_of(records, Task(name="t"), samples, tiny_model(), STATED)
+    return benchmark_rows(records, Task(name="t"), samples, tiny_model(), FACTS)
 
 
 def found(scores: bool = True) -> tuple[list[SweepRow], str]:
-    """Plain decoding; early exit at 1 and 2; self-speculation at 1 and 2 with 2 and 3 drafts; of two samples."""
+    """Autoregressive decoding; early exit at 1 and 2; self-speculation at 1 and 2 with 2 and 3 drafts; of two
+    samples.
+    """
     records: list[Record] = []
     for id_ in "ab":
         common: dict[str, Any] = {"id": id_}
@@ -102,14 +103,14 @@ def test_findings() -> None:
     rows, quality = found()
     assert quality == "rouge2"
     assert [r.quality("equal_prefix").value for r in rows] == [1, 0.5, 0.5, 1, 1, 1, 1]
-    assert [name(r.setting) for r in rows if r.best_of_exit] == ["E=1 d=3", "E=2 d=2"]
-    # Early exit at 2 is beaten by self-speculation at 1, as fast and better; plain decoding by it as well.
-    assert [(r.mode, name(r.setting)) for r in rows if r.on_front] == [
+    assert [r.setting.numbers for r in rows if r.best_of_exit] == ["E=1 d=3", "E=2 d=2"]
+    # Early exit at 2 is beaten by self-speculation at 1, as fast and better; autoregressive decoding by it as well.
+    assert [(r.mode, r.setting.numbers) for r in rows if r.on_front] == [
         ("early_exit", "E=1"),
         ("self_speculative", "E=1 d=3"),
     ]
     assert found(scores=False)[1] == "equal_prefix"
-    lines = table(rows, quality).split("\n")
+    lines = sweep_table(rows, quality).split("\n")
     assert lines[1].split() == ["1", "3", "2.00", "2.00-2.00", "2", "0.83", "3.50", "100%", "0.500", "4.00", "0.250"]
     assert lines[2].split()[:3] == ["2", "2", "1.60"]
     assert lines[3].split()[:3] == ["4", "plain", "1.00"]
@@ -140,10 +141,13 @@ def test_the_front_shows_self_speculation_at_the_height_of_plain_decoding() -> N
     rows, quality = found()
     figure = front(rows, quality)
     (axis,) = figure.axes
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("speed-up over plain decoding (median of pairs)", "rouge2")
-    early, drafting, plain = (c.get_offsets().tolist() for c in axis.collections if c.get_label()[:1] != "_")
-    assert (early, drafting, plain) == ([[4, 0.25], [2, 0.25]], [[2, 0.5], [1.6, 0.5]], [[1, 0.5]])
-    assert {t.get_text() for t in axis.texts} == {"full depth", "E=1", "E=2", "E=1 d=3", "E=2 d=2"}
+    assert (axis.get_xlabel(), axis.get_ylabel()) == (
+        "speed-up over autoregressive decoding (median of pairs)",
+        "rouge2",
+    )
+    early, drafting, autoregressive = (c.get_offsets().tolist() for c in axis.collections if c.get_label()[:1] != "_")
+    assert (early, drafting, autoregressive) == ([[4, 0.25], [2, 0.25]], [[2, 0.5], [1.6, 0.5]], [[1, 0.5]])
+    assert {t.get_text() for t in axis.texts} == {"autoregressive", "E=1", "E=2", "E=1 d=3", "E=2 d=2"}
     steps = next(line for line in axis.lines if line.get_label() == "front")
     assert steps.get_xydata().tolist() == [[2, 0.5], [4, 0.25]]
 
@@ -183,7 +187,10 @@ def test_the_best_becomes_the_recommended_setting(trained: Path, tmp_path: Path)
     try:
         rows = call(f"checkpoint={trained}", *SMALL, f"output={tmp_path}/s.json", "recommend=true")
         best = max((r for r in rows if r["mode"] == "self_speculative"), key=lambda r: r["speedup"])
-        assert recommended(trained) == (best, trained / "recommended.json")
+        found = recommended(trained)
+        assert found is not None
+        assert (found.exit_layer, found.num_speculations) == (best["exit_layer"], best["num_speculations"])
+        assert (found.speedup, found.file) == (best["speedup"], trained / "recommended.json")
     finally:
         (trained / "recommended.json").unlink(missing_ok=True)
 

@@ -94,7 +94,7 @@ def test_one_shot_prompts(tmp_path: Path) -> None:
         "Article: s article 0 says much.\nSummary: One 0 .Two 0 .\n\nArticle: a article 1 says much.\nSummary:",
     ]
     assert chosen.samples[1].reference == " One 1 .\nTwo 1 ."
-    assert chosen.facts["shots"] == [{"id": "s0", "at": f"{shots}:1", "begins": "s article 0 says much."}]
+    assert chosen.selection.shots == [{"id": "s0", "at": f"{shots}:1", "begins": "s article 0 says much."}]
 
 
 def test_samples_and_shots_are_drawn_by_the_seed(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_samples_and_shots_are_drawn_by_the_seed(tmp_path: Path) -> None:
     def drawn(**changes: Any) -> tuple[list[str], list[str]]:
         task = CnnDm(source=str(test), shot_source=str(shots), **{"n_samples": 9} | changes)
         chosen = task.samples(checkpoint())
-        return [s.id for s in chosen.samples], [s["id"] for s in chosen.facts["shots"]]
+        return [s.id for s in chosen.samples], [s["id"] for s in chosen.selection.shots or []]
 
     assert drawn() == drawn()
     assert drawn()[0] != drawn(seed=1)[0]
@@ -146,7 +146,7 @@ def test_too_long_is_told_and_can_be_cut(tmp_path: Path) -> None:
         task.samples(checkpoint(150))
     task.truncate = True
     chosen = task.samples(checkpoint(150))
-    assert chosen.facts["n_truncated"] == 2
+    assert chosen.selection.n_truncated == 2
     assert [len(s.tokens) for s in chosen.samples] == [34, 130, 130], "as much as fits"
     assert chosen.samples[2].prompt == f"Article: {rows[2]['document'][:111]}\nSummary:"
     with pytest.raises(ConfigError, match="3 of 3 prompts do not fit"):
@@ -161,7 +161,7 @@ def test_continuation_of_100_words(tmp_path: Path) -> None:
     (sample,) = chosen.samples
     assert sample.prompt == " ".join(words[:100])
     assert sample.reference == " ".join(words[100:])
-    assert chosen.facts["n_too_short"] == 1
+    assert chosen.selection.n_too_short == 1
 
 
 def test_rouge_by_hand() -> None:

@@ -11,7 +11,7 @@ import torch
 from conftest import tiny_model
 from test_parity_hf import our_model
 
-from eval.engine.threads import BUDGET, INTERVAL, REPEATS, SHARE, Threads, candidates, fastest, one_token
+from eval.engine.threads import BUDGET, INTERVAL, SHARE, TIMED_PASSES, Threads, candidates, fastest_threads, one_token
 from models.inference import InferenceLlama
 
 CPU = torch.device("cpu")
@@ -55,13 +55,13 @@ def test_candidates(most: int, expected: list[int]) -> None:
 )
 def test_the_fastest_is_chosen_and_set(seconds: dict[str, float], expected: int) -> None:
     machine = Machine(**seconds)
-    assert fastest(machine.run, sorted(machine.seconds), machine.clock) == expected == torch.get_num_threads()
-    assert machine.n_passes == 2 * REPEATS * len(seconds)
+    assert fastest_threads(machine.run, sorted(machine.seconds), machine.clock) == expected == torch.get_num_threads()
+    assert machine.n_passes == 2 * TIMED_PASSES * len(seconds)
 
 
 def test_long_passes_are_timed_once_each() -> None:
     machine = Machine(by_1=BUDGET, by_2=BUDGET / 2)
-    assert fastest(machine.run, [1, 2], machine.clock) == 2
+    assert fastest_threads(machine.run, [1, 2], machine.clock) == 2
     assert machine.n_passes == 4
 
 

@@ -87,7 +87,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
-    words = ["model=llama_debug", "seq_len=32", "batch_size=4", "loss_chunk_tokens=64", "rounds=2", "threads=1"]
+    words = ["model=llama_debug", "seq_len=32", "batch_size=4", "loss_chunk_tokens=64", "rounds=2", "machine.threads=1"]
     done = run(f"output={tmp_path}/rows.json", *words, "n_exits=[1,6]", "p_max=[0.5]", "checkpointing=[full]")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "rows.json").read_text())

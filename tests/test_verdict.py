@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 from conftest import tiny_model
-from evaluation import record, speculative
+from evaluation import FACTS, record, speculative
 
 from eval.results import columns
 from eval.results.bootstrap import Estimate
 from eval.results.row import Row
-from eval.results.rows import rows_of
+from eval.results.rows import benchmark_rows
 from eval.results.verdict import verdict
 from eval.tasks.task import Sample, Task
 
@@ -21,19 +21,18 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows(speedup: float, accepted: float | None, exit_layer: int = 4, **output: Any) -> list[Row]:
-    """Plain decoding of 16 layers and one self-speculation."""
+    """Autoregressive decoding of 16 layers and one self-speculation."""
     samples = {"0": Sample(id="0", prompt="", tokens=[1])}
-    facts = {"checkpoint": "c"}
     records = [record(exit_layer=16), speculative(exit_layer=exit_layer, num_speculations=6)]
-    plain, drafting = rows_of(records, Task(name="t"), samples, tiny_model(), facts)
+    autoregressive, drafting = benchmark_rows(records, Task(name="t"), samples, tiny_model(), FACTS)
     speed = replace(drafting.speed, speedup=Estimate(speedup, speedup, speedup), tokens_per_second=1013.0)
     drafts = replace(drafting.drafts, acceptance_rate=accepted)
-    return [plain, replace(drafting, speed=speed, drafts=drafts, output=replace(drafting.output, **output))]
+    return [autoregressive, replace(drafting, speed=speed, drafts=drafts, output=replace(drafting.output, **output))]
 
 
 def test_the_best_setting() -> None:
     assert verdict(rows(1.79, 0.51)) == (
-        "best: exit_layer=4 num_speculations=6: 1.79 times the speed of plain decoding (1,013 tokens/s),"
+        "best: exit_layer=4 num_speculations=6: 1.79 times the speed of autoregressive decoding (1,013 tokens/s),"
         " 51% of the drafts accepted, identical output"
     )
     assert "identical output but for 2 near-ties" in str(verdict(rows(1.79, 0.51, near_ties=2)))
@@ -44,7 +43,8 @@ def test_the_best_setting() -> None:
 def test_no_setting_is_faster_and_no_exit_is_trained() -> None:
     first, second = str(verdict(rows(0.15, 0.03))).split("\n")
     assert first.startswith(
-        "best: plain decoding; no setting is faster. The best of them, exit_layer=4 num_speculations=6: 0.15 times"
+        "best: autoregressive decoding; no setting is faster. The best of them, exit_layer=4 num_speculations=6: 0.15"
+        " times"
     )
     assert second.startswith(
         "this model shows no trained exits: of what the lower half of its layers drafts, at most 3%"

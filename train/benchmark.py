@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 def benchmark(raw: DictConfig) -> None:
     """Measure, print the table, write the rows."""
     config = convert(raw, TrainBenchmarkConfig)
-    from train.cost.benchmark_row import table
+    from train.cost.benchmark_row import cost_table
 
     output = writable(config.output)
     if config.precision is Precision.auto:
         config.precision = best_precision()
-    device = _usable(config.device)
+    device = _usable(config.machine.device)
     os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler, which counts memory, would tell when it starts and stops
     rows = [row for recompute in config.checkpointing for row in _measure(config, recompute, device)]
     write_whole(output, json.dumps([asdict(row) for row in rows], indent=1).encode())
-    print(table(rows))
+    print(cost_table(rows))
     print(output)
 
 
@@ -50,7 +50,7 @@ def _usable(device: Device) -> str:
     if device is Device.auto:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device is Device.cuda and not torch.cuda.is_available():
-        raise ConfigError("device=cuda: no GPU can be used here; cpu or auto")
+        raise ConfigError("machine.device=cuda: no GPU can be used here; cpu or auto")
     return device.value
 
 

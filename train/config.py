@@ -13,6 +13,7 @@ from train.precision import Precision
 from train.recipe.curriculum import EarlyExitConfig
 from train.recipe.dropout_schedule import LayerDropoutConfig, check_schedules
 from train.recipe.exit_weights import first_step_without_weight
+from train.resilience.bad_steps import BadStepsConfig
 
 
 class Decay(StrEnum):
@@ -170,12 +171,20 @@ class ActivationCheckpointConfig:
 class CheckpointConfig:
     """DCP checkpoints in <run_dir>/checkpoint/step-N; the last step is always saved."""
 
-    every: int = 500
-    """Steps between two checkpoints."""
+    every: int | None = 500
+    """Steps between two checkpoints; null: every_minutes alone says when."""
+    every_minutes: float | None = None
+    """Minutes between two checkpoints, by the clock of rank 0, looked at after each step; null: steps alone count.
+    Where both are given, both save."""
     keep: int = 2
     """Newest checkpoints that are kept; 0 keeps all."""
+    keep_every: int | None = None
+    """Checkpoints of steps that are multiples of this are kept for ever; null: no others than the newest."""
+    keep_best: int = 0
+    """So many checkpoints with the lowest validation loss of the last layer are kept as well, of those whose step was
+    validated: let checkpoint.every be a multiple of validation.every."""
     async_save: bool = False
-    """Write in the background while training goes on."""
+    """Write in the background while training goes on, on GPUs by way of pinned memory."""
     initial: str | None = None
     """What a new run starts from instead of random weights: a run folder, a checkpoint or a Hugging Face folder.
     model=initial takes its sizes; its tokenizer is taken unless data.tokenizer.path names another."""
@@ -183,7 +192,16 @@ class CheckpointConfig:
     """Whether the recipe is for a model that has been trained: a run without `initial` is refused."""
 
     def __post_init__(self) -> None:
-        _require(self.every >= 1, "checkpoint.every", self.every, "must be at least 1")
+        every, minutes = self.every, self.every_minutes
+        _require(every is None or every >= 1, "checkpoint.every", every, "must be null or at least 1")
+        _require(
+            minutes is None or 0 < minutes < math.inf, "checkpoint.every_minutes", minutes, "must be null or above 0"
+        )
+        given = every is not None or minutes is not None
+        _require(given, "checkpoint.every", every, "must be given unless checkpoint.every_minutes is")
+        for key in ("keep_every", "keep_best"):
+            value, least = getattr(self, key), int(key == "keep_every")
+            _require(value is None or value >= least, f"checkpoint.{key}", value, f"must be at least {least}")
         keeps = self.keep == 0 or self.keep >= 2
         _require(keeps, "checkpoint.keep", self.keep, "must be 0 (all) or at least 2 (one may be half written)")
 
@@ -238,6 +256,7 @@ class PretrainConfig:
     parallelism: ParallelismConfig = MISSING
     activation_checkpoint: ActivationCheckpointConfig = MISSING
     checkpoint: CheckpointConfig = MISSING
+    bad_steps: BadStepsConfig = MISSING
     validation: ValidationConfig = MISSING
     wandb: WandbConfig = MISSING
     cluster: ClusterConfig = MISSING

@@ -23,7 +23,7 @@ def describe(raw: DictConfig) -> None:
     config = resolve(raw, world_size, DescribeConfig)
     assert isinstance(config, DescribeConfig)
     facts = facts_of(config, world_size)
-    picture = _draw(config)  # before anything is printed: a path that cannot be written is told alone
+    picture = _draw(config)  # before anything is printed: so that an error about the path stands alone
     print(description(config, world_size, facts))
     print(f"\n{picture}: p(l, t) and e~(t, l)")
 

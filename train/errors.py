@@ -1,4 +1,4 @@
-"""Errors that are told to a user in one line, without a traceback."""
+"""Errors that a user sees as one line, without a traceback."""
 
 from conf.errors import UserError
 

@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
@@ -88,10 +89,14 @@ def _start(config: PretrainConfig, corpus: "Corpus", world_size: int, held: Exit
     """Hold the run folder, check that it is this run's, and write down what is started; the step it goes on from."""
     from train import run_dir
     from train.initial import start_from
+    from train.resilience.fallback import choose
 
     held.enter_context(run_dir.lock(config.run_dir, config.cluster.lock_seconds))
     run_dir.check_continues(config, corpus)
     if (step := run_dir.last_checkpoint(config.run_dir)) >= config.train.steps:
+        # Nothing will be loaded; but a damaged result is none, and its last steps are trained again.
+        step, _ = choose(Path(config.run_dir))
+    if step >= config.train.steps:
         logger.info(
             "%s is finished (step %d of %d); choose another run_dir, or more train.steps to go on",
             config.run_dir,

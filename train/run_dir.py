@@ -2,7 +2,7 @@
 
 config.yaml (resolved), starts.jsonl (one line per start: command, code revision, versions, machine), tokenizer,
 corpus.json (counts and digests of the text, and what compressors make of it), exit_status (of the last start, if it was
-not killed), metrics.jsonl, checkpoint/step-N (DCP), wandb/, plots.
+not killed), metrics.jsonl, bad_steps.jsonl (skipped steps and their rows), checkpoint/step-N (DCP), wandb/, plots.
 """
 
 import json
@@ -35,9 +35,10 @@ logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 CORPUS = "corpus.json"
+BAD_STEPS = "bad_steps.jsonl"
 EXIT_STATUS = "exit_status"
 # A checkpoint does not fit another model, and its position in the data means nothing for other rows. Everything else
-# may change, and is told.
+# may change, with a warning.
 FIXED = re.compile(
     r"model\.(?!name)|train\.(seq_len|seed)|data\.(packing|stream_lanes|validation_fraction)|"
     r"data\.sources\.\w+\.(?!path|validation|revision)"
@@ -72,7 +73,7 @@ def check_continues(config: PretrainConfig, corpus: Corpus) -> None:
     folder = Path(config.run_dir)
     if not complete_checkpoints(folder):
         return
-    different = differences(config)
+    different = changed_keys(config)
     go_on = f"choose another run_dir (and checkpoint.initial={folder} to start from its weights)"
     for key, (old, new) in different.items():
         if key.startswith("data.sources.") and key.endswith(".path") and None in (old, new):
@@ -137,7 +138,7 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     )
 
 
-def differences(config: PretrainConfig) -> dict[str, tuple[Any, Any]]:
+def changed_keys(config: PretrainConfig) -> dict[str, tuple[Any, Any]]:
     """Dotted keys whose values differ from those the folder was last started with: (old, new)."""
     old, new = _flatten(_read(Path(config.run_dir, CONFIG), yaml.safe_load)), _flatten(resolved(config))
     keys = sorted(old.keys() | new.keys())
@@ -162,7 +163,7 @@ def start(config: PretrainConfig, corpus: Corpus, world_size: int) -> None:
     """Write down what is started, and cut the metrics back to the checkpoint it continues from. For rank 0 alone."""
     folder = Path(config.run_dir)
     step = last_checkpoint(folder)
-    for key, (old, new) in differences(config).items() if step else ():
+    for key, (old, new) in changed_keys(config).items() if step else ():
         logger.warning("changed since the run's last start: %s: %s -> %s", key, old, new)
     text = corpus.facts | {"digests": corpus.digests, "tokenizer": tokenizer_hash(corpus.tokenizer)}
     for name, content in corpus.tokenizer.files.items():
@@ -172,7 +173,7 @@ def start(config: PretrainConfig, corpus: Corpus, world_size: int) -> None:
     (folder / EXIT_STATUS).unlink(missing_ok=True)
     with (folder / "starts.jsonl").open("a") as stream:
         stream.write(json.dumps(_provenance(step, world_size)) + "\n")
-    cut_metrics(folder / "metrics.jsonl", step)
+    cut_logs(folder, step)
 
 
 def _provenance(step: int, world_size: int) -> dict[str, Any]:
@@ -187,6 +188,12 @@ def _provenance(step: int, world_size: int) -> dict[str, Any]:
         "ranks": world_size,
         "threads": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())),
     }
+
+
+def cut_logs(run_dir: str | Path, step: int) -> None:
+    """Drop what was logged after a step. For rank 0 alone."""
+    for name in ("metrics.jsonl", BAD_STEPS):
+        cut_metrics(Path(run_dir, name), step)
 
 
 def cut_metrics(path: Path, step: int) -> None:

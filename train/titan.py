@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.optimizer import LRSchedulersContainer, OptimizersContainer, ParamGroupConfig
 from torchtitan.components.tokenizer import BaseTokenizer
@@ -23,6 +24,9 @@ from train.monitoring.metrics import LayerSkipMetrics
 from train.precision import Precision
 from train.recipe.early_exit_loss import EarlyExitLoss
 from train.trainer import LayerSkipTrainer
+
+NEVER = 1 << 62
+"""A step that no run gets to."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -111,13 +115,23 @@ def _lr_scheduler(config: PretrainConfig) -> LRSchedulersContainer.Config:
     )
 
 
+def _async_mode(asked: bool) -> str:
+    """Through pinned memory the copy off a GPU overlaps with training; a CPU's tensors need not be copied off."""
+    if not asked:
+        return "disabled"
+    return "async_with_pinned_mem" if torch.cuda.is_available() else "async"
+
+
 def _checkpoint(config: PretrainConfig) -> Checkpoints.Config:
     return Checkpoints.Config(
         enable=True,
         folder=CHECKPOINTS,
-        interval=config.checkpoint.every,
+        interval=config.checkpoint.every or NEVER,
+        every_minutes=config.checkpoint.every_minutes,
         keep_latest_k=config.checkpoint.keep,
-        async_mode="async" if config.checkpoint.async_save else "disabled",
+        keep_every=config.checkpoint.keep_every,
+        keep_best=config.checkpoint.keep_best,
+        async_mode=_async_mode(config.checkpoint.async_save),
         # The whole state, so that a finished run can be prolonged.
         last_save_model_only=False,
     )
@@ -157,6 +171,6 @@ def trainer_config(config: PretrainConfig, corpus: Corpus) -> LayerSkipTrainer.C
             save_traces_file_prefix="comm_trace_rank_",
         ),
         compile=CompileConfig(enable=config.train.compile),
-        metrics=LayerSkipMetrics.Config(log_freq=config.train.log_every, checkpoint_freq=config.checkpoint.every),
+        metrics=LayerSkipMetrics.Config(log_freq=config.train.log_every),
         debug=DebugConfig(seed=config.train.seed, enable_structured_logging=False),
     )

@@ -1,39 +1,65 @@
 """What a LayerSkip step does differently from torchtitan's Trainer; nothing else."""
 
 import logging
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torchtitan.components.optimizer.utils import init_optim_state
+from torchtitan.distributed import utils as dist_utils
 from torchtitan.trainer import Trainer
 
-from data.batches.loader import validation_batches
+from conf.errors import reason
+from data.batches.loader import Loader, validation_batches
+from data.batches.packing import IGNORE_INDEX
 from data.corpus import Corpus
-from data.training import rows_of
+from data.training import training_rows
+from models.exits import exit_name
 from models.layer_dropout import kept_rows
+from train.checkpoint import VALIDATION_LOSS, Checkpoints
 from train.cluster.agreement import any_rank, cpu_group
 from train.cluster.preemption import Preemption
 from train.config import PretrainConfig
 from train.errors import TrainingError
-from train.monitoring.metrics import DIVERGED, LayerSkipMetrics
+from train.monitoring.metrics import LayerSkipMetrics
 from train.monitoring.plots import plot_perplexity_by_exit
 from train.monitoring.report import validation_line
 from train.monitoring.sinks import open_sinks
 from train.recipe.dropout_schedule import branch_scale, dropout_probability
 from train.recipe.exit_weights import exit_weights
-from train.run_dir import last_checkpoint, read_metrics
+from train.resilience.bad_step_report import BadStep
+from train.resilience.bad_steps import BadSteps
+from train.resilience.finite_state import all_finite
+from train.run_dir import BAD_STEPS, cut_logs, read_metrics
 from train.validate import exit_metrics, exit_sums
 
 logger = logging.getLogger(__name__)
+
+
+class Agreed(NamedTuple):
+    """What all ranks know of a step."""
+
+    loss: float
+    """Weighted over the exits, mean over the step's tokens."""
+    exit_layer: int
+    """The deepest that is trained in this step."""
+    exit_loss: float
+    """Its cross entropy."""
+    grad_norm: float
+    """Before clipping; NaN if it is not finite on any rank."""
+    is_time: bool
+    """Whether rank 0's clock asks for a checkpoint."""
 
 
 class LayerSkipTrainer(Trainer):
     """torchtitan's Trainer with layer dropout, the early-exit loss and validation at every exit."""
 
     metrics_processor: LayerSkipMetrics
+    checkpointer: Checkpoints
+    dataloader: Loader
 
     @dataclass(kw_only=True, slots=True)
     class Config(Trainer.Config):
@@ -56,7 +82,12 @@ class LayerSkipTrainer(Trainer):
         self.stopping = False
         initialise_optimizer_state(self.optimizers)
         self.token_bytes = torch.tensor(self.corpus.tokenizer.token_bytes(), device=self.device)
-        first_step = last_checkpoint(self.recipe.run_dir)
+        self.checkpointer.facts = self.checkpoint_facts
+        first_step, manifest = self.checkpointer.choose()
+        if dist.get_rank() == 0:
+            cut_logs(self.recipe.run_dir, first_step)
+        self.bad_steps = BadSteps(self.recipe.bad_steps, manifest.facts.get("bad_steps") if manifest else None)
+        self.validation_loss: tuple[int, float | None] = (first_step, None)
         self.metrics_processor.attach(
             open_sinks(self.recipe) if dist.get_rank() == 0 else [], first_step, self.total_steps
         )
@@ -73,38 +104,119 @@ class LayerSkipTrainer(Trainer):
         )
 
     def train_step(self, data_iterator: Any) -> None:
-        """One optimizer step, and validation where it is due: before the checkpoint, which then implies it was done."""
-        self.micro_batch = 0
-        self.stopping = any_rank(self.preemption.signal is not None, self.cpu_group)
-        self.metrics_processor.stopping = self.checkpointer.stopping = self.stopping
+        """One optimizer step, and validation where it is due: before the checkpoint, which then implies it was done.
+
+        A step whose loss or gradient is bad leaves the weights as they are; all else goes on as after any other.
+        """
+        self.stopping = self.checkpointer.stopping = any_rank(self.preemption.signal is not None, self.cpu_group)
         if self.stopping:
             logger.info("%s: step %d is the last of this process", self.preemption, self.step)
-        self.metrics_processor.exit_losses.begin_step()
-        try:
-            super().train_step(data_iterator)
-        except RuntimeError as error:
-            if "Loss is not finite" not in str(error):
-                raise
-            raise TrainingError(f"step {self.step}: the loss is not finite; {DIVERGED}") from error
+        self.optimizers.zero_grad()
+        lr = next(iter(self.lr_schedulers.get_metrics().values()))
+        loss = self.forward_backward(data_iterator)
+        parameters = [p for part in self.model_parts for p in part.parameters()]
+        grad_norm = dist_utils.clip_grad_norm_(parameters, self.recipe.train.max_grad_norm, foreach=True)
+        agreed = self.agree(loss, grad_norm)
+        bad = self.judge(agreed)
+        self.checkpointer.maybe_wait_for_staging()
+        if not bad:
+            self.optimizers.step()
+            self.metrics_processor.exit_losses.accept_step()
+        self.lr_schedulers.step()
         self.metrics_processor.bar.update()
         last = self.step == self.total_steps
+        saves = self.checkpointer.decide(
+            self.step, last=last or self.stopping, is_time=agreed.is_time, accepted=not bad
+        )
+        if saves or self.metrics_processor.should_log(self.step):
+            metrics = {} if bad else {"train/objective": agreed.loss, "train/grad_norm": agreed.grad_norm}
+            metrics |= {
+                "train/lr": lr,
+                "train/tokens": self.dataloader.position * self.recipe.train.seq_len,
+                "train/bad_steps": self.bad_steps.total,
+            }
+            self.metrics_processor.report(self.step, metrics, accepted=not bad)
         if last or self.step % self.recipe.validation.every == 0:
             self.validate(self.recipe.validation.final_tokens if last else self.recipe.validation.tokens)
+
+    def forward_backward(self, data_iterator: Any) -> torch.Tensor:
+        """The gradient of a step over all its micro-batches; returns this rank's part of the loss."""
+        self.micro_batch = 0
+        self.metrics_processor.exit_losses.begin_step()
+        batches = [next(data_iterator) for _ in range(self.gradient_accumulation_steps)]
+        # The mean over the step's tokens is the sum over ranks and micro-batches of loss sums / all valid tokens.
+        valid_tokens = torch.stack([(labels != IGNORE_INDEX).sum() for _, labels in batches]).sum().to(self.device)
+        if self.parallel_dims.dp_enabled:
+            valid_tokens = dist_utils.dist_sum_tensor(valid_tokens, self.parallel_dims.get_mesh("batch"))
+        losses = []
+        while batches:
+            inputs, labels = batches.pop(0)
+            on_device = {key: value.to(self.device) for key, value in inputs.items()}
+            losses.append(
+                self.forward_backward_step(
+                    input_dict=on_device, labels=labels.to(self.device), global_valid_tokens=valid_tokens
+                ).detach()
+            )
+        return torch.stack(losses).sum()
+
+    def agree(self, loss: torch.Tensor, grad_norm: torch.Tensor) -> "Agreed":
+        """What all ranks know of a step, the same on each, in one sum over all of them.
+
+        The host waits for the device here, once a step: whether the update is to be taken must be known before it is.
+        Under tensor parallelism several ranks have the same part of the loss, which counts once.
+        """
+        rank, dims = dist.get_rank(), self.parallel_dims
+        counts = not dims.tp_enabled or dims.get_mesh("tp").get_local_rank() == 0
+        layer, exit_loss = self.metrics_processor.exit_losses.deepest()
+        numbers = [
+            loss.double() if counts else 0.0,
+            exit_loss.double() if counts else 0.0,
+            grad_norm.double() if rank == 0 else 0.0,
+            ~torch.isfinite(grad_norm),
+            float(rank == 0 and self.checkpointer.is_time()),
+        ]
+        sums = torch.stack([torch.as_tensor(n, dtype=torch.float64, device=self.device).reshape(()) for n in numbers])
+        if dims.world_size > 1:
+            dist.all_reduce(sums)
+        total_loss, total_exit_loss, norm, n_not_finite, is_time = sums.tolist()
+        return Agreed(total_loss, layer + 1, total_exit_loss, math.nan if n_not_finite else norm, bool(is_time))
+
+    def judge(self, agreed: "Agreed") -> bool:
+        """Whether the step is bad, which is written down. Raises TrainingError when too many are."""
+        why = self.bad_steps.judge(
+            self.step,
+            loss=agreed.loss,
+            grad_norm=agreed.grad_norm,
+            exit_layer=agreed.exit_layer,
+            exit_loss=agreed.exit_loss,
+        )
+        if why is None:
+            return False
+        if dist.get_rank() == 0:
+            n_rows = self.recipe.train.global_batch_size
+            rows = self.dataloader.origins(self.dataloader.position - n_rows, n_rows)
+            names = [source.name for source in self.corpus.sources]
+            report = BadStep(self.step, why, agreed.loss, agreed.exit_layer, agreed.exit_loss, agreed.grad_norm, rows)
+            report.append_to(Path(self.recipe.run_dir, BAD_STEPS), names)
+            self.metrics_processor.write(self.step, report.metrics())
+            logger.warning("%s", report.line(names, self.bad_steps.total))
+        if self.bad_steps.too_many:
+            options = self.recipe.bad_steps
+            raise TrainingError(
+                f"step {self.step}: {why}, as in {len(self.bad_steps.recent)} of the last {options.window} steps, more"
+                f" than bad_steps.most={options.most}; {self.checkpointer.from_where()} with a lower optimizer.lr or a"
+                f" longer warm-up, or look at the rows in {BAD_STEPS}"
+            )
+        return True
 
     def should_continue_training(self) -> bool:
         """Asked by torchtitan after each step and its checkpoint."""
         return super().should_continue_training() and not self.stopping
 
-    def state_dict(self) -> dict[str, Any]:
-        """The step, and the tokens that all ranks have seen: their number may be another when the run goes on."""
-        dims = self.parallel_dims
-        ranks = dims.world_size // dims.non_data_parallel_size * dims.cp
-        return {"step": self.step, "ntokens_seen": self.metrics_processor.tokens_before + self.ntokens_seen * ranks}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Count on from there; torchtitan's `ntokens_seen` is what this rank has seen since."""
-        self.step, self.ntokens_seen = state_dict["step"], 0
-        self.metrics_processor.tokens_before = state_dict["ntokens_seen"]
+    def checkpoint_facts(self) -> dict[str, Any]:
+        """What the manifest says of a checkpoint of this step."""
+        step, loss = self.validation_loss
+        return {"bad_steps": self.bad_steps.state(), VALIDATION_LOSS: loss if step == self.step else None}
 
     def forward_backward_step(
         self, *, input_dict: dict[str, torch.Tensor], labels: torch.Tensor, global_valid_tokens: torch.Tensor
@@ -147,9 +259,17 @@ class LayerSkipTrainer(Trainer):
         ]
 
     def validate(self, n_tokens: int | None) -> None:
-        """Measure every exit on held-out text, write the metrics and the plot."""
+        """Measure every exit on held-out text, write the metrics and the plot.
+
+        Raises TrainingError for weights with which nothing can be measured.
+        """
+        if not all_finite(list(self.model_parts)):
+            raise TrainingError(
+                f"step {self.step}: the weights are not finite after the update; {self.checkpointer.from_where()}"
+                " with a lower optimizer.lr or a longer warm-up"
+            )
         options, seq_len = self.recipe.validation, self.recipe.train.seq_len
-        rows = rows_of(self.corpus.validation, self.corpus, self.recipe.data, seq_len)
+        rows = training_rows(self.corpus.validation, self.corpus, self.recipe.data, seq_len)
         mesh = self.parallel_dims.get_mesh("batch") if self.parallel_dims.dp_enabled else None
         batches = validation_batches(
             rows,
@@ -174,12 +294,26 @@ class LayerSkipTrainer(Trainer):
         model.train()
         sharing = self.parallel_dims.get_mesh("loss").get_group() if self.parallel_dims.dp_cp_enabled else None
         metrics = exit_metrics(sums, layers, sharing)
+        if not all(map(math.isfinite, metrics.values())):
+            raise TrainingError(
+                f"step {self.step}: the validation loss is not finite; {self.checkpointer.from_where()} with a lower"
+                " optimizer.lr or a longer warm-up"
+            )
+        self.validation_loss = (self.step, metrics[f"val/loss/{exit_name(self.n_layers)}"])
         self.metrics_processor.write(self.step, metrics)
         logger.info(validation_line(metrics))
         if dist.get_rank() == 0:
-            folder = Path(self.recipe.run_dir)
-            plot_perplexity_by_exit(read_metrics(folder / "metrics.jsonl"), folder / "perplexity_by_exit.png")
+            self.plot()
         self.metrics_processor.reset_clock()
+
+    def plot(self) -> None:
+        """Draw perplexity by exit. A disk that is full of it does not stop the run. For rank 0 alone."""
+        folder = Path(self.recipe.run_dir)
+        try:
+            plot_perplexity_by_exit(read_metrics(folder / "metrics.jsonl"), folder / "perplexity_by_exit.png")
+        except (OSError, LookupError) as error:
+            why = reason(error) if isinstance(error, OSError) else "metrics.jsonl has no validation yet"
+            logger.warning("perplexity_by_exit.png: cannot be written (%s); training goes on", why)
 
     def part_of_rows(self) -> slice | None:
         """The tokens of each row that this rank has under context parallelism; None without it."""

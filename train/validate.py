@@ -4,7 +4,9 @@ For each exit, with the sums over all valid labels of all ranks: val/loss/exit_0
 val/agreement/exit_03, as models/exit_quality.py defines them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -13,7 +15,7 @@ from torch import nn
 
 from data.batches.packing import IGNORE_INDEX
 from models.exit_quality import exit_quality
-from models.exits import chunk_bounds, exit_name, gathered_head, local, whole
+from models.exits import exit_name, gathered_head, local, whole
 
 
 @torch.no_grad()
@@ -28,8 +30,11 @@ def exit_sums(
 ) -> torch.Tensor:
     """Sums over this rank's batches.
 
+    Each exit is measured while the forward pass is at its layer. What is held of all exits is the first choice for each
+    token, so memory does not grow with their number as it would with their states.
+
     Args:
-        model: returns the normed exit states [X*B, T, D] for `exits`; must be in eval mode.
+        model: hands the normed states [B, T, D] of each exit in `exits` to `visit`; must be in eval mode.
         lm_head: the shared head.
         batches: (inputs [B, T], labels [B, T]) on the CPU.
         layers: the exits' layers l, ascending, the last layer among them.
@@ -48,24 +53,39 @@ def exit_sums(
         if part is not None:
             positions = torch.arange(labels.shape[1], device=device).expand_as(labels)[:, part]
             inputs, labels = inputs[:, part], labels[:, part]
-        states = local(model(inputs.to(device), positions, exits=tuple(layers))).reshape(n, inputs.numel(), -1)
         targets = labels.to(device).reshape(-1)
         valid = targets != IGNORE_INDEX
         sums[2 * n] += valid.sum()
         sums[2 * n + 1] += token_bytes[targets[valid]].sum()
-        last_choice = torch.empty_like(targets)
-        with gathered_head(lm_head):
-            # The last exit first: the others are compared with it.
-            for i, start, end in chunk_bounds(n, len(targets), chunk_tokens):
-                x = n - 1 - i
-                logits = whole(lm_head(states[None, x, start:end]))[0].float()
-                nats = F.cross_entropy(logits, targets[start:end], reduction="sum", ignore_index=IGNORE_INDEX)
-                choice = logits.argmax(-1)
-                if x == n - 1:
-                    last_choice[start:end] = choice
-                sums[x] += nats
-                sums[n + x] += ((choice == last_choice[start:end]) & valid[start:end]).sum()
+        run = partial(model, inputs.to(device), positions, exits=tuple(layers))
+        _add_exits(sums, run, lm_head, n, targets, chunk_tokens)
     return sums
+
+
+def _add_exits(
+    sums: torch.Tensor,
+    run: Callable[..., object],
+    lm_head: nn.Module,
+    n: int,
+    targets: torch.Tensor,
+    chunk_tokens: int,
+) -> None:
+    """Add a batch's nats and agreements at n exits to `sums`; `run(visit=...)` is the model's forward."""
+    choices = torch.empty(n, len(targets), dtype=torch.int32, device=targets.device)
+    with ExitStack() as head:
+
+        def measure(x: int, states: torch.Tensor) -> None:
+            if x == 0:  # the forward has begun: before the first, FSDP does not know yet which module is its root
+                head.enter_context(gathered_head(lm_head))
+            flat = local(states).reshape(len(targets), -1)
+            for start in range(0, len(targets), chunk_tokens):
+                chunk = slice(start, start + chunk_tokens)
+                logits = whole(lm_head(flat[None, chunk]))[0].float()
+                sums[x] += F.cross_entropy(logits, targets[chunk], reduction="sum", ignore_index=IGNORE_INDEX)
+                choices[x, chunk] = logits.argmax(-1)
+
+        run(visit=measure)
+    sums[n : 2 * n] += ((choices == choices[-1]) & (targets != IGNORE_INDEX)).sum(1)
 
 
 def exit_metrics(sums: torch.Tensor, layers: Sequence[int], group: dist.ProcessGroup | None) -> dict[str, float]:

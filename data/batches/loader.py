@@ -57,7 +57,7 @@ class _Shares(torch.utils.data.IterableDataset):
             mine = self.position + self.rank + self.world_size * mine[mine % n_processes == process]
             try:
                 yield self._share(mine, lanes)
-            except DataError as error:  # told by the process that trains
+            except DataError as error:  # the process that trains raises it
                 yield {"error": str(error)}
                 return
             first += self.batch_size
@@ -86,6 +86,21 @@ class _Shares(torch.utils.data.IterableDataset):
             "labels": torch.from_numpy(labels),
             "lanes": {n: lane.state() for n, lane in states.items()},
         }
+
+    def origins(self, numbers: np.ndarray) -> list[dict[str, int]]:
+        """Where each of these rows is from, without reading it."""
+        found = []
+        for number, s, within in zip(
+            numbers.tolist(), *(a.tolist() for a in self.mixture.locate(numbers)), strict=True
+        ):
+            source = self.sources[s]
+            if isinstance(source, Stream):
+                found.append({"row": number, "source": s, "lane": number % self.n_lanes})
+                continue
+            epoch, index = divmod(within, len(source))
+            index = int(permuted(np.array([index]), len(source), (self.mixture.seed, s, epoch))[0])
+            found.append({"row": number, "source": s, "epoch": epoch, "index": index})
+        return found
 
 
 class _LaneCursor:
@@ -221,6 +236,19 @@ class Loader(StatefulDataLoader):
                 raise
             raise DataError(f"data.num_workers: a reading process was killed ({str(error).splitlines()[0]})") from None
 
+    @property
+    def position(self) -> int:
+        """The number of rows that all ranks together have taken."""
+        return self._position
+
+    def origins(self, first: int, n_rows: int) -> list[dict[str, int]]:
+        """Where rows `first` to `first + n_rows - 1` of the run are from.
+
+        For each its number (`row`), the index of its source and, of prepared text, the epoch and the row of the source
+        (`index`); of a stream, the lane.
+        """
+        return self._shares.origins(np.arange(first, first + n_rows))
+
     def state_dict(self) -> dict[str, Any]:
         """The rows taken so far by all ranks together, and the places of the lanes that this rank reads.
 
@@ -236,7 +264,7 @@ class Loader(StatefulDataLoader):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the row after those taken; takes effect at the next `iter()`."""
         self._position = int(state_dict["position"])
-        self._lanes |= {int(k[5:]): v for k, v in state_dict.items() if k.startswith("lane_")}
+        self._lanes |= {int(k.removeprefix("lane_")): v for k, v in state_dict.items() if k.startswith("lane_")}
         self._iterating = False
 
 

@@ -171,9 +171,9 @@ class Lane:
     def _read_block(self) -> None:
         """The documents of the block that begins here, in its order."""
         stream, self._documents, self._ended, self._bad = self._stream, [], False, 0
-        wanted = BLOCK_DOCUMENTS * self._every
+        n_documents = BLOCK_DOCUMENTS * self._every
         name = f"{stream.source.path}, lane {self._lane}"
-        for _ in range(wanted):
+        for _ in range(n_documents):
             record = self._next_record(name)
             if record is None:
                 self._ended = True

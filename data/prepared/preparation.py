@@ -68,7 +68,10 @@ def prepare_shards(source: SourceConfig, tokenizer: Tokenizer, folder: Path, set
         manifest = read_manifest(folder)
         if {key: manifest.get(key) for key in made_from} == made_from:
             return
-        raise DataError(f"{folder}: holds shards of another source, tokenizer or setting; choose another or delete it")
+        raise DataError(
+            f"{folder}: holds shards of another source, tokenizer or setting; choose another or delete it"
+            " (data.prepare: fresh=true)"
+        )
     progress = Progress(folder, made_from, settings)
     for name, content in tokenizer.files.items():
         write_whole(folder / name, content)
@@ -128,10 +131,10 @@ def _finish(
         for part, shards in parts.items()
         for key in ("documents", "bytes", "tokens")
     }
-    wanted = [TRAIN, *([VALIDATION] if made_from["validation_fraction"] or source.validation else [])]
-    for part in wanted:
+    needed_parts = [TRAIN, *([VALIDATION] if made_from["validation_fraction"] or source.validation else [])]
+    for part in needed_parts:
         if not parts[part]:
-            progress.path.unlink()  # begin anew when the source or the fraction is better
+            progress.remove()  # begin anew when the source or the fraction is better
             documents = int(facts["train_documents"] + facts["validation_documents"])
             raise DataError(
                 f"{source.path}: {documents} documents with text cannot be split into training and validation text;"
@@ -151,4 +154,4 @@ def _finish(
         "parts": parts,
     }
     write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
-    progress.path.unlink()
+    progress.remove()

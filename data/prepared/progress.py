@@ -1,6 +1,5 @@
 """Shards as they are completed: what a killed preparation finds when it is started again."""
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +8,13 @@ from typing import Any
 import numpy as np
 
 from data.config import DataError, OnError
-from data.files import write_whole
+from data.json_log import JsonLog
 from data.prepare_config import SHARD_TOKENS
 from data.prepared.encoding import EncodedChunk
-from data.prepared.shards import write_shard
+from data.prepared.shards import PROGRESS, write_shard
 from data.sources.split import PARTS, TRAIN
 
 logger = logging.getLogger(__name__)
-
-PROGRESS = "progress.jsonl"
 
 
 @dataclass(frozen=True)
@@ -39,16 +36,19 @@ class Progress:
 
     def __init__(self, folder: Path, made_from: dict[str, Any], settings: Settings) -> None:
         self.folder, self.settings = folder, settings
-        self.path = folder / PROGRESS
-        lines = _read_lines(self.path)
-        if lines and lines[0] != made_from:
-            raise DataError(
+        self._log = JsonLog(
+            folder / PROGRESS,
+            header=made_from,
+            read=_shard,
+            write=dict,
+            mismatch=(
                 f"{folder}: was begun with another source, tokenizer or setting; choose another or delete it"
-            )
-        self.shards = lines[1:]
+                " (data.prepare: fresh=true)"
+            ),
+            remedy="delete the folder to begin anew",
+        )
+        self.shards = self._log.entries
         self.next_chunk = self.shards[-1]["end_chunk"] if self.shards else 0
-        # Written anew: a kill may have left half a line at the end.
-        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in [made_from, *self.shards]).encode())
         if self.shards:
             logger.info("going on after %d complete shards", len(self.shards))
         self.n_bad = sum(len(shard["bad"]) for shard in self.shards)
@@ -92,16 +92,17 @@ class Progress:
             entry["parts"][part]["n_bytes"] = sum(e.n_bytes for e in encoded)
         entry["bad"] = [message for chunk in self._open for message in chunk.bad]
         entry["empty"] = [name for chunk in self._open for name in chunk.empty]
-        with self.path.open("a") as stream:
-            stream.write(json.dumps(entry) + "\n")
-        self.shards.append(entry)
+        self._log.add([entry])
         self.next_chunk = entry["end_chunk"]
         self._open, self._open_tokens = [], 0
 
+    def remove(self) -> None:
+        """Delete the file of what is complete: the manifest says so from now on, or all begins anew."""
+        self._log.remove()
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a progress file but one that a kill has cut off."""
-    if not path.exists():
-        return []
-    lines = path.read_text().split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+
+def _shard(value: Any) -> dict[str, Any]:
+    """Raises KeyError or TypeError for what is no shard's entry."""
+    for part in value["parts"].values():
+        int(part["n_tokens"])
+    return {**value, "end_chunk": int(value["end_chunk"]), "bad": list(value["bad"]), "empty": list(value["empty"])}

@@ -7,6 +7,7 @@ A folder holds `manifest.json`, the tokenizer's files, and for each part (train,
 
 import hashlib
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +18,25 @@ import numpy as np
 from conf.errors import reason
 from data.config import DataError
 from data.files import write_whole
+from data.sources.split import PARTS
 from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 MANIFEST = "manifest.json"
+PROGRESS = "progress.jsonl"
+"""What a preparation that is not finished has done."""
 FORMAT = 1  # raise it when what the files mean changes
 
 
 def is_prepared(path: str | Path) -> bool:
     """Whether a folder holds prepared shards."""
     return Path(path, MANIFEST).is_file()
+
+
+def discard(folder: Path) -> None:
+    """Delete what a preparation writes, and nothing else: the manifest first, so that a kill leaves none behind."""
+    shard = re.compile(rf"({'|'.join(PARTS)})_\d{{5,}}(\.docs)?\.npy(\.partial)?")
+    for file in (folder / MANIFEST, folder / PROGRESS, *sorted(f for f in folder.iterdir() if shard.fullmatch(f.name))):
+        file.unlink(missing_ok=True)
 
 
 def token_dtype(vocab_size: int) -> type[np.unsignedinteger]:

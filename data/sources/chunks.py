@@ -147,7 +147,7 @@ def file_chunks(source: SourceConfig) -> Iterator[Chunk]:
 def _lines(name: str, path: Path, source: SourceConfig) -> Iterator[Chunk]:
     columns: list[str] | None = None
     compressed = path.suffix in COMPRESSED
-    line, told, begin = 1, 0, 0
+    line, n_reported, begin = 1, 0, 0
     rest: list[bytes] = []
     try:
         with path.open("rb") as on_disc, opened(path, on_disc) as stream:
@@ -161,8 +161,8 @@ def _lines(name: str, path: Path, source: SourceConfig) -> Iterator[Chunk]:
                     continue
                 raw, rest = b"".join([*rest, block[:end]]), [block[end:]] if end < len(block) else []
                 at = on_disc.tell()
-                yield Lines(name, path, line, raw if compressed else (begin, len(raw)), columns, at - told)
-                line, told, begin = line + raw.count(b"\n"), at, begin + len(raw)
+                yield Lines(name, path, line, raw if compressed else (begin, len(raw)), columns, at - n_reported)
+                line, n_reported, begin = line + raw.count(b"\n"), at, begin + len(raw)
     except DataError as error:
         yield Unreadable(str(error))
         return
@@ -170,7 +170,7 @@ def _lines(name: str, path: Path, source: SourceConfig) -> Iterator[Chunk]:
         yield Unreadable(f"{path}:{line}: cannot be read from here on, or is cut off ({reason(error)})")
         return
     if rest:
-        yield Lines(name, path, line, b"".join(rest), columns, path.stat().st_size - told)
+        yield Lines(name, path, line, b"".join(rest), columns, path.stat().st_size - n_reported)
     elif line == 1:
         yield Unreadable(f"{path}:1: the file is empty")
 

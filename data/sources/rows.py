@@ -16,7 +16,7 @@ from data.sources.source_files import LINES, PARQUET, find_files, kind
 
 
 @dataclass(frozen=True)
-class Row:
+class SourceRow:
     """One record."""
 
     where: str
@@ -24,7 +24,7 @@ class Row:
     values: Mapping[str, Any]
 
 
-def read_rows(source: SourceConfig, required: Sequence[str]) -> Iterator[Row]:
+def read_rows(source: SourceConfig, required: Sequence[str]) -> Iterator[SourceRow]:
     """The records of a .jsonl, .tsv (each also .gz or .zst) or .parquet file, a folder or glob of them, or of the hub.
 
     Args:
@@ -43,7 +43,7 @@ def read_rows(source: SourceConfig, required: Sequence[str]) -> Iterator[Row]:
             if not isinstance(record.get(field), str):
                 what = "no text in field" if field in record else "no field"
                 raise DataError(f"{where}: {what} '{field}'; fields: {', '.join(map(str, record))}")
-        yield Row(where, record)
+        yield SourceRow(where, record)
 
 
 def _hub_rows(source: SourceConfig, required: Sequence[str]) -> Iterator[tuple[str, Any]]:

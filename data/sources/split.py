@@ -54,11 +54,11 @@ def split_of(source: SourceConfig, fraction: float) -> Split:
 
 
 def _held_out(sizes: dict[str, int], fraction: float) -> set[str]:
-    wanted = fraction * sum(sizes.values())
+    n_held_out = fraction * sum(sizes.values())
     held_out: set[str] = set()
     n_bytes = 0
     for name in sorted(sizes, key=lambda n: hashlib.sha256(n.encode("utf-8")).digest()):
-        if n_bytes >= wanted or len(held_out) == len(sizes) - 1:
+        if n_bytes >= n_held_out or len(held_out) == len(sizes) - 1:
             break
         held_out.add(name)
         n_bytes += sizes[name]

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer as Fast
 
 from conf.errors import reason
 from data.config import DataError
+from data.tokenizers.document import as_document
 
 JSON_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -82,7 +83,7 @@ class JsonTokenizer:
 
     def encode_document(self, text: str) -> list[int]:
         """Ids of a whole document, with what begins it (if anything does) and ends it."""
-        return [*([] if self.bos_id is None else [self.bos_id]), *self.encode(text), self.eos_id]
+        return as_document(self.encode(text), self.bos_id, self.eos_id)
 
     def decode(self, ids: list[int]) -> str:
         """The text of ids; special tokens say nothing."""

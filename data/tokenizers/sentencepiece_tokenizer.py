@@ -12,6 +12,7 @@ import sentencepiece as spm
 
 from data.config import DataError
 from data.sources.documents import Document
+from data.tokenizers.document import as_document
 
 MODEL_FILE = "tokenizer.model"
 SPACE_MARK = "\u2581"
@@ -64,10 +65,7 @@ class SentencePieceTokenizer:
 
     def encode_document(self, text: str) -> list[int]:
         """Ids of a whole document, between <s> and </s>."""
-        ids = self.encode(text)
-        ids.insert(0, self.bos_id)
-        ids.append(self.eos_id)
-        return ids
+        return as_document(self.encode(text), self.bos_id, self.eos_id)
 
     def decode(self, ids: list[int]) -> str:
         """The text of ids; <s>, </s> and <unk> say nothing."""

@@ -7,6 +7,7 @@ import tiktoken
 
 from conf.llama3_tiktoken import BOS, EOS, N_SPECIAL, SPLIT, read_ranks
 from data.config import DataError
+from data.tokenizers.document import as_document
 from data.tokenizers.sentencepiece_tokenizer import MODEL_FILE
 
 # tiktoken panics at a million blanks in a row, and before 0.13 takes quadratic time for a long word. Llama's own code
@@ -43,10 +44,7 @@ class TiktokenTokenizer:
 
     def encode_document(self, text: str) -> list[int]:
         """Ids of a whole document, between <|begin_of_text|> and <|end_of_text|>."""
-        ids = self.encode(text)
-        ids.insert(0, self.bos_id)
-        ids.append(self.eos_id)
-        return ids
+        return as_document(self.encode(text), self.bos_id, self.eos_id)
 
     def decode(self, ids: list[int]) -> str:
         """The text of ids; special tokens say nothing, part of a character shows as U+FFFD."""

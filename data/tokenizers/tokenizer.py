@@ -69,7 +69,7 @@ class Tokenizer(Protocol):
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """A SentencePiece .model file, Llama 3's tiktoken file, a tokenizer.json, or a folder that has one of them.
 
-    Raises DataError when it is missing or unfit; a tokenizer that changes some texts is told as a warning.
+    Raises DataError when it is missing or unfit; a tokenizer that changes some texts causes a warning.
     """
     path = Path(path).expanduser()
     if path.is_dir():

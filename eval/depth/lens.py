@@ -7,11 +7,8 @@ from typing import NamedTuple
 
 import torch
 
-from eval.engine.one_pass import exit_states
+from eval.engine.one_pass import exit_states, logit_chunks
 from models.inference import InferenceLlama
-
-# Positions that go through the head at once: V numbers for each.
-CHUNK = 64
 
 
 class Predictions(NamedTuple):
@@ -30,29 +27,33 @@ def predictions(model: InferenceLlama, tokens: list[int], first: int, k: int) ->
 
     Raises FloatingPointError where logits are not numbers.
     """
-    n = len(tokens)
     with torch.inference_mode():
         given = torch.tensor([tokens], device=model.device)
         states = [x[0, first:] for x in exit_states(model, given, range(1, model.size.n_layers + 1))]
-        exits = torch.stack(states)
-        chunks = [_of_chunk(model, exits[:, start : start + CHUNK], k) for start in range(0, n - first, CHUNK)]
-        out = Predictions(*(torch.cat(parts, 1).cpu() for parts in zip(*chunks, strict=True)))
+        rows = [_of_exit(model, states[-1], None, k)]  # the last layer first, whose choice the others are asked about
+        rows += [_of_exit(model, state, rows[0][0][:, 0], k) for state in reversed(states[:-1])]
+        out = Predictions(*(torch.stack(parts).flip(0).cpu() for parts in zip(*rows, strict=True)))
     if not out.probabilities.isfinite().all():
         layer = int((~out.probabilities.isfinite()).any(-1).any(-1).nonzero()[0]) + 1
         raise FloatingPointError(f"the exit after {layer} layers gives no numbers in {model.dtype}")
     return out
 
 
-def _of_chunk(model: InferenceLlama, exits: torch.Tensor, k: int) -> Predictions:
-    """Predictions from exit states [L, C, D], exit by exit: all of them at once would be L * C * V logits."""
-    choice, rows = None, []
-    for state in exits.flip(0):  # the last layer first, whose choice the others are asked about
-        logits = model.logits(state)
-        p = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
+def _of_exit(
+    model: InferenceLlama, states: torch.Tensor, choice: torch.Tensor | None, k: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The best ids [T, K], their probabilities [T, K] and that of `choice` [T], from an exit's states [T, D].
+
+    `choice` of None is the best id itself.
+    """
+    parts = []
+    for start, logits in logit_chunks(model, states):
+        p = logits.softmax(-1)
         best = p.topk(k)
-        choice = best.indices[:, :1] if choice is None else choice
-        rows.append((best.indices, best.values, p.gather(-1, choice).squeeze(-1)))
-    return Predictions(*(torch.stack(parts).flip(0) for parts in zip(*rows, strict=True)))
+        chosen = best.indices[:, 0] if choice is None else choice[start : start + len(p)]
+        parts.append((best.indices, best.values, p.gather(-1, chosen[:, None]).squeeze(-1)))
+    ids, probabilities, of_choice = (torch.cat(part) for part in zip(*parts, strict=True))
+    return ids, probabilities, of_choice
 
 
 def layers_needed(best: torch.Tensor) -> torch.Tensor:

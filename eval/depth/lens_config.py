@@ -1,16 +1,20 @@
 """The configuration of eval.lens."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from omegaconf import MISSING
 
 from conf.checks import at_least, ends_in
+from conf.strict import Retired
 from eval.config import MachineConfig
 
 
 @dataclass(kw_only=True)
 class LensConfig:
     """See what every layer predicts at every position of a text."""
+
+    RETIRED: ClassVar[Retired] = {"json": "the .json beside output, which is always written"}
 
     checkpoint: str = MISSING
     """A run folder, one of its checkpoints, a Hugging Face folder, a .gguf file or hf://org/name."""
@@ -25,13 +29,11 @@ class LensConfig:
     max_positions: int = 256
     """Positions at the end of a longer text that are shown and counted; all of it is read."""
     output: str | None = None
-    """The page, a .html; null: lens_TEXT.html in the checkpoint's folder, with the keys that are not the default."""
-    json: str | None = None
-    """The numbers as well, for programs; null: not."""
+    """The page, a .html, with the numbers as .json beside it; null: lens_TEXT.html in the checkpoint's folder, with the
+    keys that are not the default."""
     machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
         at_least(0, self, "max_new_tokens")
         at_least(1, self, "top_k", "max_positions")
         ends_in(".html", self, "output")
-        ends_in(".json", self, "json")

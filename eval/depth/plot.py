@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 
 from conf.axes import exit_ticks, label_values, log_ticks
 
-COLUMNS = 3
+PANELS_IN_A_ROW = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Curve:
 
 def plot_by_exit(curves: list[Curve], path: Path, heading: str) -> Path:
     """Write the panels under a heading that says which model and which text; returns the path, which is replaced."""
-    n_columns = min(COLUMNS, len(curves))
+    n_columns = min(PANELS_IN_A_ROW, len(curves))
     n_rows = -(-len(curves) // n_columns)
     figure, axes = plt.subplots(
         n_rows, n_columns, figsize=(4.6 * n_columns, 3.4 * n_rows + 0.3), layout="constrained", squeeze=False

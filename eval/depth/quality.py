@@ -7,7 +7,7 @@ import torch
 from conf.progress import each
 from data.batches.loader import validation_batches
 from data.batches.packing import IGNORE_INDEX, Rows
-from eval.engine.one_pass import exit_states, logit_chunks
+from eval.engine.one_pass import logits_by_exit
 from models.exit_quality import ExitQuality, exit_quality
 from models.inference import InferenceLlama
 
@@ -58,9 +58,9 @@ def _sums(
 ) -> torch.Tensor:
     """[2, X] float64: nats and agreements with the last exit, over the positions `at` [N] of inputs [B, T]."""
     nats, choices = [], []
-    for states in exit_states(model, inputs, exits):
+    for chunks in logits_by_exit(model, inputs, exits, at):
         total, chosen = torch.zeros((), dtype=torch.float64, device=model.device), []
-        for start, logits in logit_chunks(model, states.flatten(0, 1)[at]):
+        for start, logits in chunks:
             here = targets[start : start + len(logits)]
             total += torch.nn.functional.cross_entropy(logits, here, reduction="sum")
             chosen.append(logits.argmax(-1))

@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import TypeVar
 
 from eval.drafts.classes import Piece, TokenClass
-from eval.drafts.findings import Breakdowns, Confusion, Part, PositionPart, TokenPair, Totals
-from eval.drafts.judged import Counts
+from eval.drafts.findings import Breakdowns, Confusion, DraftPositionPart, DraftsPart, TokenPair, Totals
+from eval.drafts.judged import RoundCounts
 from eval.drafts.sample import Draft, DraftedSample
 from eval.results import bootstrap
 from eval.results.bootstrap import Estimate
@@ -80,28 +80,30 @@ def pairs(samples: Sequence[DraftedSample], text: Callable[[int], str]) -> list[
     ]
 
 
-def _parts(samples: Sequence[DraftedSample], values: Sequence[str], value_of: Callable[[Draft], str]) -> list[Part]:
+def _parts(
+    samples: Sequence[DraftedSample], values: Sequence[str], value_of: Callable[[Draft], str]
+) -> list[DraftsPart]:
     """A part for each of the values that some draft has."""
     found: dict[str, list[list[Draft]]] = {}
     for sample in samples:
-        own: dict[str, list[Draft]] = {}
+        by_value: dict[str, list[Draft]] = {}
         for draft in sample.drafts:
-            own.setdefault(value_of(draft), []).append(draft)
-        for value, drafts in own.items():
+            by_value.setdefault(value_of(draft), []).append(draft)
+        for value, drafts in by_value.items():
             found.setdefault(value, []).append(drafts)
     judged = sum(len(s.drafts) for s in samples)
     rejected = sum(not d.accepted for s in samples for d in s.drafts)
     return [_part(value, found[value], judged, rejected) for value in values if value in found]
 
 
-def _part(value: str, by_sample: Sequence[Sequence[Draft]], judged: int, rejected: int) -> Part:
+def _part(value: str, by_sample: Sequence[Sequence[Draft]], judged: int, rejected: int) -> DraftsPart:
     """The drafts with a value; samples without any are left out, also of the interval."""
-    drafts = [d for own in by_sample for d in own]
+    drafts = [d for sample in by_sample for d in sample]
     n_accepted = sum(d.accepted for d in drafts)
     n_rejected = len(drafts) - n_accepted
-    acceptance = _ratio((sum(d.accepted for d in own), len(own)) for own in by_sample)
+    acceptance = _ratio((sum(d.accepted for d in sample), len(sample)) for sample in by_sample)
     assert acceptance is not None
-    return Part(
+    return DraftsPart(
         value=value,
         judged=len(drafts),
         accepted=n_accepted,
@@ -114,14 +116,14 @@ def _part(value: str, by_sample: Sequence[Sequence[Draft]], judged: int, rejecte
     )
 
 
-def _by_position(samples: Sequence[DraftedSample], deepest: int) -> list[PositionPart]:
+def _by_position(samples: Sequence[DraftedSample], deepest: int) -> list[DraftPositionPart]:
     """With how many rounds drafted so far, and the share of those whose draft there was accepted."""
     found = []
     for part in _parts(samples, [str(i) for i in range(1, deepest + 1)], lambda d: str(d.position)):
         drafted = sum(r.drafted >= int(part.value) for s in samples for r in s.rounds)
         share = part.accepted / drafted
         values = {f.name: getattr(part, f.name) for f in fields(part)}
-        found.append(PositionPart(**values, drafted=drafted, accepted_of_drafted=share))
+        found.append(DraftPositionPart(**values, drafted=drafted, accepted_of_drafted=share))
     return found
 
 
@@ -149,8 +151,8 @@ def _ratio(units: Iterable[tuple[int, int]]) -> Estimate | None:
     return found._replace(value=sum(a for a, _ in units) / sum(b for _, b in units))
 
 
-def _sum(counts: Sequence[Counts]) -> Counts:
-    return Counts(*map(sum, zip(*counts, strict=True))) if counts else Counts(0, 0, 0, 0)
+def _sum(counts: Sequence[RoundCounts]) -> RoundCounts:
+    return RoundCounts(*map(sum, zip(*counts, strict=True))) if counts else RoundCounts(0, 0, 0, 0)
 
 
 def _counted(
@@ -160,4 +162,4 @@ def _counted(
     by_sample = [Counter(key(d) for d in sample.drafts if not d.accepted) for sample in samples]
     found = sum(by_sample, Counter[tuple[T, T]]())
     ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    return [(k, n, sum(k in own for own in by_sample)) for k, n in ordered]
+    return [(k, n, sum(k in sample for sample in by_sample)) for k, n in ordered]

@@ -1,7 +1,7 @@
 """The class of a token: what it begins in the text it stands in. docs/rejections.md has the definitions in words.
 
 A class is found from a token's bytes and the bytes before it, never from those after it: what would have followed a
-rejected draft is not known, and accepted ones must not be told apart by what follows them.
+rejected draft is not known, and accepted ones must not be distinguished by what follows them.
 """
 
 import keyword

@@ -3,15 +3,18 @@
 docs/rejections.md describes the keys, which are the names of the fields here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from conf.provenance import Provenance
 from eval.results.bootstrap import Estimate
+from eval.results.row import flat_part
+from eval.tasks.task import Selection
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class RejectionsSetting:
     """What was decoded with what."""
 
     checkpoint: str
@@ -48,7 +51,7 @@ class Totals:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class DraftsPart:
     """The judged drafts that have one value: a class, a rank, a stretch of probability."""
 
     value: str
@@ -66,7 +69,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PositionPart(Part):
+class DraftPositionPart(DraftsPart):
     """The judged drafts at one position of their rounds."""
 
     drafted: int
@@ -78,19 +81,19 @@ class PositionPart(Part):
 class Breakdowns:
     """A part for each value that occurs."""
 
-    by_class: Sequence[Part]
-    by_piece: Sequence[Part]
-    by_class_and_piece: Sequence[Part]
-    by_class_of_full: Sequence[Part]
-    by_position: Sequence[PositionPart]
-    by_place: Sequence[Part]
-    by_rank: Sequence[Part]
-    by_full_probability: Sequence[Part]
-    by_confidence: Sequence[Part]
-    by_entropy: Sequence[Part]
-    by_rank_of_full: Sequence[Part]
+    by_class: Sequence[DraftsPart]
+    by_piece: Sequence[DraftsPart]
+    by_class_and_piece: Sequence[DraftsPart]
+    by_class_of_full: Sequence[DraftsPart]
+    by_position: Sequence[DraftPositionPart]
+    by_place: Sequence[DraftsPart]
+    by_rank: Sequence[DraftsPart]
+    by_full_probability: Sequence[DraftsPart]
+    by_confidence: Sequence[DraftsPart]
+    by_entropy: Sequence[DraftsPart]
+    by_rank_of_full: Sequence[DraftsPart]
 
-    def by_name(self) -> dict[str, Sequence[Part]]:
+    def by_name(self) -> dict[str, Sequence[DraftsPart]]:
         """All of them."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
@@ -119,9 +122,9 @@ class TokenPair:
 class Rejections:
     """All that was found."""
 
-    setting: Setting
-    facts: Mapping[str, Any]
-    """Source, hardware, threads, dtype, versions, commit."""
+    setting: RejectionsSetting
+    selection: Selection
+    provenance: Provenance
     new_tokens: float
     """Mean length of the texts."""
     totals: Totals
@@ -135,24 +138,12 @@ class Rejections:
         """What a file holds."""
         return {
             **asdict(self.setting),
-            **self.facts,
+            **self.selection.as_json(),
+            **asdict(self.provenance),
             "new_tokens": self.new_tokens,
-            **part_as_json(self.totals),
-            **{name: [part_as_json(part) for part in parts] for name, parts in self.breakdowns.by_name().items()},
+            **flat_part(self.totals),
+            **{name: [flat_part(part) for part in parts] for name, parts in self.breakdowns.by_name().items()},
             "confusion": [asdict(one) for one in self.confusion],
             "pairs": [asdict(pair) for pair in self.pairs],
             "samples_file": self.samples_file,
         }
-
-
-def part_as_json(part: Totals | Part) -> dict[str, Any]:
-    """The fields; those that are estimates as NAME, NAME_low and NAME_high."""
-    found: dict[str, Any] = {}
-    for f in fields(part):
-        value = getattr(part, f.name)
-        if f.name.startswith("acceptance"):
-            value, low, high = value or (None, None, None)
-            found |= {f.name: value, f"{f.name}_low": low, f"{f.name}_high": high}
-        else:
-            found[f.name] = value
-    return found

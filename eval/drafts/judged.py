@@ -31,7 +31,7 @@ class Judged(NamedTuple):
         return self.draft == self.full
 
 
-class Counts(NamedTuple):
+class RoundCounts(NamedTuple):
     """What became of the drafts of a round."""
 
     accepted: int
@@ -46,14 +46,14 @@ class Counts(NamedTuple):
         return sum(self)
 
 
-def counts_of(round_: Round) -> Counts:
+def counts_of(round_: Round) -> RoundCounts:
     """What became of a round's drafts."""
     # A round ends with a token of the full model, unless the text ended within the drafts.
     ended_within = round_.n_drafted > 0 and round_.n_accepted == len(round_.tokens)
     n_left = round_.n_drafted - round_.n_accepted
     if ended_within or not n_left:
-        return Counts(round_.n_accepted, 0, 0, n_left)
-    return Counts(round_.n_accepted, 1, n_left - 1, 0)
+        return RoundCounts(round_.n_accepted, 0, 0, n_left)
+    return RoundCounts(round_.n_accepted, 1, n_left - 1, 0)
 
 
 def judged_in(rounds: Iterable[Round]) -> list[Judged]:

@@ -3,30 +3,32 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from conf.progress import progress
+from conf.provenance import Provenance
 from conf.strict import ConfigError
+from data.json_log import JsonLog
 from eval.drafts.breakdowns import breakdowns, confusion, pairs, totals
 from eval.drafts.classes import Language, language_of
 from eval.drafts.config import RejectionsConfig
-from eval.drafts.findings import Rejections, Setting
-from eval.drafts.sample import DraftedSample, drafted_sample, from_json
+from eval.drafts.findings import Rejections, RejectionsSetting
+from eval.drafts.sample import DraftedSample, drafted_sample, drafted_sample_from_json
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine, SelfSpeculative
 from eval.engine.threads import Threads, one_token
-from eval.machine import facts, settle
+from eval.machine import device_and_dtype, provenance
 from eval.measure.identity import conditions, samples_digest, weights_digest
-from eval.measure.log import Log, log_path, why_anew
 from eval.measure.result_file import output_of
-from eval.tasks.task import Sample
+from eval.measure.samples_file import samples_log, samples_path, why_anew
+from eval.policies import measured_drafting
+from eval.tasks.task import Sample, Selection
 from eval.text import plain_text
-from models.storage.recommended import recommended
 
 
-class Plan(NamedTuple):
+class RejectionsPlan(NamedTuple):
     """What is decoded with what; nothing has been decoded yet."""
 
     config: RejectionsConfig
@@ -36,14 +38,14 @@ class Plan(NamedTuple):
     device: torch.device
     dtype: torch.dtype
     output: Path
-    setting: Setting
-    facts: dict[str, Any]
-    """What a figure must state besides: source, machine, versions, commit."""
+    setting: RejectionsSetting
+    selection: Selection
+    provenance: Provenance
 
 
-def plan_of(config: RejectionsConfig) -> Plan:
+def plan_rejections(config: RejectionsConfig) -> RejectionsPlan:
     """Read what is to be decoded, and refuse what cannot be. Raises ConfigError, DataError or FormatError."""
-    task, (device, dtype) = config.task, settle(config.machine)
+    task, (device, dtype) = config.task, device_and_dtype(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
     policy = _policy(config, checkpoint)
     output = output_of(config, checkpoint.stored, "rejections")
@@ -52,7 +54,7 @@ def plan_of(config: RejectionsConfig) -> Plan:
     if language is Language.auto:
         language = language_of(sample.prompt for sample in chosen.samples)
     print(chosen.described(task))
-    setting = Setting(
+    setting = RejectionsSetting(
         checkpoint=config.checkpoint,
         exit_layer=policy.exit_layer,
         n_layers=checkpoint.stored.size.n_layers,
@@ -63,21 +65,32 @@ def plan_of(config: RejectionsConfig) -> Plan:
         seed=task.seed,
         temperature=task.sampling(0).temperature,
     )
-    stated = chosen.facts | facts(device, dtype) | {"threads": config.machine.threads or "auto"}
-    return Plan(config, checkpoint, policy, chosen.samples, device, dtype, output, setting, stated)
+    return RejectionsPlan(
+        config=config,
+        checkpoint=checkpoint,
+        policy=policy,
+        samples=chosen.samples,
+        device=device,
+        dtype=dtype,
+        output=output,
+        setting=setting,
+        selection=chosen.selection,
+        provenance=provenance(device, dtype, config.machine.threads or "auto"),
+    )
 
 
-def carry_out(plan: Plan) -> Rejections:
+def find_rejections(plan: RejectionsPlan) -> Rejections:
     """Decode what an earlier start of the same settings has not, and sum up. Raises ConfigError or DataError."""
     modules = ("eval.drafts.sample", type(plan.config.task).__module__)
-    settings = conditions(asdict(plan.setting) | plan.facts, *modules) | {
+    facts = asdict(plan.setting) | plan.selection.as_json() | asdict(plan.provenance)
+    settings = conditions(facts, *modules) | {
         "task": asdict(plan.config.task),
         "samples": samples_digest(plan.samples),
         "weights": weights_digest(plan.checkpoint.stored),
     }
-    path = log_path(plan.output, settings)
+    path = samples_path(plan.output, settings)
     anew = why_anew(path, settings)
-    with Log(path, settings, from_json, fresh=plan.config.fresh) as log:
+    with samples_log(path, settings, drafted_sample_from_json, DraftedSample.as_json, fresh=plan.config.fresh) as log:
         done = {sample.id for sample in log.entries}
         if missing := [(i, sample) for i, sample in enumerate(plan.samples) if sample.id not in done]:
             if anew:
@@ -90,11 +103,12 @@ def carry_out(plan: Plan) -> Rejections:
     return _summed(plan, samples, path.name)
 
 
-def _summed(plan: Plan, samples: list[DraftedSample], samples_file: str) -> Rejections:
+def _summed(plan: RejectionsPlan, samples: list[DraftedSample], samples_file: str) -> Rejections:
     tokenizer = plan.checkpoint.tokenizer
     return Rejections(
         setting=plan.setting,
-        facts=plan.facts,
+        selection=plan.selection,
+        provenance=plan.provenance,
         new_tokens=sum(len(s.tokens) for s in samples) / len(samples),
         totals=totals(samples),
         breakdowns=breakdowns(samples),
@@ -107,11 +121,10 @@ def _summed(plan: Plan, samples: list[DraftedSample], samples_file: str) -> Reje
 def _policy(config: RejectionsConfig, checkpoint: Checkpoint) -> SelfSpeculative:
     """E and d as they are given, else of the checkpoint's benchmark, else the task's first. Raises ConfigError."""
     task, n_layers = config.task, checkpoint.stored.size.n_layers
-    default = {"exit_layer": task.exit_layers(n_layers)[0], "num_speculations": task.num_speculations()[0]}
-    if found := recommended(checkpoint.stored.folder):
-        default = found.row
-    exit_layer = default["exit_layer"] if config.exit_layer is None else config.exit_layer
-    d = default["num_speculations"] if config.num_speculations is None else config.num_speculations
+    of_the_task = SelfSpeculative(task.exit_layers(n_layers)[0], task.num_speculations()[0])
+    default = measured_drafting(checkpoint) or of_the_task
+    exit_layer = default.exit_layer if config.exit_layer is None else config.exit_layer
+    d = default.num_speculations if config.num_speculations is None else config.num_speculations
     if not 1 <= exit_layer < n_layers:
         raise ConfigError(f"exit_layer={exit_layer}: must lie in 1..{n_layers - 1} to leave layers to verify")
     if task.max_new_tokens < 3:  # the first comes from the prefill, the last from the full model
@@ -121,7 +134,7 @@ def _policy(config: RejectionsConfig, checkpoint: Checkpoint) -> SelfSpeculative
     return SelfSpeculative(exit_layer, d)
 
 
-def _decode(plan: Plan, missing: Sequence[tuple[int, Sample]], log: Log[DraftedSample]) -> None:
+def _decode(plan: RejectionsPlan, missing: Sequence[tuple[int, Sample]], log: JsonLog[DraftedSample]) -> None:
     task, tokenizer = plan.config.task, plan.checkpoint.tokenizer
     max_len = max(len(s.tokens) for s in plan.samples) + task.max_new_tokens
     engine = Engine(plan.checkpoint.model(plan.dtype, plan.device), max_len)

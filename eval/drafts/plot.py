@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from eval.drafts.findings import Part, Rejections
+from eval.drafts.findings import DraftsPart, Rejections
 
 BLUE, RED, GREY = "#2a6fb0", "#c0392b", "#9aa3ab"
 
@@ -113,7 +113,7 @@ def _ranks(axis: Axes, found: Rejections) -> None:
     axis.grid(alpha=0.3, axis="y")
 
 
-def _acceptance(axis: Axes, rows: Sequence[Part], label: str, title: str) -> None:
+def _acceptance(axis: Axes, rows: Sequence[DraftsPart], label: str, title: str) -> None:
     places = range(len(rows))
     axis.bar(places, [r.share_of_judged for r in rows], color=GREY, alpha=0.5, label="share of judged")
     accepted = [r.acceptance.value for r in rows]
@@ -125,7 +125,7 @@ def _acceptance(axis: Axes, rows: Sequence[Part], label: str, title: str) -> Non
     axis.grid(alpha=0.3, axis="y")
 
 
-def _errors(rows: Sequence[Part]) -> list[list[float]]:
+def _errors(rows: Sequence[DraftsPart]) -> list[list[float]]:
     """From the value down and up to the interval's ends."""
     return [
         [max(0.0, r.acceptance.value - r.acceptance.low) for r in rows],

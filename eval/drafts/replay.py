@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 
 from eval.drafts.judged import Judged
-from eval.engine.agreement import NEAR_TIE
-from eval.engine.decoding import Engine
+from eval.engine.agreement import NEAR_TIE, is_near_tie
+from eval.engine.one_pass import exit_states, logit_chunks
+from models.inference import InferenceLlama
 
 # Positions that go through the head at once: V numbers for each, of both models.
 CHUNK = 64
@@ -39,26 +40,28 @@ class Thought(NamedTuple):
 
 
 def replay(
-    engine: Engine, prompt: Sequence[int], new: Sequence[int], exit_layer: int, judged: Sequence[Judged]
+    model: InferenceLlama, prompt: Sequence[int], new: Sequence[int], exit_layer: int, judged: Sequence[Judged]
 ) -> list[Thought]:
-    """One pass over the prompt and its new tokens, with the engine's cache, which is overwritten.
+    """One pass over the prompt and its new tokens.
 
     Raises FloatingPointError where logits are not numbers.
     """
     if not judged:
         return []
-    model, tokens = engine.model, [*prompt, *new][:-1]
+    tokens = torch.tensor([[*prompt, *new][:-1]], device=model.device)
+    # The token at a place is chosen by the state of the token before it.
+    places = torch.tensor([len(prompt) + j.at - 1 for j in judged], device=model.device)
+    drafts = torch.tensor([[j.draft] for j in judged], device=model.device)
+    full = torch.tensor([[j.full] for j in judged], device=model.device)
     with torch.inference_mode():
-        low = engine.run(model.embed(torch.tensor([tokens], device=model.device)), 0, range(exit_layer))
-        high = engine.run(low, 0, range(exit_layer, model.size.n_layers))
+        draft_states, full_states = (
+            x[0, places] for x in exit_states(model, tokens, [exit_layer, model.size.n_layers])
+        )
+        chunks = zip(logit_chunks(model, draft_states), logit_chunks(model, full_states), strict=True)
         rows = []
-        for start in range(0, len(judged), CHUNK):
-            part = judged[start : start + CHUNK]
-            # The token at a place is chosen by the state of the token before it.
-            places = torch.tensor([len(prompt) + j.at - 1 for j in part], device=model.device)
-            drafts = torch.tensor([[j.draft] for j in part], device=model.device)
-            full = torch.tensor([[j.full] for j in part], device=model.device)
-            rows.append(_thoughts(model.logits(low[0, places]), model.logits(high[0, places]), drafts, full))
+        for (start, draft_logits), (_, full_logits) in chunks:
+            here = slice(start, start + len(full_logits))
+            rows.append(_thoughts(draft_logits, full_logits, drafts[here], full[here]))
         found = torch.cat(rows).cpu()
     if not found.isfinite().all():
         raise FloatingPointError(f"logits in {model.dtype} are not numbers")
@@ -70,12 +73,11 @@ def disagrees(thought: Thought, dtype: torch.dtype) -> bool | None:
     gap = max(thought.full_gap, thought.draft_gap)
     if gap == 0:
         return False
-    return None if gap < NEAR_TIE[dtype] else True
+    return None if is_near_tie(gap, NEAR_TIE[dtype]) else True
 
 
 def _thoughts(low: torch.Tensor, high: torch.Tensor, drafts: torch.Tensor, full: torch.Tensor) -> torch.Tensor:
     """`Thought` of logits [N, V] of draft and full model and tokens [N, 1]; [N, 7] float64."""
-    low, high = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (low, high))
     p, q = high.softmax(-1), low.softmax(-1)
     columns = [
         (high > high.gather(-1, drafts)).sum(-1, keepdim=True) + 1,

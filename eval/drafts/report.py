@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from conf.provenance import machine_line
 from data.files import write_whole
-from eval.drafts.findings import Part, PositionPart, Rejections, TokenPair, part_as_json
+from eval.drafts.findings import DraftPositionPart, DraftsPart, Rejections, TokenPair
 from eval.results.bootstrap import Estimate
 from eval.results.columns import aligned, wrapped
+from eval.results.row import flat_part
 
 TABLES = {
     "by_class": "class of the draft",
@@ -37,11 +37,11 @@ def report(found: Rejections, *, detail: bool) -> str:
     return "\n\n".join([_heading(found), *tables, _pairs(found.pairs), _legend(found)])
 
 
-def save(found: Rejections, path: Path) -> Path:
+def save_rejections(found: Rejections, path: Path) -> Path:
     """Write all as JSON and the tables as one CSV beside it; its path. A kill leaves no half file."""
     write_whole(path, (json.dumps(found.as_json(), indent=1) + "\n").encode())
     parts = found.breakdowns.by_name()
-    rows = [{"table": name, **part_as_json(part)} for name in TABLES for part in parts[name]]
+    rows = [{"table": name, **flat_part(part)} for name in TABLES for part in parts[name]]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(["table", *(key for row in rows for key in row)])))
     writer.writeheader()
@@ -72,13 +72,13 @@ def _heading(found: Rejections) -> str:
     return "\n".join(lines)
 
 
-def _table(name: str, parts: Sequence[Part]) -> str:
+def _table(name: str, parts: Sequence[DraftsPart]) -> str:
     more = ("drafted", "of drafted") if name == "by_position" else ()
     cells = [[TABLES[name], *COLUMNS, *more]]
     for part in parts:
         line = [part.value, f"{part.judged:,}", _share(part.acceptance.value), _interval(part.acceptance)]
         line += [f"{part.rejected:,}", _share(part.share_of_rejections), f"{part.lost:,}"]
-        if isinstance(part, PositionPart):
+        if isinstance(part, DraftPositionPart):
             line += [f"{part.drafted:,}", _share(part.accepted_of_drafted)]
         cells.append(line)
     return "\n".join(aligned(cells))
@@ -96,7 +96,7 @@ def _legend(found: Rejections) -> str:
     lines = [
         "accepted: of those judged; intervals over samples; lost: drafts after the rejected one, never judged.",
         f"{setting.task}, as {setting.language}: {setting.n_samples:,} samples, seed {setting.seed},"
-        f" {found.new_tokens:,.0f} new tokens on average; {machine_line(found.facts)}",
+        f" {found.new_tokens:,.0f} new tokens on average; {found.provenance}",
     ]
     return "\n".join(map(wrapped, lines))
 

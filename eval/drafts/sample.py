@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from data.tokenizers.tokenizer import Tokenizer
 from eval.drafts.classes import Kind, Language, kind_of
-from eval.drafts.judged import Counts, Judged, counts_of, judged_in
+from eval.drafts.judged import Judged, RoundCounts, counts_of, judged_in
 from eval.drafts.replay import Thought, disagrees, replay
 from eval.engine.decoding import Engine, Round, SelfSpeculative
 from eval.engine.sampling_options import SamplingOptions
@@ -49,7 +49,7 @@ class DraftedSample:
     prompt_tokens: int
     tokens: list[int]
     """The new ones."""
-    rounds: list[Counts]
+    rounds: list[RoundCounts]
     """Rounds that drafted something."""
     drafts: list[Draft]
     """The judged ones, in the order of the text."""
@@ -64,11 +64,11 @@ class DraftedSample:
         return asdict(self) | {"drafts": columns}
 
 
-def from_json(value: Mapping[str, Any]) -> DraftedSample:
+def drafted_sample_from_json(value: Mapping[str, Any]) -> DraftedSample:
     """A sample from its line; raises KeyError, TypeError or ValueError for anything else."""
     columns = [value["drafts"][name] for name in Draft._fields]
     drafts = [Draft(*row) for row in zip(*columns, strict=True)]
-    return DraftedSample(**{**value, "drafts": drafts, "rounds": [Counts(*r) for r in value["rounds"]]})
+    return DraftedSample(**{**value, "drafts": drafts, "rounds": [RoundCounts(*r) for r in value["rounds"]]})
 
 
 def drafted_sample(
@@ -86,7 +86,7 @@ def drafted_sample(
     """Decode a prompt and look at its drafts. Raises FloatingPointError where logits are not numbers."""
     rounds: list[Round] = list(engine.generate(prompt, policy, stop, sampling))
     new, judged = [t for r in rounds for t in r.tokens], judged_in(rounds)
-    thoughts = replay(engine, prompt, new, policy.exit_layer, judged)
+    thoughts = replay(engine.model, prompt, new, policy.exit_layer, judged)
     greedy = sampling.temperature == 0
     verdicts = [disagrees(t, engine.model.dtype) for t in thoughts] if greedy else []
     kinds = _kinds(tokenizer, prompt, new, judged, language)
@@ -103,15 +103,15 @@ def drafted_sample(
 
 
 def _draft(judged: Judged, kinds: tuple[Kind, Kind], thought: Thought) -> Draft:
-    own, full = kinds
+    draft_kind, full = kinds
     return Draft(
         at=judged.at,
         position=judged.position,
         draft=judged.draft,
         full=judged.full,
         lost=judged.lost,
-        draft_class=own.token_class.value,
-        piece=None if own.piece is None else own.piece.value,
+        draft_class=draft_kind.token_class.value,
+        piece=None if draft_kind.piece is None else draft_kind.piece.value,
         full_class=full.token_class.value,
         rank=thought.rank,
         rank_of_full=thought.rank_of_full,
@@ -129,6 +129,6 @@ def _kinds(
     for j in judged:
         before += b"".join(piece_of(tokenizer, i) for i in new[at : j.at])
         at = j.at
-        own, full = (kind_of(before, piece_of(tokenizer, i), language) for i in (j.draft, j.full))
-        out.append((own, full))
+        draft_kind, full = (kind_of(before, piece_of(tokenizer, i), language) for i in (j.draft, j.full))
+        out.append((draft_kind, full))
     return out

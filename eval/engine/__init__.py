@@ -1,20 +1,20 @@
-"""One decoding engine: draft with some layers, verify with the rest, accept. Plain decoding drafts nothing."""
+"""One decoding engine: draft with some layers, verify with the rest, accept. Autoregressive decoding drafts nothing."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eval.engine.checkpoint import load
-    from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, SelfSpeculative
+    from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, SelfSpeculative
     from eval.engine.one_pass import exit_logits
     from eval.engine.sampling_options import SamplingOptions
     from eval.engine.stopping import StopRule
     from eval.engine.text_stream import TextStream
 
 __all__ = [
+    "Autoregressive",
     "EarlyExit",
     "Engine",
-    "FullDepth",
     "Policy",
     "SamplingOptions",
     "SelfSpeculative",
@@ -27,7 +27,7 @@ __all__ = [
 _MODULES = {
     "EarlyExit": "decoding",
     "Engine": "decoding",
-    "FullDepth": "decoding",
+    "Autoregressive": "decoding",
     "Policy": "decoding",
     "SamplingOptions": "sampling_options",
     "SelfSpeculative": "decoding",

@@ -23,8 +23,8 @@ from models.kvq_cache import KVQCache
 
 
 @dataclass(frozen=True)
-class FullDepth:
-    """Plain decoding."""
+class Autoregressive:
+    """Autoregressive decoding."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class SelfSpeculative:
     """False: verification runs drafted tokens through all layers again, the paper's ablation (Table 7)."""
 
 
-Policy = FullDepth | EarlyExit | SelfSpeculative
+Policy = Autoregressive | EarlyExit | SelfSpeculative
 
 
 class Round(NamedTuple):
@@ -57,7 +57,7 @@ class Round(NamedTuple):
     """The drafted tokens that were not accepted, in order; the first of them was rejected, the others fell with it."""
 
 
-def check(model: InferenceLlama, policy: Policy, prompt: list[int], max_len: int) -> None:
+def check_decodable_by(model: InferenceLlama, policy: Policy, prompt: list[int], max_len: int) -> None:
     """Raise ValueError, in one line, for what cannot be decoded."""
     n_layers = model.size.n_layers
     if not prompt:
@@ -71,6 +71,11 @@ def check(model: InferenceLlama, policy: Policy, prompt: list[int], max_len: int
             raise ValueError(f"exit_layer={policy.exit_layer}: must lie in 1..{n_layers - 1} to leave layers to verify")
         if policy.num_speculations < 1:
             raise ValueError(f"num_speculations={policy.num_speculations}: must be at least 1")
+
+
+def deciding_layers(policy: Policy, n_layers: int) -> int:
+    """After how many layers of a model of `n_layers` the head decides about a token."""
+    return policy.exit_layer if isinstance(policy, EarlyExit) else n_layers
 
 
 class Engine:
@@ -89,12 +94,12 @@ class Engine:
 
         Ends at `stop` or at the end of the context. Raises ValueError for a prompt or policy that cannot be decoded.
         """
-        check(self.model, policy, prompt, self.cache.max_len)
+        check_decodable_by(self.model, policy, prompt, self.cache.max_len)
         return self._rounds(prompt, policy, stop, Sampler(sampling or SamplingOptions(), self.model.device))
 
     def _rounds(self, prompt: list[int], policy: Policy, stop: StopRule, sampler: Sampler) -> Iterator[Round]:
         emitted: list[int] = []
-        n_layers = policy.exit_layer if isinstance(policy, EarlyExit) else self.model.size.n_layers
+        n_layers = deciding_layers(policy, self.model.size.n_layers)
         ended = False
         while not ended:
             with torch.inference_mode():

@@ -47,6 +47,24 @@ def logit_chunks(model: InferenceLlama, states: torch.Tensor) -> Iterator[tuple[
         yield start, model.logits(states[start : start + size]).to(model.real_dtype)
 
 
+def logits_by_exit(
+    model: InferenceLlama, tokens: torch.Tensor, exits: Sequence[int], at: torch.Tensor
+) -> Iterator[Iterator[tuple[int, torch.Tensor]]]:
+    """What each exit predicts at some positions, from one pass; call it in inference mode.
+
+    Args:
+        model: on whose device the tensors lie.
+        tokens: [B, T] int64, as in `exit_states`.
+        exits: exit layers E in 1..L, ascending.
+        at: [N], indices into the B * T positions.
+
+    Yields:
+        For each exit the chunks of its logits, as in `logit_chunks`. Take them before those of the next exit.
+    """
+    for states in exit_states(model, tokens, exits):
+        yield logit_chunks(model, states.flatten(0, 1)[at])
+
+
 def exit_logits(
     model: InferenceLlama, tokenizer: Tokenizer, texts: Sequence[str], exit_layer: int | None = None
 ) -> list[torch.Tensor]:

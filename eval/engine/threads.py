@@ -23,7 +23,7 @@ SHARE = 50
 """A choice may cost 1/SHARE of the time between two."""
 BUDGET = 0.25
 """Seconds that a choice takes, unless a single pass of each number takes longer."""
-REPEATS = 7
+TIMED_PASSES = 7
 """Passes of each number, if the budget allows."""
 WINDOW = 128
 """Tokens of a text that are passed at once to time it, at most."""
@@ -38,7 +38,7 @@ def candidates(most: int) -> list[int]:
     return [n for n in (1 << i for i in range(most.bit_length())) if n < most] + [most]
 
 
-def fastest(probe: Probe, counts: list[int], clock: Callable[[], float] = time.perf_counter) -> int:
+def fastest_threads(probe: Probe, counts: list[int], clock: Callable[[], float] = time.perf_counter) -> int:
     """The number of threads whose median time of `probe` is the shortest; leaves torch set to it.
 
     Args:
@@ -48,7 +48,7 @@ def fastest(probe: Probe, counts: list[int], clock: Callable[[], float] = time.p
     """
     times: dict[int, list[float]] = {n: [] for n in counts}
     begun = clock()
-    for _ in range(REPEATS):
+    for _ in range(TIMED_PASSES):
         for n in counts:
             torch.set_num_threads(n)
             probe()  # wakes the threads up, uncounted
@@ -95,7 +95,7 @@ class Threads:
         start = self._clock()
         if len(self._counts) < 2 or start < self._due:
             return
-        fastest(self._probe, self._counts, self._clock)
+        fastest_threads(self._probe, self._counts, self._clock)
         end = self._clock()
         self._due = end + max(INTERVAL, SHARE * (end - start))
 
@@ -113,7 +113,7 @@ def one_window(model: InferenceLlama, n_tokens: int) -> Probe:
 
 
 def one_token(model: InferenceLlama) -> Probe:
-    """A pass over one token, as plain decoding makes them."""
+    """A pass over one token, as autoregressive decoding makes them."""
     engine = Engine(model, min(64, model.size.max_seq_len))
     token = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
 

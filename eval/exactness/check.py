@@ -1,6 +1,6 @@
 """A whole check of the decoders: what is compared, over all samples."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from conf.progress import progress
 from conf.strict import ConfigError
@@ -9,14 +9,15 @@ from eval.engine.agreement import NEAR_TIE
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import EarlyExit, Engine, SelfSpeculative
 from eval.engine.threads import Threads, one_token
-from eval.exactness.correctness_config import DRAFTS, CorrectnessConfig, default_exits
+from eval.exactness.correctness_config import DRAFTS_TO_CHECK, CorrectnessConfig, exits_to_check
 from eval.exactness.distribution import Verdict, compare_distributions
-from eval.exactness.divergence import Compared, compare, unexplained
-from eval.machine import facts, settle
+from eval.exactness.divergence import Compared, compare_decoders, unexplained_divergences
+from eval.exactness.facts import CheckFacts
+from eval.machine import device_and_dtype, provenance
 from eval.measure.contest import Run, engine_run, transformers_run
-from eval.measure.records import TRANSFORMERS, Setting, setting_of
 from eval.measure.transformers_run import Transformers, version
 from eval.policies import policies
+from eval.setting import TRANSFORMERS, Setting
 from eval.tasks.task import Sample
 
 
@@ -30,44 +31,55 @@ class Check(NamedTuple):
     """One for all, so that what a decoder leaves in the cache cannot help or harm the next unseen."""
     speculative: dict[Setting, SelfSpeculative]
     runs: dict[Setting, Run]
-    """Plain decoding first."""
-    stated: dict[str, Any]
-    """Checkpoint, samples, machine, versions."""
+    """Autoregressive decoding first."""
+    facts: CheckFacts
 
 
-def prepare(config: CorrectnessConfig) -> Check:
+def prepare_check(config: CorrectnessConfig) -> Check:
     """Read what is to be compared, and refuse what cannot be. Raises ConfigError, DataError or FormatError."""
-    task, (device, dtype) = config.task, settle(config.machine)
+    task, (device, dtype) = config.task, device_and_dtype(config.machine)
     checkpoint = open_checkpoint(config.checkpoint)
-    size, drafts = checkpoint.stored.size, config.num_speculations or DRAFTS
-    exits = config.exit_layers or default_exits(size.n_layers)
+    size, drafts = checkpoint.stored.size, config.num_speculations or DRAFTS_TO_CHECK
+    exits = config.exit_layers or exits_to_check(size.n_layers)
     modes = [Mode.self_speculative]
-    plain, *drafting = policies(size.n_layers, exits, drafts, modes=modes, exit_states=config.exit_states)
+    autoregressive, *drafting = policies(size.n_layers, exits, drafts, modes=modes, exit_states=config.exit_states)
     chosen = task.samples(checkpoint)
     new_tokens = max(task.max_new_tokens, max(drafts) + 2, config.first_tokens)
     longest = max(len(s.tokens) for s in chosen.samples)
     engine = Engine(checkpoint.model(dtype, device), min(size.max_seq_len, longest + new_tokens))
     # Chosen once: with another number sums are rounded otherwise, and decoders of one text are compared here.
     Threads(config.machine.threads, device, one_token(engine.model))
-    runs = {setting_of(p, size.n_layers): engine_run(engine, p) for p in (plain, EarlyExit(size.n_layers), *drafting)}
+    runs = {
+        Setting.of(p, size.n_layers): engine_run(engine, p)
+        for p in (autoregressive, EarlyExit(size.n_layers), *drafting)
+    }
     if config.transformers:
         runs[Setting(TRANSFORMERS, size.n_layers)] = transformers_run(Transformers(checkpoint, dtype, device))
-    stated = {"checkpoint": config.checkpoint, "task": task.name, "n_samples": len(chosen.samples), "seed": task.seed}
-    stated |= {"near_tie": NEAR_TIE[dtype] if config.near_tie is None else config.near_tie}
-    stated |= chosen.facts | facts(device, dtype) | ({"transformers": version()} if config.transformers else {})
-    speculative = {setting_of(p, size.n_layers): p for p in drafting if isinstance(p, SelfSpeculative)}
-    return Check(config, checkpoint, chosen.samples, engine, speculative, runs, stated)
+    facts = CheckFacts(
+        checkpoint=config.checkpoint,
+        task=task.name,
+        n_samples=len(chosen.samples),
+        seed=task.seed,
+        near_tie=NEAR_TIE[dtype] if config.near_tie is None else config.near_tie,
+        selection=chosen.selection,
+        provenance=provenance(device, dtype),
+        transformers=version() if config.transformers else None,
+    )
+    speculative = {Setting.of(p, size.n_layers): p for p in drafting if isinstance(p, SelfSpeculative)}
+    return Check(config, checkpoint, chosen.samples, engine, speculative, runs, facts)
 
 
 def greedy(check: Check) -> list[Compared]:
     """Every decoder on every sample."""
     stop, found = check.config.task.stop(check.checkpoint.tokenizer), list[Compared]()
-    near_tie = check.stated["near_tie"]
+    near_tie = check.facts.near_tie
     with progress("correctness", unit="sample", total=len(check.samples)) as bar:
         for sample in check.samples:
-            found += compare(check.engine.model, check.checkpoint.tokenizer, check.runs, sample, stop, near_tie)
+            found += compare_decoders(
+                check.engine.model, check.checkpoint.tokenizer, check.runs, sample, stop, near_tie
+            )
             bar.update()
-            bar.set_postfix_str(f"{sum(len(unexplained(c.divergences)) for c in found)} unexplained")
+            bar.set_postfix_str(f"{sum(len(unexplained_divergences(c.divergences)) for c in found)} unexplained")
     return found
 
 

@@ -13,7 +13,7 @@ from eval.config import MachineConfig
 
 @dataclass(kw_only=True)
 class CompareConfig:
-    """Set the texts of full depth, self-speculation and early exit side by side, greedily."""
+    """Set the texts of autoregressive decoding, self-speculation and early exit side by side, greedily."""
 
     RETIRED: ClassVar[Retired] = {"max_prompts": "n_samples", "exit_layer": "the first of exit_layers"}
 

@@ -3,20 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative
+from eval.engine.decoding import SelfSpeculative
 from eval.exactness.side_by_side import Side
 from eval.results.columns import aligned
-
-
-def mode_name(policy: Policy, n_layers: int) -> str:
-    """A way to decode, as a heading."""
-    match policy:
-        case FullDepth():
-            return f"full depth, {n_layers} layers"
-        case EarlyExit(exit_layer):
-            return f"early exit, E={exit_layer}"
-        case SelfSpeculative(exit_layer, d):
-            return f"self-speculation, E={exit_layer}, d={d}"
+from eval.setting import Setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +14,18 @@ class ModeRow:
     """One way to decode, over all prompts. The page shows the fields by their names."""
 
     mode: str
+    """Label of its setting."""
     tokens_per_second: float
     layers_per_token: float
     acceptance: float | None
     """Accepted share of the drafts; None where nothing was drafted."""
     same: int
-    """Texts that are plain decoding's."""
+    """Texts that are autoregressive decoding's."""
     near_ties: int
     n_prompts: int
 
 
-def summed(results: Sequence[Sequence[Side]], n_layers: int) -> list[ModeRow]:
+def mode_rows(results: Sequence[Sequence[Side]], n_layers: int) -> list[ModeRow]:
     """A row for each way to decode; `results` has the sides of every prompt, in the same order."""
     rows = []
     for sides in zip(*results, strict=True):
@@ -43,7 +34,7 @@ def summed(results: Sequence[Sequence[Side]], n_layers: int) -> list[ModeRow]:
         n_drafted = sum(r.n_drafted for r in rounds)
         rows.append(
             ModeRow(
-                mode=mode_name(sides[0].policy, n_layers),
+                mode=Setting.of(sides[0].policy, n_layers).label,
                 tokens_per_second=n_tokens / sum(side.run.seconds for side in sides),
                 layers_per_token=sum(side.layers_per_token * len(side.run.tokens) for side in sides) / n_tokens,
                 acceptance=sum(r.n_accepted for r in rounds) / n_drafted if n_drafted else None,
@@ -55,9 +46,9 @@ def summed(results: Sequence[Sequence[Side]], n_layers: int) -> list[ModeRow]:
     return rows
 
 
-def table(rows: Sequence[ModeRow]) -> str:
+def mode_table(rows: Sequence[ModeRow]) -> str:
     """The rows as text."""
-    cells = [["mode", "tokens/s", "layers/token", "accepted", "same text as full depth"]]
+    cells = [["mode", "tokens/s", "layers/token", "accepted", "same text as autoregressive"]]
     for i, row in enumerate(rows):
         cells.append(
             [
@@ -71,10 +62,11 @@ def table(rows: Sequence[ModeRow]) -> str:
     return "\n".join(aligned(cells))
 
 
-def unexplained(results: Sequence[Sequence[Side]]) -> list[str]:
+def unexplained_sides(results: Sequence[Sequence[Side]]) -> list[str]:
     """Where self-speculation, which must not differ, differs and rounding does not explain it."""
     return [
-        f"prompt {i}: self-speculation differs from full depth at token {side.differs_at + 1}, and not by rounding"
+        f"prompt {i}: self-speculation differs from autoregressive decoding at token {side.differs_at + 1}, and not by"
+        " rounding"
         for i, sides in enumerate(results, 1)
         for side in sides
         if isinstance(side.policy, SelfSpeculative) and side.differs_at is not None and not side.near_tie

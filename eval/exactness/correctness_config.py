@@ -9,7 +9,7 @@ from eval.config import ExitStates, MachineConfig
 from eval.engine.sampling_options import SamplingOptions
 from eval.tasks.choices import Task
 
-DRAFTS = (1, 3, 8)
+DRAFTS_TO_CHECK = (1, 3, 8)
 
 
 @dataclass(kw_only=True)
@@ -62,6 +62,6 @@ class CorrectnessConfig:
             raise ValueError("sampling.temperature=0.0: draws nothing; must be above 0 with sampled=true")
 
 
-def default_exits(n_layers: int) -> list[int]:
+def exits_to_check(n_layers: int) -> list[int]:
     """The first layer, a quarter, half, and all but one."""
     return sorted({max(1, e) for e in (1, n_layers // 4, n_layers // 2, n_layers - 1)})

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from eval.engine.decoding import Engine, FullDepth, Policy, SelfSpeculative
+from eval.engine.decoding import Autoregressive, Engine, Policy, SelfSpeculative
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
-from eval.measure.records import Setting
+from eval.setting import Setting
 from eval.tasks.task import Sample
 
 SMALLEST_P = 1e-4
@@ -28,7 +28,7 @@ class Verdict:
     decoder: Setting
     draws: int
     cells: int
-    """Outcomes that are told apart."""
+    """Outcomes that are distinguished."""
     statistic: float
     p: float
     """How often chance alone makes so much of a difference."""
@@ -94,13 +94,15 @@ def compare_distributions(
     first_tokens: int,
     done: Callable[[], object],
 ) -> list[Verdict]:
-    """Each policy against plain sampling of the same sample's prompt, with other seeds; `done` is called after each."""
-    plain = drawn(engine, FullDepth(), sample.tokens, stop, options, n, first_tokens)
+    """Each policy against autoregressive sampling of the same sample's prompt, with other seeds; `done` is called after
+    each.
+    """
+    autoregressive = drawn(engine, Autoregressive(), sample.tokens, stop, options, n, first_tokens)
     done()
     found = []
     for i, (setting, policy) in enumerate(policies.items(), 1):
-        own = drawn(engine, policy, sample.tokens, stop, replace(options, seed=options.seed + i * n), n, first_tokens)
-        statistic, cells, p = chi_square(plain, own)
+        texts = drawn(engine, policy, sample.tokens, stop, replace(options, seed=options.seed + i * n), n, first_tokens)
+        statistic, cells, p = chi_square(autoregressive, texts)
         found.append(Verdict(sample=sample.id, decoder=setting, draws=n, cells=cells, statistic=statistic, p=p))
         done()
     return found

@@ -1,9 +1,10 @@
-"""Where a decoder's text parts from plain decoding's, and whether rounding explains it.
+"""Where a decoder's text parts from autoregressive decoding's, and whether rounding explains it.
 
-Two checks. A text is compared with plain decoding's, token by token; where they part, the full model's logits, by one
-pass with an empty cache, must hardly prefer one token to the other. And plain decoding's text, as well as what any
-decoder writes after it has parted, is held against one pass over that text: each token must be the full model's choice,
-or hardly less. So a mistake that all decoders share is found, too.
+There are two checks. The first compares a text with autoregressive decoding's, token by token. Where the two differ,
+the full model's logits after their common beginning, from one pass with an empty cache, must be almost equal for both
+tokens (a near-tie). The second check needs no other text: one pass over a text gives the full model's logits at each of
+its tokens, and each token must be the best one there or almost. It is made of autoregressive decoding's text, and of
+what a decoder writes after a near-tie. So a mistake that all decoders share is found, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,11 @@ import torch
 
 from conf.errors import UserError
 from data.tokenizers.tokenizer import Tokenizer
-from eval.engine.agreement import NEAR_TIE, first_difference, gap, logits_after, preferences
+from eval.engine.agreement import NEAR_TIE, first_difference, gap, is_near_tie, logits_after, preferences
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.measure.contest import Run
-from eval.measure.records import TRANSFORMERS, Setting
+from eval.setting import TRANSFORMERS, Setting
 from eval.tasks.task import Sample
 from eval.text import continuation
 from models.inference import InferenceLlama
@@ -48,28 +49,28 @@ class Divergence:
     sample: str
     decoder: Setting
     against: str
-    """`plain`: plain decoding's text; `one pass`: the full model's choices, in one pass over the decoder's own text."""
+    """What the text was compared with: `plain`, autoregressive decoding's text; `one pass`, the full model's logits."""
     position: int
     """Position of the token in the new text, from 0."""
     n_tokens: int
     """Length of the new text."""
     context: str
-    """The end of what stands before it."""
+    """The last characters before that token."""
     got: Choice | None
-    """What the decoder wrote; None where its text had ended before."""
+    """The token that the decoder wrote; None if its text ends before this position."""
     expected: Choice | None
-    """What should stand there; None where the text should have ended before."""
+    """The token that is correct there; None if the correct text ends before this position."""
     top: tuple[Choice, Choice]
-    """The two largest logits of the full model there."""
+    """The two tokens with the largest logits of the full model at this position."""
     gap: float
-    """From the largest logit to the smaller one of both tokens; NaN where they are no numbers."""
+    """The largest logit minus the smaller one of `got` and `expected`; NaN if they are no numbers."""
     bound: float
-    """Below which it is a near-tie."""
+    """A gap below this one is a near-tie."""
 
     @property
     def near_tie(self) -> bool:
-        """Whether rounding explains it. The end of a text is never a matter of rounding."""
-        return self.got is not None and self.expected is not None and self.gap < self.bound
+        """Whether rounding explains the difference; it never does where one of the texts ends."""
+        return self.got is not None and self.expected is not None and is_near_tie(self.gap, self.bound)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +80,15 @@ class Compared:
     decoder: Setting
     n_tokens: int
     divergences: list[Divergence]
-    """Where the text went wrong: nowhere if it is plain decoding's, twice if its own text did after a near-tie."""
+    """Empty if the text is correct. After a near-tie the rest is checked by one pass, which can add a second one."""
 
 
 def bound_of(setting: Setting, near_tie: float) -> float:
-    """Logits closer than that are a near-tie; those of transformers come from angles in float32 whatever the dtype."""
+    """The bound of a near-tie for a decoder: at least float32's for transformers, whose RoPE angles are in float32."""
     return max(near_tie, NEAR_TIE[torch.float32]) if setting.mode == TRANSFORMERS else near_tie
 
 
-def compare(
+def compare_decoders(
     model: InferenceLlama,
     tokenizer: Tokenizer,
     runs: Mapping[Setting, Run],
@@ -95,26 +96,26 @@ def compare(
     stop: StopRule,
     near_tie: float,
 ) -> list[Compared]:
-    """Decode a sample greedily with each of `runs`, plain decoding first, and hold each text against its measure.
+    """Decode a sample greedily with each of `runs`, autoregressive decoding first, and check each text.
 
-    Logits closer than `near_tie` may be taken for each other (see `bound_of`).
+    A gap of logits below `near_tie` is explained by rounding (see `bound_of`).
     """
-    plain: list[int] | None = None
+    autoregressive: list[int] | None = None
     found = []
     for setting, run in runs.items():
         text = stop.cut([], run(sample.tokens, stop, SamplingOptions()).tokens)[0]
-        judge = _Judge(model, tokenizer, sample, setting, bound_of(setting, near_tie))
-        if plain is None:
-            plain = text
-            divergences = judge.by_one_pass(text, 0)
+        check = _TextCheck(model, tokenizer, sample, setting, bound_of(setting, near_tie))
+        if autoregressive is None:
+            autoregressive = text
+            divergences = check.by_one_pass(text, 0)
         else:
-            divergences = judge.by_text(text, plain)
+            divergences = check.by_text(text, autoregressive)
         found.append(Compared(decoder=setting, n_tokens=len(text), divergences=divergences))
     return found
 
 
-class _Judge:
-    """What holds one decoder's text against its measure."""
+class _TextCheck:
+    """The checks of one decoder's text of one sample."""
 
     def __init__(
         self, model: InferenceLlama, tokenizer: Tokenizer, sample: Sample, decoder: Setting, bound: float
@@ -122,20 +123,19 @@ class _Judge:
         self.model, self.tokenizer, self.sample, self.decoder = model, tokenizer, sample, decoder
         self.bound = bound
 
-    def by_text(self, text: list[int], plain: list[int]) -> list[Divergence]:
-        """Against plain decoding's; after a near-tie, the rest by one pass."""
-        at = first_difference(text, plain)
+    def by_text(self, text: list[int], autoregressive: list[int]) -> list[Divergence]:
+        """Compare with autoregressive decoding's text; after a near-tie check the rest by one pass."""
+        at = first_difference(text, autoregressive)
         if at is None:
             return []
-        ids = [tokens[at] if at < len(tokens) else None for tokens in (text, plain)]
+        ids = [tokens[at] if at < len(tokens) else None for tokens in (text, autoregressive)]
         first = self._divergence(text, at, ids[0], ids[1], "plain")
         return [first, *(self.by_one_pass(text, at + 1) if first.near_tie else [])]
 
     def by_one_pass(self, text: list[int], start: int) -> list[Divergence]:
-        """From token `start` on: the first that is clearly not the full model's choice; none is what should be."""
+        """Check the tokens from `start` on by one pass: the first that is not the best one nor a near-tie, if any."""
         lost = preferences(self.model, self.sample.tokens, text)
-        # Not "at least the bound": what is no number is no near-tie either.
-        wrong = [i for i in range(start, len(text)) if not lost[i] < self.bound]
+        wrong = [i for i in range(start, len(text)) if not is_near_tie(float(lost[i]), self.bound)]
         if not wrong:
             return []
         at = wrong[0]
@@ -166,6 +166,6 @@ class _Judge:
         )
 
 
-def unexplained(found: Sequence[Divergence]) -> list[Divergence]:
+def unexplained_divergences(found: Sequence[Divergence]) -> list[Divergence]:
     """The divergences that rounding does not explain."""
     return [d for d in found if not d.near_tie]

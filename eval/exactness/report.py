@@ -1,7 +1,7 @@
 """What a check of the decoders found: for people, and as JSON."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -10,15 +10,9 @@ import torch
 from eval.engine.agreement import NEAR_TIE
 from eval.exactness.distribution import SMALLEST_P, Verdict
 from eval.exactness.divergence import Choice, Compared, Divergence
-from eval.measure.records import Setting
+from eval.exactness.facts import CheckFacts
 from eval.results.columns import aligned
-
-
-def name(setting: Setting) -> str:
-    """A decoder in a few words."""
-    words = [setting.mode.replace("_", "-"), f"E={setting.exit_layer}"]
-    words += [f"d={setting.num_speculations}"] if setting.num_speculations else []
-    return " ".join([*words, *([setting.exit_states] if setting.exit_states else [])])
+from eval.setting import Setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,44 +36,44 @@ class DecoderRow:
         return self.decoder._asdict() | numbers
 
 
-def summed(compared: Sequence[Compared]) -> list[DecoderRow]:
+def decoder_rows(compared: Sequence[Compared]) -> list[DecoderRow]:
     """A row for each decoder."""
     rows: list[DecoderRow] = []
     for decoder in dict.fromkeys(c.decoder for c in compared):
-        own = [c for c in compared if c.decoder == decoder]
+        same_decoder = [c for c in compared if c.decoder == decoder]
         rows.append(
             DecoderRow(
                 decoder=decoder,
                 against="plain" if rows else "one pass",
-                n_samples=len(own),
-                n_tokens=sum(c.n_tokens for c in own),
-                identical=sum(not c.divergences for c in own),
-                near_ties=sum(bool(c.divergences) and all(d.near_tie for d in c.divergences) for c in own),
-                unexplained=sum(any(not d.near_tie for d in c.divergences) for c in own),
+                n_samples=len(same_decoder),
+                n_tokens=sum(c.n_tokens for c in same_decoder),
+                identical=sum(not c.divergences for c in same_decoder),
+                near_ties=sum(bool(c.divergences) and all(d.near_tie for d in c.divergences) for c in same_decoder),
+                unexplained=sum(any(not d.near_tie for d in c.divergences) for c in same_decoder),
             )
         )
     return rows
 
 
-def table(rows: Sequence[DecoderRow]) -> str:
+def decoder_table(rows: Sequence[DecoderRow]) -> str:
     """The rows as text."""
     cells = [["decoder", "against", "samples", "tokens", "same", "near-ties", "UNEXPLAINED"]]
     for row in rows:
         numbers = (row.n_samples, row.n_tokens, row.identical, row.near_ties, row.unexplained)
-        cells.append([name(row.decoder), row.against, *(f"{n:,}" for n in numbers)])
+        cells.append([row.decoder.label, row.against, *(f"{n:,}" for n in numbers)])
     return "\n".join(aligned(cells))
 
 
-def told(found: Divergence) -> str:
+def divergence_lines(found: Divergence) -> str:
     """A divergence in four lines."""
-    other = "plain decoding" if found.against == "plain" else "the full model in one pass"
+    other = "autoregressive decoding" if found.against == "plain" else "the full model in one pass"
     at, gap = f"token {found.position + 1} of {found.n_tokens}", f"; gap {found.gap:.3g}"
     gap += f" {'<' if found.gap < found.bound else '>='} {found.bound:g}"
     if found.got is None or found.expected is None:  # the end of a text is no matter of rounding
         at, gap = f"after {found.position} tokens, where one of them ends", ""
     return "\n".join(
         [
-            f"{'near-tie' if found.near_tie else 'UNEXPLAINED'}: {name(found.decoder)} differs from {other}:"
+            f"{'near-tie' if found.near_tie else 'UNEXPLAINED'}: {found.decoder.label} differs from {other}:"
             f" sample {found.sample}, {at}",
             f"  after      ...{found.context!r}",
             f"  it writes  {_choice(found.got)}; {other} {_choice(found.expected)}",
@@ -96,33 +90,39 @@ def verdict_line(test: Verdict) -> str:
     """A comparison of distributions in a line."""
     verdict = "the same distribution" if test.same else "ANOTHER DISTRIBUTION"
     return (
-        f"sampled, {name(test.decoder)}, sample {test.sample}: {test.draws:,} draws each, {test.cells} cells,"
+        f"sampled, {test.decoder.label}, sample {test.sample}: {test.draws:,} draws each, {test.cells} cells,"
         f" chi-square {test.statistic:.1f}, p = {test.p:.2g}: {verdict} (differs below {SMALLEST_P:g})"
     )
 
 
-def legend(stated: Mapping[str, Any]) -> str:
+def legend(facts: CheckFacts) -> str:
     """What the table's words mean, and where it was made."""
     lines = [
-        f"near-tie: where texts part, both tokens' logits are less than {stated['near_tie']:g} ({stated['dtype']})"
+        f"near-tie: where texts part, both tokens' logits are less than {facts.near_tie:g} ({facts.provenance.dtype})"
         " below the largest one;",
-        "one pass: each token of plain decoding's text is the full model's choice in one pass over it, or hardly less",
-        f"{stated['checkpoint']}; {stated['hardware']}, {stated['threads']} threads, torch {stated['torch']},"
-        f" commit {stated['commit'][:12]}",
+        "one pass: each token of autoregressive decoding's text is the full model's choice in one pass over it, or"
+        " hardly less",
+        f"{facts.checkpoint}; {facts.provenance}",
     ]
-    if "transformers" in stated:
+    if facts.transformers:
         lines.insert(
-            1, f"(transformers {stated['transformers']}, with angles in float32: at least {NEAR_TIE[torch.float32]:g});"
+            1, f"(transformers {facts.transformers}, with angles in float32: at least {NEAR_TIE[torch.float32]:g});"
         )
     return "\n".join(lines)
 
 
 def as_json(
-    stated: Mapping[str, Any], rows: Sequence[DecoderRow], found: Sequence[Divergence], tests: Sequence[Verdict]
+    facts: CheckFacts,
+    rows: Sequence[DecoderRow],
+    found: Sequence[Divergence],
+    tests: Sequence[Verdict],
+    *,
+    passed: bool,
 ) -> dict[str, Any]:
     """All of it; what is no number is null."""
     return {
-        **stated,
+        **facts.as_json(),
+        "passed": passed,
         "decoders": [row.as_json() for row in rows],
         "divergences": [_divergence(d) for d in found],
         "sampled": [asdict(test) | {"decoder": test.decoder._asdict(), "same": test.same} for test in tests],

@@ -1,10 +1,10 @@
-"""The texts of several ways to decode one prompt, and where each parts from plain decoding's."""
+"""The texts of several ways to decode one prompt, and where each parts from autoregressive decoding's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.engine.agreement import first_difference, is_near_tie
-from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, Round, SelfSpeculative
+from eval.engine.agreement import first_difference, near_tie_after
+from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, Round, SelfSpeculative
 from eval.engine.stopping import StopRule
 from eval.measure.timing import Timed, timed
 
@@ -18,23 +18,25 @@ class Side:
     layers_per_token: float
     """Passes through a layer, whatever their width, per token."""
     differs_at: int | None
-    """The first token that is not plain decoding's; None if the texts are the same."""
+    """The first token that is not autoregressive decoding's; None if the texts are the same."""
     near_tie: bool
     """Whether the full model hardly prefers one of the two tokens there: a difference that rounding explains."""
 
 
 def side_by_side(engine: Engine, prompt: list[int], policies: Sequence[Policy], stop: StopRule) -> list[Side]:
-    """Decode greedily: first plainly, which is the first of the sides, then with each of the policies."""
-    plain = timed(engine, prompt, FullDepth(), stop)
-    sides = [_side(engine, prompt, FullDepth(), plain, plain)]
-    return sides + [_side(engine, prompt, p, timed(engine, prompt, p, stop), plain) for p in policies]
+    """Decode greedily: first autoregressively, which is the first of the sides, then with each of the policies."""
+    autoregressive = timed(engine, prompt, Autoregressive(), stop)
+    sides = [_side(engine, prompt, Autoregressive(), autoregressive, autoregressive)]
+    return sides + [_side(engine, prompt, p, timed(engine, prompt, p, stop), autoregressive) for p in policies]
 
 
-def _side(engine: Engine, prompt: list[int], policy: Policy, run: Timed, plain: Timed) -> Side:
-    at = first_difference(run.tokens, plain.tokens)
+def _side(engine: Engine, prompt: list[int], policy: Policy, run: Timed, autoregressive: Timed) -> Side:
+    at = first_difference(run.tokens, autoregressive.tokens)
     near_tie = False
-    if at is not None and at < min(len(run.tokens), len(plain.tokens)):
-        near_tie = is_near_tie(engine.model, prompt + plain.tokens[:at], run.tokens[at], plain.tokens[at])
+    if at is not None and at < min(len(run.tokens), len(autoregressive.tokens)):
+        near_tie = near_tie_after(
+            engine.model, prompt + autoregressive.tokens[:at], run.tokens[at], autoregressive.tokens[at]
+        )
     return Side(
         policy=policy,
         run=run,
@@ -50,7 +52,7 @@ def layers_per_token(rounds: Sequence[Round], policy: Policy, n_layers: int) -> 
     A round of d drafts passes d + 1 times through the first E layers and once through the others.
     """
     match policy:
-        case FullDepth():
+        case Autoregressive():
             return float(n_layers)
         case EarlyExit(exit_layer):
             return float(exit_layer)

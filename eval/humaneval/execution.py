@@ -41,6 +41,6 @@ def check_all(
     return run_all((program_of(problem, completion) for problem, completion in answers), limits, workers)
 
 
-def check(problem: Problem, completion: str, limits: Limits, *, allow_execution: bool) -> Outcome:
+def check_answer(problem: Problem, completion: str, limits: Limits, *, allow_execution: bool) -> Outcome:
     """What becomes of a single answer, run like those of `check_all`."""
     return next(check_all([(problem, completion)], limits, allow_execution=allow_execution, workers=1))

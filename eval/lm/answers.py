@@ -2,45 +2,46 @@
 
 import hashlib
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data.files import write_whole
+from data.json_log import JsonLog
 from eval.lm.likelihoods import Likelihood
 
 
 class Answers:
-    """Question -> answer, each a line of the file as soon as it is known; what is asked again is not computed again.
-
-    The first line says who answers: a file of another model, exit or precision is begun anew.
-    """
+    """Question -> answer. What is asked again is not computed again."""
 
     def __init__(self) -> None:
-        """In memory alone, until `keep`."""
         self.known: dict[str, Any] = {}
-        self.path: Path | None = None
+        self._log: JsonLog[tuple[str, Any]] | None = None
 
-    def keep(self, path: Path, who: dict[str, Any]) -> int:
-        """Take what an earlier command has left in the file, and write there from now on; how many answers it had."""
-        head = json.dumps(who)
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []  # a kill may have cut the last line short
-        lines = lines if lines and lines[0] == head else [head]
-        self.known = dict(json.loads(line) for line in lines[1:])
-        write_whole(path, "".join(line + "\n" for line in lines).encode())
-        self.path = path
-        return len(self.known)
+    @contextmanager
+    def kept(self, output: Path, who: dict[str, Any], *, fresh: bool) -> Iterator[None]:
+        """Keep answers in a file beside the output while a command runs, and begin with those that it holds.
+
+        The file's name carries a digest of `who`, all that answers depend on besides the questions. It is removed once
+        the command has written its results, and stays if the command fails. `fresh` begins anew.
+
+        Raises ConfigError while another process writes the file, DataError when it is damaged.
+        """
+        path = output.with_name(f"{output.stem}.answers-{question(who)[:8]}.jsonl")
+        mismatch = f"{path}:1: answers of another model; fresh=true writes the file anew"
+        with JsonLog(path, header=who, read=_answer, write=list, mismatch=mismatch, fresh=fresh) as log:
+            if log.entries:
+                print(f"goes on after {len(log.entries):,} answers of an earlier start", file=sys.stderr)
+            self.known, self._log = dict(log.entries), log
+            yield
+            log.remove()
 
     def add(self, answers: dict[str, Any]) -> None:
         """Remember some."""
         self.known |= answers
-        if self.path is not None:
-            with self.path.open("a") as file:
-                file.writelines(json.dumps(item) + "\n" for item in answers.items())
-
-    def done(self) -> None:
-        """Remove the file: all that was asked is answered, and written where it belongs."""
-        if self.path is not None:
-            self.path.unlink()
+        if self._log is not None:
+            self._log.add(list(answers.items()))
 
 
 def question(*parts: Any) -> str:
@@ -51,3 +52,8 @@ def question(*parts: Any) -> str:
 def likelihood_of(answer: Any) -> Likelihood:
     """From what is read in a file, or is in memory."""
     return Likelihood(*answer)
+
+
+def _answer(value: Any) -> tuple[str, Any]:
+    key, answer = value
+    return key, answer

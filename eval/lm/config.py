@@ -11,8 +11,8 @@ from eval.config import MachineConfig, Mode
 
 
 @dataclass(kw_only=True)
-class TasksConfig:
-    """Which tasks, and how; values that are left open are each task's own."""
+class LmEvalConfig:
+    """Which tasks, and how; values that are left open are each task's."""
 
     RETIRED: ClassVar[Retired] = {"limit": "n_samples", "num_fewshot": "n_shots"}
 
@@ -65,7 +65,7 @@ class TasksConfig:
 
 
 @dataclass(kw_only=True)
-class HarnessConfig(TasksConfig):
+class HarnessConfig(LmEvalConfig):
     """Run tasks in one mode."""
 
     mode: Mode = Mode.autoregressive
@@ -79,7 +79,7 @@ class HarnessConfig(TasksConfig):
 
 
 @dataclass(kw_only=True)
-class ExitsConfig(TasksConfig):
+class ExitsConfig(LmEvalConfig):
     """Run tasks at many exits."""
 
     exit_layers: list[int] = field(default_factory=list)

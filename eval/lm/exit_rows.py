@@ -24,7 +24,7 @@ class ExitScore:
     n_samples: int | None
 
 
-def rows_of(results: dict[str, Any], names: Iterable[str], exit_layer: int) -> list[ExitScore]:
+def exit_scores(results: dict[str, Any], names: Iterable[str], exit_layer: int) -> list[ExitScore]:
     """One row for each metric of each of the named tasks; a group without metrics of its own has its tasks' instead."""
     rows = []
     for name in _with_metrics(results, names):
@@ -53,8 +53,8 @@ def rows_of(results: dict[str, Any], names: Iterable[str], exit_layer: int) -> l
 def _with_metrics(results: dict[str, Any], names: Iterable[str]) -> list[str]:
     found: list[str] = []
     for name in names:
-        own = any("," in key for key in results["results"].get(name, {}))
-        found += [name] if own else _with_metrics(results, results.get("group_subtasks", {}).get(name, []))
+        has_metrics = any("," in key for key in results["results"].get(name, {}))
+        found += [name] if has_metrics else _with_metrics(results, results.get("group_subtasks", {}).get(name, []))
     return found
 
 
@@ -80,7 +80,7 @@ def curves(rows: Sequence[ExitScore]) -> list[Curve]:
     ]
 
 
-def table(rows: Sequence[ExitScore]) -> str:
+def exit_table(rows: Sequence[ExitScore]) -> str:
     """A line for each exit, a column for each metric, as many beside each other as fit; ± is one standard error."""
     series = _series(rows)
     exits = sorted({row.exit_layer for row in rows})

@@ -12,7 +12,7 @@ from eval.engine.sampling_options import SamplingOptions
 WITHOUT_EFFECT = {"num_beams": 1, "repetition_penalty": 1.0, "num_return_sequences": 1, "min_p": 0.0}
 
 
-class Wanted(NamedTuple):
+class GenerationSettings(NamedTuple):
     """How to go on, and when to stop."""
 
     until: tuple[str, ...]
@@ -20,7 +20,7 @@ class Wanted(NamedTuple):
     sampling: SamplingOptions
 
 
-def wanted(options: Mapping[str, Any], max_new_tokens: int, seed: int) -> Wanted:
+def generation_settings(options: Mapping[str, Any], max_new_tokens: int, seed: int) -> GenerationSettings:
     """From a task's generation_kwargs.
 
     Args:
@@ -44,4 +44,4 @@ def wanted(options: Mapping[str, Any], max_new_tokens: int, seed: int) -> Wanted
         )
     except ValueError as error:
         raise ConfigError(f"gen_kwargs: {error}") from None
-    return Wanted(tuple(until), int(n), sampling)
+    return GenerationSettings(tuple(until), int(n), sampling)

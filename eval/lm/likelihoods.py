@@ -4,16 +4,16 @@ What a pair needs are the positions that predict its continuation: the head runs
 tokens but for the last ones asked about ("A", "B", "C", "D" after one question) share a row of the batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 
-from eval.engine.one_pass import exit_states, logit_chunks
+from eval.engine.one_pass import logits_by_exit
 from models.inference import InferenceLlama
 
 
-class Pair(NamedTuple):
+class LikelihoodRequest(NamedTuple):
     """Tokens that are given and, after them, tokens that are asked about; at least one of each."""
 
     context: tuple[int, ...]
@@ -30,8 +30,8 @@ class Likelihood(NamedTuple):
 
 
 def likelihoods(
-    model: InferenceLlama, pairs: Sequence[Pair], exits: Sequence[int], *, max_length: int, batch_size: int
-) -> Iterator[tuple[Pair, list[Likelihood]]]:
+    model: InferenceLlama, pairs: Sequence[LikelihoodRequest], exits: Sequence[int], *, max_length: int, batch_size: int
+) -> Iterator[tuple[LikelihoodRequest, list[Likelihood]]]:
     """The likelihoods of each pair, one for each exit, longest input first.
 
     Args:
@@ -41,7 +41,7 @@ def likelihoods(
         max_length: tokens of the longest input; a context that is too long loses its first tokens.
         batch_size: inputs in a pass.
     """
-    rows: dict[tuple[int, ...], list[Pair]] = {}
+    rows: dict[tuple[int, ...], list[LikelihoodRequest]] = {}
     for pair in pairs:
         # The last token is only predicted.
         rows.setdefault((pair.context + pair.continuation)[-max_length - 1 : -1], []).append(pair)
@@ -52,8 +52,8 @@ def likelihoods(
 
 @torch.inference_mode()
 def _pass(
-    model: InferenceLlama, rows: list[tuple[tuple[int, ...], list[Pair]]], exits: Sequence[int]
-) -> list[tuple[Pair, list[Likelihood]]]:
+    model: InferenceLlama, rows: list[tuple[tuple[int, ...], list[LikelihoodRequest]]], exits: Sequence[int]
+) -> list[tuple[LikelihoodRequest, list[Likelihood]]]:
     width = len(rows[0][0])
     tokens = torch.tensor([[*row, *[0] * (width - len(row))] for row, _ in rows], device=model.device)
     # Which states the head is to see, and which of those predicts which token.
@@ -70,8 +70,8 @@ def _pass(
     targets = torch.tensor([token for pair in asked for token in pair.continuation], device=model.device)
     at, by = torch.tensor(states_at, device=model.device), torch.tensor(predictors, device=model.device)
     found: list[list[Likelihood]] = [[] for _ in asked]
-    for states in exit_states(model, tokens, exits):
-        scored = _scores(model, states.flatten(0, 1)[at], by, targets)
+    for chunks in logits_by_exit(model, tokens, exits, at):
+        scored = _scores(chunks, by, targets)
         parts = (torch.split(part, lengths) for part in scored)
         for likelihood, nats, hits in zip(found, *parts, strict=True):
             likelihood.append(Likelihood(float(nats.sum()), bool(hits.all())))
@@ -79,15 +79,15 @@ def _pass(
 
 
 def _scores(
-    model: InferenceLlama, states: torch.Tensor, by: torch.Tensor, targets: torch.Tensor
+    chunks: Iterable[tuple[int, torch.Tensor]], by: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability [P] float64, on the CPU as the next, of each target, and whether it is the most likely token [P].
 
-    states [N, D]; target p [P] is predicted by state by[p].
+    `chunks` are those of logits [N, V]; row by[p] of them predicts target p [P].
     """
-    nats = torch.empty(len(targets), dtype=torch.float64, device=model.device)
-    hits = torch.empty(len(targets), dtype=torch.bool, device=model.device)
-    for start, logits in logit_chunks(model, states):
+    nats = torch.empty(len(targets), dtype=torch.float64, device=targets.device)
+    hits = torch.empty(len(targets), dtype=torch.bool, device=targets.device)
+    for start, logits in chunks:
         here = (by >= start) & (by < start + len(logits))
         row, target = by[here] - start, targets[here]
         nats[here] = logits.log_softmax(-1)[row, target].double()

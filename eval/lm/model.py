@@ -24,16 +24,16 @@ from conf.progress import each, progress
 from conf.strict import ConfigError
 from eval.config import Dtype, GenerateConfig, MachineConfig, Mode
 from eval.engine.checkpoint import open_checkpoint
-from eval.engine.decoding import EarlyExit, Engine, check
+from eval.engine.decoding import EarlyExit, Engine, check_decodable_by, deciding_layers
 from eval.engine.hf_tokenizer import end_ids, transformers_tokenizer
 from eval.engine.stopping import StopRule
 from eval.engine.threads import Threads, one_token, one_window
 from eval.lm.answers import Answers, likelihood_of, question
-from eval.lm.config import TasksConfig
-from eval.lm.generation import Wanted, wanted
-from eval.lm.likelihoods import Likelihood, Pair, likelihoods
-from eval.machine import settle
-from eval.policies import policy_of
+from eval.lm.config import LmEvalConfig
+from eval.lm.generation import GenerationSettings, generation_settings
+from eval.lm.likelihoods import Likelihood, LikelihoodRequest, likelihoods
+from eval.machine import device_and_dtype
+from eval.policies import choose_policy
 
 logger = logging.getLogger(__name__)
 
@@ -83,30 +83,30 @@ class LayerSkipLM(TemplateLM):
         context = stored.stored.size.max_seq_len
         if max_length is not None and not 1 <= max_length <= context:
             raise ConfigError(f"max_length={max_length}: must lie in 1..{context}, the model's context")
-        self._device, number = settle(MachineConfig(device=device, dtype=Dtype(dtype), threads=threads))
+        self._device, number = device_and_dtype(MachineConfig(device=device, dtype=Dtype(dtype), threads=threads))
         asked = GenerateConfig(
             checkpoint=checkpoint, mode=Mode(mode), exit_layer=exit_layer, num_speculations=num_speculations
         )
-        self.policy = policy_of(asked, stored)
+        self.policy = choose_policy(asked, stored).policy
         self.tokenizer = transformers_tokenizer(stored)
         self.end_ids = end_ids(self.tokenizer, stored)
         self.model = stored.model(number, self._device)
         try:
-            check(self.model, self.policy, [0], 2)
+            check_decodable_by(self.model, self.policy, [0], 2)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        self.exit_layer = self.policy.exit_layer if isinstance(self.policy, EarlyExit) else stored.stored.size.n_layers
+        self.exit_layer = deciding_layers(self.policy, stored.stored.size.n_layers)
         self.exits: Sequence[int] = (self.exit_layer,)
         self.stored = stored.stored
         self.name, self.mode, self.batch_size, self.seed = checkpoint, Mode(mode), int(batch_size), seed
         self.max_length, self.max_gen_toks, self.add_bos_token = max_length or context, max_gen_toks, add_bos_token
         self.n_parameters = stored.stored.weights.n_parameters()
-        self.answers, self.told = Answers(), False
+        self.answers, self.warned = Answers(), False
         self._engine: Engine | None = None
         self._fixed_threads = threads
 
     @classmethod
-    def of(cls, config: TasksConfig, **mode: Any) -> "LayerSkipLM":
+    def of(cls, config: LmEvalConfig, **mode: Any) -> "LayerSkipLM":
         """The model that a command's configuration asks for; `mode`: mode, exit_layer, num_speculations."""
         return cls(
             config.checkpoint,
@@ -163,7 +163,7 @@ class LayerSkipLM(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
-        pairs = [Pair(tuple(context), tuple(continuation)) for _, context, continuation in requests]
+        pairs = [LikelihoodRequest(tuple(context), tuple(continuation)) for _, context, continuation in requests]
         found = self._likelihoods(pairs)
         for (strings, _context, _continuation), answer in zip(requests, found, strict=True):
             self.cache_hook.add_partial("loglikelihood", strings, answer)
@@ -171,18 +171,18 @@ class LayerSkipLM(TemplateLM):
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of whole texts, cut into windows of `max_length`; each token is predicted once."""
-        windows: list[list[Pair]] = []
+        windows: list[list[LikelihoodRequest]] = []
         for request in requests:
             ids = self.tok_encode(request.args[0])
             cuts = get_rolling_token_windows(ids, self.prefix_token_id, max_seq_len=self.max_length, context_len=1)
-            windows.append([Pair(*map(tuple, make_disjoint_window(cut))) for cut in cuts])
+            windows.append([LikelihoodRequest(*map(tuple, make_disjoint_window(cut))) for cut in cuts])
         found = iter(self._likelihoods([pair for cut in windows for pair in cut]))
         sums = [sum(next(found).log_probability for _ in cut) for cut in windows]
         for request, total in zip(requests, sums, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
         return sums
 
-    def _likelihoods(self, pairs: list[Pair]) -> list[Likelihood]:
+    def _likelihoods(self, pairs: list[LikelihoodRequest]) -> list[Likelihood]:
         """By this exit; those that are not known yet are computed for all `exits`."""
         keys = {pair: question(pair, self.max_length) for pair in pairs}
         for pair in keys:
@@ -191,7 +191,7 @@ class LayerSkipLM(TemplateLM):
                     f"tasks: a continuation has {len(pair.continuation)} tokens; 1 to {self.max_length} can be scored"
                 )
         new = [pair for pair, key in keys.items() if key not in self.answers.known]
-        self._tell(sum(len(pair.context + pair.continuation) > self.max_length + 1 for pair in new))
+        self._warn_of_cut(sum(len(pair.context + pair.continuation) > self.max_length + 1 for pair in new))
         with progress("likelihoods", unit="text", total=len(new)) as bar:
             found = likelihoods(self.model, new, self.exits, max_length=self.max_length, batch_size=self.batch_size)
             threads = Threads(self._fixed_threads, self._device, one_window(self.model, self.max_length))
@@ -215,13 +215,13 @@ class LayerSkipLM(TemplateLM):
             key = question(context, options, repr(self.policy), asked[again])
             if key not in self.answers.known:
                 threads.refresh()
-                settings = wanted(options, self.max_gen_toks, self.seed + asked[again] - 1)
+                settings = generation_settings(options, self.max_gen_toks, self.seed + asked[again] - 1)
                 self.answers.add({key: self._generate(self._engine, context, settings)})
             texts.append(str(self.answers.known[key]))
             self.cache_hook.add_partial("generate_until", request.args, texts[-1])
         return texts
 
-    def _generate(self, engine: Engine, context: str, settings: Wanted) -> str:
+    def _generate(self, engine: Engine, context: str, settings: GenerationSettings) -> str:
         room = self.max_length - settings.max_new_tokens
         if room < 1:
             raise ConfigError(
@@ -236,18 +236,18 @@ class LayerSkipLM(TemplateLM):
             decode=self.tokenizer.decode,
         )
         ids = self.tok_encode(context)
-        self._tell(int(len(ids) > room))
+        self._warn_of_cut(int(len(ids) > room))
         prompt = ids[-room:] or [self.prefix_token_id]
         rounds = engine.generate(prompt, self.policy, stop, settings.sampling)
         tokens = [token for round_ in rounds for token in round_.tokens]
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return str(postprocess_generated_text(text, until, None))
 
-    def _tell(self, n_cut: int) -> None:
+    def _warn_of_cut(self, n_cut: int) -> None:
         """Once, that texts did not fit."""
-        if n_cut and not self.told:
+        if n_cut and not self.warned:
             logger.warning("texts longer than the context of %d tokens are cut at their left end", self.max_length)
-            self.told = True
+            self.warned = True
 
     @property
     def tokenizer_name(self) -> str:

@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness: found, loaded and run, with what is wrong told in one line before the work begins."""
+"""Tasks of lm-evaluation-harness: found, loaded and run, with errors of one line before the work begins."""
 
 import difflib
 import logging
@@ -20,7 +20,7 @@ from conf.progress import each
 from conf.strict import ConfigError
 from data.config import DataError
 from data.sources.hub import unreachable, use_cache_if_unreachable
-from eval.lm.config import TasksConfig
+from eval.lm.config import LmEvalConfig
 
 LMEVAL = Path(lm_eval.api.task.__file__).resolve().parents[1]
 LMEVAL_SEEDS = (0, 1234, 1234, 1234)
@@ -29,7 +29,7 @@ LMEVAL_SEEDS = (0, 1234, 1234, 1234)
 class Tasks:
     """What was asked for."""
 
-    def __init__(self, config: TasksConfig) -> None:
+    def __init__(self, config: LmEvalConfig) -> None:
         """Find the names; no data is read yet. Raises ConfigError for a name that no task has."""
         self.config = config
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

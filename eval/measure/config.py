@@ -28,7 +28,7 @@ class BenchmarkConfig:
     exit_states: list[ExitStates] = field(default_factory=lambda: [ExitStates.reuse])
     """What verification does for drafted tokens below the exit; [reuse,recompute] is the paper's Table 7."""
     baseline: str | None = None
-    """A second checkpoint, decoded plainly beside it: the paper's autoregressive rows."""
+    """A second checkpoint, decoded autoregressively beside it: the paper's autoregressive rows."""
     repeats: int = 1
     """Times that every prompt is decoded by every setting."""
     transformers: bool | None = None

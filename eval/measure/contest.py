@@ -9,15 +9,16 @@ import torch
 from conf.progress import progress
 from data.tokenizers.tokenizer import Tokenizer
 from eval.config import Mode
-from eval.engine.agreement import first_difference, is_near_tie
-from eval.engine.decoding import Engine, FullDepth, Policy, SelfSpeculative
+from eval.engine.agreement import first_difference, near_tie_after
+from eval.engine.decoding import Autoregressive, Engine, Policy, SelfSpeculative
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.engine.threads import Threads
 from eval.measure.ledger import Ledger
-from eval.measure.records import BASELINE, TRANSFORMERS, Record, Setting, setting_of
+from eval.measure.records import Record
 from eval.measure.timing import Timed, pass_times, timed
 from eval.measure.transformers_run import Transformers
+from eval.setting import BASELINE, TRANSFORMERS, Setting
 from eval.tasks.task import Sample, Task
 from eval.text import continuation
 
@@ -40,9 +41,9 @@ class Contest:
     """Chosen anew between two samples; None: as they are."""
 
     def runs(self) -> dict[Setting, Run]:
-        """All that takes part, by its setting; plain decoding first."""
+        """All that takes part, by its setting; autoregressive decoding first."""
         n_layers = self.engine.model.size.n_layers
-        ours = {setting_of(policy, n_layers): engine_run(self.engine, policy) for policy in self.policies}
+        ours = {Setting.of(policy, n_layers): engine_run(self.engine, policy) for policy in self.policies}
         return ours | self.others
 
 
@@ -77,7 +78,7 @@ def turns(samples: Sequence[Sample], ledger: Ledger, *, repeats: int, pass_sampl
     ]
 
 
-def measure(contest: Contest, samples: Sequence[Sample], missing: Sequence[Turn], ledger: Ledger) -> None:
+def decode_all(contest: Contest, samples: Sequence[Sample], missing: Sequence[Turn], ledger: Ledger) -> None:
     """Decode what is missing; what runs first changes from sample to sample.
 
     Each setting runs once before, uncounted.
@@ -113,18 +114,20 @@ def _texts(contest: Contest, sample: Sample, turn: Turn) -> dict[Setting, tuple[
 def _records(
     contest: Contest, sample: Sample, repeat: int, texts: dict[Setting, tuple[Timed, float | None]]
 ) -> list[Record]:
-    plain = texts[setting_of(FullDepth(), contest.engine.model.size.n_layers)][0].tokens
+    autoregressive = texts[Setting.of(Autoregressive(), contest.engine.model.size.n_layers)][0].tokens
     greedy = contest.task.sampling(0).temperature == 0
     records = []
     for setting, (run, memory) in texts.items():
         text = continuation(contest.tokenizer, sample.tokens, run.tokens)
-        at = first_difference(run.tokens, plain)
+        at = first_difference(run.tokens, autoregressive)
         compared = greedy and setting.mode != BASELINE
         # An early exit is not expected to write the same, and to find out whether it was close costs a prefill.
         asked = compared and setting.mode == Mode.self_speculative
         near_tie = False
-        if asked and at is not None and at < min(len(run.tokens), len(plain)):
-            near_tie = is_near_tie(contest.engine.model, sample.tokens + plain[:at], run.tokens[at], plain[at])
+        if asked and at is not None and at < min(len(run.tokens), len(autoregressive)):
+            near_tie = near_tie_after(
+                contest.engine.model, sample.tokens + autoregressive[:at], run.tokens[at], autoregressive[at]
+            )
         records.append(
             Record(
                 task=contest.task.name,
@@ -159,9 +162,9 @@ def _with_passes(contest: Contest, sample: Sample, records: list[Record]) -> lis
     middle = min(end - len(records[0].tokens) // 2, engine.cache.max_len - widest)
     n_layers = engine.model.size.n_layers
     prefill_of = {record.setting: record.round_seconds[0] for record in records if record.round_seconds}
-    prefills = {p: prefill_of[setting_of(p, n_layers)] for p in policies}
+    prefills = {p: prefill_of[Setting.of(p, n_layers)] for p in policies}
     found = pass_times(engine, sample.tokens[-1], policies, prefills, middle)
-    times = {setting_of(p, n_layers): t for p, t in found.items()}
+    times = {Setting.of(p, n_layers): t for p, t in found.items()}
     return [replace(r, passes=list(times[r.setting])) if r.setting in times else r for r in records]
 
 

@@ -17,9 +17,9 @@ from models.storage.stored import Stored
 WITHOUT_EFFECT = ("checkpoint", "baseline", "commit")
 
 
-def conditions(stated: Mapping[str, Any], *modules: str) -> dict[str, Any]:
-    """What is stated of a measurement, less what no number depends on; and the digest of the code that measures."""
-    kept = {key: value for key, value in stated.items() if key not in WITHOUT_EFFECT}
+def conditions(facts: Mapping[str, Any], *modules: str) -> dict[str, Any]:
+    """The facts that the numbers of a measurement depend on, with a digest of the code that measures."""
+    kept = {key: value for key, value in facts.items() if key not in WITHOUT_EFFECT}
     return kept | {"code": code_digest(*modules)}
 
 

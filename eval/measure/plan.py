@@ -10,18 +10,20 @@ from conf.plugins import digest
 from conf.strict import ConfigError
 from eval.chat import with_chat
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
-from eval.engine.decoding import Engine, FullDepth, Policy
+from eval.engine.decoding import Autoregressive, Engine, Policy
 from eval.engine.threads import Threads, one_token
-from eval.machine import facts, settle
+from eval.machine import device_and_dtype, provenance
 from eval.measure.config import BenchmarkConfig
-from eval.measure.contest import Contest, engine_run, measure, transformers_run, turns
+from eval.measure.contest import Contest, decode_all, engine_run, transformers_run, turns
+from eval.measure.facts import Facts
 from eval.measure.identity import check_same_reading, conditions, samples_digest, weights_digest
 from eval.measure.ledger import Ledger
-from eval.measure.log import log_path, why_anew
-from eval.measure.records import BASELINE, TRANSFORMERS, Record, Setting, setting_of
+from eval.measure.records import Record
 from eval.measure.result_file import output_of
+from eval.measure.samples_file import samples_path, why_anew
 from eval.measure.transformers_run import Transformers, version
 from eval.policies import policies
+from eval.setting import BASELINE, TRANSFORMERS, Setting
 from eval.tasks.task import Sample
 
 
@@ -37,21 +39,20 @@ class Plan(NamedTuple):
     dtype: torch.dtype
     transformers: bool
     output: Path
-    stated: dict[str, Any]
-    """What every row repeats: source, checkpoint, machine, versions, commit."""
+    facts: Facts
 
     @property
     def expected(self) -> list[Setting]:
         """All that decodes each sample."""
         n_layers = self.checkpoint.stored.size.n_layers
-        expected = [setting_of(policy, n_layers) for policy in self.policies]
+        expected = [Setting.of(policy, n_layers) for policy in self.policies]
         expected += [Setting(BASELINE, self.baseline.stored.size.n_layers)] if self.baseline else []
         return expected + ([Setting(TRANSFORMERS, n_layers)] if self.transformers else [])
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that the numbers depend on."""
-        return conditions(self.stated, "eval.measure.contest", type(self.config.task).__module__) | {
+        return conditions(self.facts.as_json(), "eval.measure.contest", type(self.config.task).__module__) | {
             "task": asdict(self.config.task),
             "samples": samples_digest(self.samples),
             "settings": self.expected,
@@ -75,7 +76,7 @@ def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Pl
 
     `checkpoint` is the one that the configuration names, where it has been opened before.
     """
-    task, (device, dtype) = config.task, settle(config.machine)
+    task, (device, dtype) = config.task, device_and_dtype(config.machine)
     checkpoint = checkpoint or open_checkpoint(config.checkpoint)
     if config.chat:
         if not task.ASKS:
@@ -96,25 +97,28 @@ def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Pl
     chosen = task.samples(checkpoint)
     print(chosen.described(task))
     baseline = _baseline(config, checkpoint, chosen.samples)
-    stated: dict[str, Any] = {"checkpoint": config.checkpoint}
-    stated |= {"baseline": config.baseline} if baseline else {}
-    stated |= {"chat": True} if config.chat else {}
-    stated |= {"metrics": {path: digest(path) for path in task.metrics}} if task.metrics else {}
-    stated |= chosen.facts | facts(device, dtype) | {"threads": config.machine.threads or "auto"}
-    stated |= {"transformers": version()} if transformers else {}
-    return Plan(config, checkpoint, baseline, compared, chosen.samples, device, dtype, transformers, output, stated)
+    facts = Facts(
+        checkpoint=config.checkpoint,
+        baseline=config.baseline,
+        chat=config.chat,
+        metrics={path: digest(path) for path in task.metrics},
+        selection=chosen.selection,
+        provenance=provenance(device, dtype, config.machine.threads or "auto"),
+        transformers=version() if transformers else None,
+    )
+    return Plan(config, checkpoint, baseline, compared, chosen.samples, device, dtype, transformers, output, facts)
 
 
 def carry_out(plan: Plan) -> Measured:
     """Decode what an earlier start of the same settings has not."""
-    config, ledger_file = plan.config, log_path(plan.output, plan.settings)
+    config, ledger_file = plan.config, samples_path(plan.output, plan.settings)
     anew = why_anew(ledger_file, plan.settings)
     with Ledger(ledger_file, plan.settings, plan.expected, fresh=config.fresh) as ledger:
         missing = turns(plan.samples, ledger, repeats=config.repeats, pass_samples=config.pass_samples)
         if missing:
             if anew:
                 print(anew)
-            measure(_contest(plan), plan.samples, missing, ledger)
+            decode_all(_contest(plan), plan.samples, missing, ledger)
         else:
             print(f"{ledger_file}: has all samples from an earlier start; fresh=true measures them anew")
     return Measured(plan, list(ledger.entries), ledger_file)
@@ -131,7 +135,7 @@ def _contest(plan: Plan) -> Contest:
     contest.threads = Threads(plan.config.machine.threads, plan.device, one_token(contest.engine.model))
     if plan.baseline:
         engine = Engine(plan.baseline.model(plan.dtype, plan.device), max_len)
-        contest.others[Setting(BASELINE, engine.model.size.n_layers)] = engine_run(engine, FullDepth())
+        contest.others[Setting(BASELINE, engine.model.size.n_layers)] = engine_run(engine, Autoregressive())
     if plan.transformers:
         reference = Transformers(plan.checkpoint, plan.dtype, plan.device)
         contest.others[Setting(TRANSFORMERS, contest.engine.model.size.n_layers)] = transformers_run(reference)

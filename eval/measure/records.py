@@ -2,38 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from eval.config import ExitStates, Mode
-from eval.engine.decoding import EarlyExit, FullDepth, Policy, SelfSpeculative
-
-BASELINE = "baseline"
-"""Mode of the second checkpoint, decoded plainly."""
-TRANSFORMERS = "transformers"
-"""Mode of the yardstick: the same weights in transformers' generate."""
-
-
-class Setting(NamedTuple):
-    """How something was decoded."""
-
-    mode: str
-    exit_layer: int
-    num_speculations: int = 0
-    """0 in modes that draft nothing."""
-    exit_states: str | None = None
-    """reuse or recompute; None in modes that draft nothing."""
-
-
-def setting_of(policy: Policy, n_layers: int) -> Setting:
-    """A policy in words and numbers."""
-    match policy:
-        case FullDepth():
-            return Setting(Mode.autoregressive.value, n_layers)
-        case EarlyExit(exit_layer):
-            return Setting(Mode.early_exit.value, exit_layer)
-        case SelfSpeculative(exit_layer, d, reuse):
-            kind = ExitStates.reuse if reuse else ExitStates.recompute
-            return Setting(Mode.self_speculative.value, exit_layer, d, kind.value)
+from eval.setting import Setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +33,7 @@ class Record:
     accepted: list[int]
     round_seconds: list[float]
     identical: bool | None
-    """Whether the tokens are plain decoding's of the same prompt; None where they are drawn."""
+    """Whether the tokens are autoregressive decoding's of the same prompt; None where they are drawn."""
     near_tie: bool = False
     """Self-speculation's differ, from a token on of which the full model hardly prefers one to the other."""
     passes: list[float] | None = None
@@ -97,6 +68,6 @@ class Record:
         return asdict(self) | {"new_tokens": len(self.tokens)}
 
 
-def from_json(value: dict[str, Any]) -> Record:
+def record_from_json(value: dict[str, Any]) -> Record:
     """A record from its line; raises TypeError for anything else."""
     return Record(**{key: item for key, item in value.items() if key != "new_tokens"})

@@ -1,4 +1,4 @@
-"""Where a command writes unless it is told: into the checkpoint's folder, and never over another measurement."""
+"""Where a command writes by default: into the checkpoint's folder, and never over another measurement."""
 
 import json
 import re
@@ -9,8 +9,8 @@ from typing import Any
 
 from conf.output import writable
 from conf.strict import ConfigError
-from eval.measure.result_name import differences, named
-from models.storage.checkpoints import complete_checkpoints
+from eval.measure.result_name import changed_from_default, named
+from models.storage.checkpoints import complete_checkpoints, is_checkpoint
 from models.storage.stored import Stored
 
 
@@ -30,7 +30,7 @@ def output_of(config: Any, stored: Stored, command: str, suffix: str = ".json", 
         return writable(config.output)
     step = _older_step(config.checkpoint, stored)
     parts = ({"step": step} if step else {}) | ({} if text is None else {"text": text})
-    parts |= differences(config, () if text is None else ("prompt", "prompt_file"))
+    parts |= changed_from_default(config, () if text is None else ("prompt", "prompt_file"))
     try:
         return writable(stored.folder / (named(command, parts) + suffix))
     except ConfigError as error:
@@ -65,7 +65,7 @@ def _samples_file(path: Path) -> str | None:
 def _older_step(checkpoint: str, stored: Stored) -> str | None:
     """`300` of outputs/demo/checkpoint/step-300 when the run has a newer one, for which the run folder stands."""
     folder = Path(checkpoint).expanduser()
-    if stored.run is None or not (folder / ".metadata").exists():
+    if stored.run is None or not is_checkpoint(folder):
         return None
     newest = max(complete_checkpoints(stored.folder).items(), default=(0, folder))[1]
     return None if newest.resolve() == folder.resolve() else folder.name.removeprefix("step-")

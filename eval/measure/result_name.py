@@ -23,7 +23,7 @@ LONGEST = 110
 LONGEST_WORD = 32
 
 
-def differences(config: Any, without: Collection[str] = ()) -> dict[str, Any]:
+def changed_from_default(config: Any, without: Collection[str] = ()) -> dict[str, Any]:
     """Key -> value of what is not the default, in the order of the keys; those of sections stand among them."""
     return _differences(config, None, {*WITHOUT_EFFECT, *without})
 

@@ -8,18 +8,20 @@ from typing import NamedTuple
 
 import torch
 
-from eval.engine.decoding import EarlyExit, Engine, FullDepth, Policy, Round, SelfSpeculative
+from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, Round, SelfSpeculative
 from eval.engine.sampling import best
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 
 
 class PassTimes(NamedTuple):
-    """Seconds of each kind of pass of a policy at its own width, beside plain decoding's; medians, save prefills."""
+    """Seconds of each kind of pass of a policy at its own width, beside autoregressive decoding's; medians, save
+    prefills.
+    """
 
-    plain_prefill: float
+    autoregressive_prefill: float
     """The prompt through all layers, and a head."""
-    plain_token: float
+    autoregressive_token: float
     """One token through all layers and the head."""
     prefill: float
     """The prompt through the layers this policy prefills, and a head."""
@@ -31,7 +33,7 @@ class PassTimes(NamedTuple):
     """d + 1 exit states through the other layers, and the head on all of them."""
 
 
-REPEATS = 3
+TIMED_ROUNDS = 3
 
 
 class Timed(NamedTuple):
@@ -65,20 +67,20 @@ def pass_times(
     """The median time of each kind of pass of each policy, at position `middle`. Overwrites the cache from there on.
 
     Passes are timed in the order in which decoding makes them, after another token or round of the same kind, because
-    what the pass before has left in the processor's cache counts. The policies take turns with plain decoding.
+    what the pass before has left in the processor's cache counts. The policies take turns with autoregressive decoding.
 
     Args:
         engine: which makes them.
         token: to make them with.
-        policies: FullDepth() among them.
+        policies: Autoregressive() among them.
         prefills: seconds that the prompt has taken each of them; a long one is too dear to be run again.
         middle: at least as many positions must follow as the widest verification has.
     """
     clock, n_layers = _Clock(engine, token, middle), engine.model.size.n_layers
     samples: dict[Policy, list[PassTimes]] = {policy: [] for policy in policies}
-    for _ in range(REPEATS):
+    for _ in range(TIMED_ROUNDS):
         for policy in policies:
-            plain = prefills[FullDepth()], [clock.token(n_layers) for _ in range(2)][-1]
+            autoregressive = prefills[Autoregressive()], [clock.token(n_layers) for _ in range(2)][-1]
             match policy:
                 case SelfSpeculative():
                     rounds = [clock.round(policy) for _ in range(2)]
@@ -86,9 +88,9 @@ def pass_times(
                 case EarlyExit(exit_layer):
                     rest = [0.0, 0.0]
                     drafts = [clock.token(exit_layer) for _ in range(4)][1:]
-                case FullDepth():
-                    drafts, rest = [plain[1]], [0.0, 0.0]
-            samples[policy].append(PassTimes(*plain, prefills[policy], sum(drafts) / len(drafts), *rest))
+                case Autoregressive():
+                    drafts, rest = [autoregressive[1]], [0.0, 0.0]
+            samples[policy].append(PassTimes(*autoregressive, prefills[policy], sum(drafts) / len(drafts), *rest))
     return {p: PassTimes(*(median(column) for column in zip(*rows, strict=True))) for p, rows in samples.items()}
 
 

@@ -26,7 +26,7 @@ class Transformers:
         import transformers  # takes seconds
 
         size = checkpoint.stored.size
-        # What ends a text is told with each prompt.
+        # What ends a text is passed with each prompt.
         settings = config_of(size, dtype=str(dtype).removeprefix("torch."), bos_id=None, eos_id=None)
         config = transformers.LlamaConfig(**settings, pad_token_id=0)
         model: Any = transformers.LlamaForCausalLM(config)
@@ -34,7 +34,7 @@ class Transformers:
         self.model = model.to(device, dtype).eval()
 
     def timed(self, prompt: list[int], stop: StopRule) -> Timed:
-        """The new tokens, and what they took; rounds are not told apart. Stop strings are not looked for."""
+        """The new tokens, and what they took; its rounds are not known. Stop strings are not looked for."""
         tokens = torch.tensor([prompt], device=self.model.device)
         ends = {"eos_token_id": sorted(stop.eos_ids)} if stop.eos_ids else {}
         with warnings.catch_warnings():

@@ -21,7 +21,7 @@ function summary() {
 
 function verdict(side, i) {
   if (i === 0) return el("span", { class: "verdict" }, "the reference");
-  if (side.differs_at === null) return el("span", { class: "verdict good" }, "✓ same as full depth");
+  if (side.differs_at === null) return el("span", { class: "verdict good" }, "✓ same as autoregressive");
   const where = `differs from token ${count(side.differs_at + 1)} on`;
   if (side.near_tie) return el("span", { class: "verdict" }, `≈ ${where}: a near-tie, which rounding decides`);
   return el("span", { class: `verdict${side.must_be_same ? " bad" : ""}` }, `≠ ${where}${side.must_be_same ? ", which must not be" : ""}`);
@@ -41,7 +41,7 @@ function text(side) {
 function card(side, i) {
   const cost = `${speed(side.shown.length / side.seconds)} tokens/s, ${side.layers_per_token.toFixed(1)} layers per token`;
   const accepted = side.acceptance === null ? "" : `, ${percent(side.acceptance)} of the drafts accepted`;
-  const instead = side.instead_of ? [" (", quoted(side.instead_of), " at full depth)"] : "";
+  const instead = side.instead_of ? [" (", quoted(side.instead_of), " in autoregressive decoding)"] : "";
   return el("article", { class: "side" },
     el("h3", null, rows[i].mode),
     el("div", { class: "note" }, `${count(side.shown.length)} tokens, ${cost}${accepted}`),
@@ -62,7 +62,7 @@ const view = el("div", { id: "view" },
     toggle("Show which tokens were drafted", "show-drafted", false, (on) =>
       view.querySelectorAll(".side .text").forEach((node) => node.classList.toggle("plain", !on)))),
   el("ul", { class: "legend" },
-    el("li", null, el("span", { class: "swatch differs first" }, "abc"), "the first token that differs from full depth: outlined"),
+    el("li", null, el("span", { class: "swatch differs first" }, "abc"), "the first token that differs from autoregressive decoding: outlined"),
     el("li", null, el("span", { class: "swatch differs" }, "abc"), "after it"),
     el("li", { class: "for-drafted" }, el("span", { class: "swatch drafted" }, "abc"), "drafted and accepted"),
     el("li", { class: "for-drafted" }, el("span", { class: "swatch full" }, "abc"), "supplied by the full model")),

@@ -9,7 +9,7 @@ from eval.engine.decoding import SelfSpeculative
 from eval.exactness.compared import ModeRow
 from eval.exactness.side_by_side import Side
 from eval.pages.page import page
-from eval.pages.shown import shown_alone, shown_in_text
+from eval.pages.token_display import display_alone, display_in_text
 
 
 def compare_page(
@@ -17,36 +17,36 @@ def compare_page(
     prompts: Sequence[Sequence[int]],
     results: Sequence[Sequence[Side]],
     rows: Sequence[ModeRow],
-    stated: Mapping[str, Any],
+    facts: Mapping[str, Any],
 ) -> str:
     """The HTML.
 
     Args:
         tokenizer: of the ids.
         prompts: that were decoded.
-        results: the sides of each prompt, plain decoding first.
+        results: the sides of each prompt, autoregressive decoding first.
         rows: the same summed up over the prompts, a row for each way to decode.
-        stated: what a result must state.
+        facts: checkpoint, machine and code, which stand below the title.
     """
     data = {
         "rows": [asdict(row) for row in rows],
         "prompts": [
             {
-                "prompt": shown_in_text(tokenizer, prompt),
+                "prompt": display_in_text(tokenizer, prompt),
                 "sides": [_side(tokenizer, prompt, side, sides[0]) for side in sides],
             }
             for prompt, sides in zip(prompts, results, strict=True)
         ],
     }
-    return page(view="compare", title="Side by side", facts=stated, data=data)
+    return page(view="compare", title="Side by side", facts=facts, data=data)
 
 
-def _side(tokenizer: Tokenizer, prompt: Sequence[int], side: Side, plain: Side) -> dict[str, Any]:
-    at, tokens, reference = side.differs_at, side.run.tokens, plain.run.tokens
+def _side(tokenizer: Tokenizer, prompt: Sequence[int], side: Side, autoregressive: Side) -> dict[str, Any]:
+    at, tokens, reference = side.differs_at, side.run.tokens, autoregressive.run.tokens
     speculative = isinstance(side.policy, SelfSpeculative)
     n_drafted = sum(r.n_drafted for r in side.run.rounds)
     return {
-        "shown": shown_in_text(tokenizer, [*prompt, *tokens])[len(prompt) :],
+        "shown": display_in_text(tokenizer, [*prompt, *tokens])[len(prompt) :],
         "drafted": [i < r.n_accepted for r in side.run.rounds for i in range(len(r.tokens))] if speculative else None,
         "seconds": side.run.seconds,
         "layers_per_token": side.layers_per_token,
@@ -54,5 +54,5 @@ def _side(tokenizer: Tokenizer, prompt: Sequence[int], side: Side, plain: Side) 
         "must_be_same": speculative,
         "differs_at": at,
         "near_tie": side.near_tie,
-        "instead_of": shown_alone(tokenizer, reference[at]) if at is not None and at < len(reference) else None,
+        "instead_of": display_alone(tokenizer, reference[at]) if at is not None and at < len(reference) else None,
     }

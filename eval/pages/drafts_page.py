@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.tokenizers.tokenizer import Tokenizer
-from eval.engine.decoding import EarlyExit, FullDepth, Policy, Round
+from eval.engine.decoding import Autoregressive, EarlyExit, Policy, Round
 from eval.pages.page import page
-from eval.pages.shown import shown_alone, shown_in_text
+from eval.pages.token_display import display_alone, display_in_text
 
 
 def drafts_page(
@@ -16,15 +16,15 @@ def drafts_page(
     policy: Policy,
     n_layers: int,
     seconds: float,
-    stated: Mapping[str, Any],
+    facts: Mapping[str, Any],
 ) -> str:
-    """The HTML; `seconds` is what the whole generation took, `stated` what a result must state."""
+    """The HTML; `seconds` is what the whole generation took, `facts` stand below the title."""
     generated = [token for round_ in rounds for token in round_.tokens]
-    shown = shown_in_text(tokenizer, [*prompt, *generated])
+    shown = display_in_text(tokenizer, [*prompt, *generated])
     data = {
         "n_layers": n_layers,
-        "exit_layer": None if isinstance(policy, FullDepth) else policy.exit_layer,
-        "num_speculations": None if isinstance(policy, FullDepth | EarlyExit) else policy.num_speculations,
+        "exit_layer": None if isinstance(policy, Autoregressive) else policy.exit_layer,
+        "num_speculations": None if isinstance(policy, Autoregressive | EarlyExit) else policy.num_speculations,
         "seconds": seconds,
         "prompt": shown[: len(prompt)],
         "ids": generated,
@@ -34,10 +34,10 @@ def drafts_page(
                 "n_tokens": len(r.tokens),
                 "n_drafted": r.n_drafted,
                 "n_accepted": r.n_accepted,
-                "rejected": [shown_alone(tokenizer, i) for i in r.rejected],
+                "rejected": [display_alone(tokenizer, i) for i in r.rejected],
                 "rejected_ids": list(r.rejected),
             }
             for r in rounds
         ],
     }
-    return page(view="drafts", title="Drafted and accepted", facts=stated, data=data)
+    return page(view="drafts", title="Drafted and accepted", facts=facts, data=data)

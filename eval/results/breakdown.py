@@ -12,22 +12,22 @@ PROMPT_TOKENS = (0, 128, 256, 512, 1024, 2048, 4096)
 POSITIONS = (0, 16, 64, 256)
 
 
-def by_group(task: Task, samples: Mapping[str, Sample], own: Sequence[Record]) -> list[GroupPart]:
+def by_group(task: Task, samples: Mapping[str, Sample], records: Sequence[Record]) -> list[GroupPart]:
     """Metrics of each group; none of a task without groups."""
     parts = []
-    for group in sorted({r.group for r in own} - {""}):
-        first = [r for r in own if r.group == group and r.repeat == 0]
+    for group in sorted({r.group for r in records} - {""}):
+        first = [r for r in records if r.group == group and r.repeat == 0]
         parts.append(GroupPart(group=group, n_samples=len(first), metrics=_metrics(task, samples, first)))
     return parts
 
 
 def by_prompt_length(
-    task: Task, samples: Mapping[str, Sample], own: Sequence[Record], plain: Sequence[Record]
+    task: Task, samples: Mapping[str, Sample], records: Sequence[Record], autoregressive: Sequence[Record]
 ) -> list[LengthPart]:
     """Metrics and speed of the samples whose prompts have so many tokens; lengths that none has are left out."""
     parts = []
     for name, holds in _buckets(PROMPT_TOKENS):
-        pairs = [(r, p) for r, p in zip(own, plain, strict=True) if holds(r.prompt_tokens)]
+        pairs = [(r, p) for r, p in zip(records, autoregressive, strict=True) if holds(r.prompt_tokens)]
         if pairs:
             rounds = [x for r, _ in pairs for x in r.decoding_rounds]
             first = [r for r, _ in pairs if r.repeat == 0]
@@ -44,22 +44,22 @@ def by_prompt_length(
     return parts
 
 
-def by_position(own: Sequence[Record], plain: Sequence[Record]) -> list[PositionPart]:
+def by_position(records: Sequence[Record], autoregressive: Sequence[Record]) -> list[PositionPart]:
     """Speed and acceptance at each stretch of the output, over all samples.
 
     The prefill's round is left out, and its token. A token takes its share of its round's time.
     """
     parts = []
     for name, holds in _buckets(POSITIONS):
-        n, seconds, drafted, accepted = _stretch(own, holds)
-        n_plain, plain_seconds, _, _ = _stretch(plain, holds)
+        n, seconds, drafted, accepted = _stretch(records, holds)
+        n_autoregressive, autoregressive_seconds, _, _ = _stretch(autoregressive, holds)
         if n:
             parts.append(
                 PositionPart(
                     position=name,
                     n_tokens=n,
                     ms_per_token=1e3 * seconds / n,
-                    speedup=plain_seconds / n_plain / (seconds / n) if n_plain else None,
+                    speedup=autoregressive_seconds / n_autoregressive / (seconds / n) if n_autoregressive else None,
                     acceptance_rate=_share(accepted, drafted),
                 )
             )
@@ -84,8 +84,8 @@ def _stretch(records: Sequence[Record], holds: Callable[[int], bool]) -> tuple[i
     return n, seconds, drafted, accepted
 
 
-def _metrics(task: Task, samples: Mapping[str, Sample], own: Sequence[Record]) -> dict[str, float]:
-    units = task.units([(samples[r.id], r.scores) for r in own])
+def _metrics(task: Task, samples: Mapping[str, Sample], records: Sequence[Record]) -> dict[str, float]:
+    units = task.units([(samples[r.id], r.scores) for r in records])
     return {name: fmean(values) for name, values in units.items()}
 
 

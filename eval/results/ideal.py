@@ -22,20 +22,20 @@ def ideal_speedup(*, n_layers: int, exit_layer: int, d: float, n: float, head: f
 
 
 def measured_cost_ideal(times: PassTimes, n_tokens: int, drafts: Sequence[int]) -> float:
-    """Speed-up over plain decoding of `n_tokens` tokens if nothing but the passes took time.
+    """Speed-up over autoregressive decoding of `n_tokens` tokens if nothing but the passes took time.
 
     Args:
         times: of the passes.
-        n_tokens: that plain decoding generates.
+        n_tokens: that autoregressive decoding generates.
         drafts: tokens drafted in each round after the prefill; 0 where there was no room for a draft, which takes a
             plain token.
     """
-    plain = times.plain_prefill + (n_tokens - 1) * times.plain_token
-    rounds = sum(d * times.draft + times.last_draft + times.verify if d else times.plain_token for d in drafts)
-    return plain / (times.prefill + rounds)
+    autoregressive = times.autoregressive_prefill + (n_tokens - 1) * times.autoregressive_token
+    rounds = sum(d * times.draft + times.last_draft + times.verify if d else times.autoregressive_token for d in drafts)
+    return autoregressive / (times.prefill + rounds)
 
 
 def early_exit_ideal(times: PassTimes, n_tokens: int) -> float:
     """The ideal speed-up of early exit, all of whose tokens are drafts."""
-    plain = times.plain_prefill + (n_tokens - 1) * times.plain_token
-    return plain / (times.prefill + (n_tokens - 1) * times.draft)
+    autoregressive = times.autoregressive_prefill + (n_tokens - 1) * times.autoregressive_token
+    return autoregressive / (times.prefill + (n_tokens - 1) * times.draft)

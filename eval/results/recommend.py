@@ -6,12 +6,12 @@ from pathlib import Path
 
 from conf.strict import ConfigError
 from data.files import write_whole
-from eval.results.row import Row, fastest
+from eval.results.row import Row, fastest_drafting
 
 
 def recommend(rows: Sequence[Row], file: Path) -> None:
     """Write the fastest self-speculative row. Raises ConfigError without one, or for one with another output."""
-    best = fastest(rows)
+    best = fastest_drafting(rows)
     if best is None:
         raise ConfigError("recommend=true: no self-speculation was measured")
     if best.output.identical_output is False:

@@ -5,16 +5,17 @@ docs/evaluation.md describes the keys, which are the names of the fields here.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 from eval.config import Mode
-from eval.measure.records import Setting
+from eval.measure.facts import Facts
 from eval.results.bootstrap import Estimate
+from eval.setting import Setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Time per token, and ratios of it in pairs with plain decoding of the same prompt."""
+    """Time per token, and ratios of it in pairs with autoregressive decoding of the same prompt."""
 
     tokens_per_second: float
     ms_per_token: float
@@ -60,7 +61,7 @@ class Ideals:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """How the texts compare with plain decoding's; None where tokens are drawn, or another checkpoint's."""
+    """How the texts compare with autoregressive decoding's; None where tokens are drawn, or another checkpoint's."""
 
     identical_output: bool | None
     """Whether all texts are identical, or differ at a near-tie."""
@@ -72,7 +73,7 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class OverBaseline:
-    """Speed beside that of a second checkpoint, decoded plainly."""
+    """Speed beside that of a second checkpoint, decoded autoregressively."""
 
     speedup_over_baseline: Estimate
     speedup_of_means_over_baseline: Estimate
@@ -80,7 +81,7 @@ class OverBaseline:
 
 @dataclass(frozen=True, kw_only=True)
 class BesideTransformers:
-    """Plain decoding beside generate of transformers."""
+    """Autoregressive decoding beside generate of transformers."""
 
     transformers_tokens_per_second: float
     speedup_over_transformers: float
@@ -157,8 +158,7 @@ class Row:
     by_prompt_length: Sequence[LengthPart]
     by_position: Sequence[PositionPart]
     counts: Counts
-    facts: Mapping[str, Any]
-    """What every row repeats: checkpoint, source, hardware, threads, dtype, versions, commit."""
+    facts: Facts
 
     @property
     def mode(self) -> str:
@@ -173,15 +173,18 @@ class Row:
             row |= {} if part is None else flat_part(part)
         for name in ("by_group", "by_prompt_length", "by_position"):
             row[name] = [flat_part(part) for part in getattr(self, name)]
-        return row | flat_part(self.counts) | dict(self.facts)
+        return row | flat_part(self.counts) | self.facts.as_json()
 
 
 def flat_part(part: Any) -> dict[str, Any]:
-    """A part's fields by name, those of a mapping in the place of the mapping."""
+    """A part's fields by name, estimates as NAME, NAME_low and NAME_high, the items of a mapping in its place."""
     found: dict[str, Any] = {}
     for f in fields(part):
         value = getattr(part, f.name)
-        found |= flat(value) if isinstance(value, Mapping) else flat({f.name: value})
+        if value is None and Estimate in get_args(f.type):
+            found |= dict.fromkeys((f.name, f"{f.name}_low", f"{f.name}_high"))
+        else:
+            found |= flat(value) if isinstance(value, Mapping) else flat({f.name: value})
     return found
 
 
@@ -196,7 +199,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def fastest(rows: Iterable[Row]) -> Row | None:
+def fastest_drafting(rows: Iterable[Row]) -> Row | None:
     """The self-speculative row with the largest speed-up, of equal ones the first; None if there is none."""
     drafting = (row for row in rows if row.mode == Mode.self_speculative)
     return max(drafting, key=lambda row: row.speed.speedup.value, default=None)

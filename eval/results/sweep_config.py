@@ -9,10 +9,11 @@ from eval.measure.config import BenchmarkConfig
 from eval.tasks.choices import Task
 
 AGREEMENT = "equal_prefix"
-"""Quality where a task scores nothing: the share of full depth's text before the first token that differs."""
+"""Quality where a task scores nothing: the share of autoregressive decoding's text before the first token that
+differs."""
 LESS_IS_BETTER = {"malformed"}
 EXITS = 8
-DRAFTS = (1, 2, 3, 4, 6, 8, 12)
+DRAFTS_TO_SWEEP = (1, 2, 3, 4, 6, 8, 12)
 
 
 @dataclass(kw_only=True)
@@ -28,9 +29,9 @@ class SweepConfig:
     num_speculations: list[int] = field(default_factory=list)
     """d; empty: 1, 2, 3, 4, 6, 8, 12."""
     quality: str | None = None
-    """What stands for quality beside speed: a metric of the task, or `equal_prefix`, the share of full depth's text
-    before the first token that differs; null: pass@1, exact_match or rouge2, whichever the task has, else
-    equal_prefix."""
+    """What stands for quality beside speed: a metric of the task, or `equal_prefix`, the share of autoregressive
+    decoding's text before the first token that differs; null: pass@1, exact_match or rouge2, whichever the task has,
+    else equal_prefix."""
     repeats: int = 1
     """Times that every prompt is decoded by every setting."""
     recommend: bool = False
@@ -44,8 +45,10 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         # It has its own conditions.
-        self.benchmark(self.exit_layers, self.num_speculations or default_drafts(self.task.max_new_tokens), self.output)
-        allowed = [name for name in (*self.task.shown, AGREEMENT) if name not in LESS_IS_BETTER]
+        self.benchmark(
+            self.exit_layers, self.num_speculations or drafts_to_sweep(self.task.max_new_tokens), self.output
+        )
+        allowed = [name for name in (*self.task.table_metrics, AGREEMENT) if name not in LESS_IS_BETTER]
         if self.quality is not None and self.quality not in allowed:
             raise ValueError(f"quality={self.quality}: must be {' or '.join(allowed)}")
 
@@ -65,13 +68,13 @@ class SweepConfig:
         )
 
 
-def default_exits(n_layers: int) -> list[int]:
+def exits_to_sweep(n_layers: int) -> list[int]:
     """The lower half, or EXITS of it, evenly spaced up to the middle."""
     half = max(1, n_layers // 2)
     n = min(EXITS, half)
     return [-(-half * i // n) for i in range(1, n + 1)]
 
 
-def default_drafts(max_new_tokens: int) -> list[int]:
+def drafts_to_sweep(max_new_tokens: int) -> list[int]:
     """The numbers of DRAFTS that are shorter than the text."""
-    return [d for d in DRAFTS if d < max_new_tokens] or [1]
+    return [d for d in DRAFTS_TO_SWEEP if d < max_new_tokens] or [1]

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from conf.provenance import machine_line
 from eval.config import Mode
 from eval.engine.agreement import first_difference
-from eval.measure.records import Record, Setting
+from eval.measure.records import Record
 from eval.results import bootstrap
 from eval.results.bootstrap import Estimate
-from eval.results.row import Row, fastest, flat
+from eval.results.row import Row, fastest_drafting, flat
 from eval.results.sweep_config import AGREEMENT
 
 PREFERRED = ("pass@1", "exact_match", "rouge2")
@@ -21,7 +20,7 @@ class SweepRow(Row):
     """One setting of a sweep."""
 
     equal_prefix: Estimate | None
-    """The share of full depth's text before the first token that differs; None where tokens are drawn."""
+    """The share of autoregressive decoding's text before the first token that differs; None where tokens are drawn."""
     best_of_exit: bool = False
     """Whether no other number of drafts is faster with this exit layer."""
     on_front: bool = False
@@ -40,21 +39,11 @@ class SweepRow(Row):
         return super().as_json() | prefix | {"best_of_exit": self.best_of_exit, "on_front": self.on_front}
 
 
-def name(setting: Setting) -> str:
-    """What to call a setting."""
-    match setting.mode:
-        case Mode.early_exit:
-            return f"E={setting.exit_layer}"
-        case Mode.self_speculative:
-            return f"E={setting.exit_layer} d={setting.num_speculations}"
-    return "full depth"
-
-
 def with_findings(rows: Sequence[Row], records: Sequence[Record], quality: str | None) -> tuple[list[SweepRow], str]:
     """The rows with what the sweep finds; and what stands for quality in it.
 
-    On the front are those of plain decoding, early exit, and self-speculation at its best d for each E, than which none
-    is as fast and as good and in one of the two better.
+    On the front are those of autoregressive decoding, early exit, and self-speculation at its best d for each E, than
+    which none is as fast and as good and in one of the two better.
 
     Args:
         rows: of every setting.
@@ -74,11 +63,11 @@ def with_findings(rows: Sequence[Row], records: Sequence[Record], quality: str |
 
 def _with_prefixes(rows: Sequence[Row], records: Sequence[Record]) -> list[SweepRow]:
     texts = {(r.setting, r.key): r.tokens for r in records}
-    plain = next(row.setting for row in rows if row.mode == Mode.autoregressive)
+    autoregressive = next(row.setting for row in rows if row.mode == Mode.autoregressive)
     found = []
     for row in rows:
         prefixes = [
-            equal_prefix(tokens, texts[plain, key])
+            equal_prefix(tokens, texts[autoregressive, key])
             for (setting, key), tokens in texts.items()
             if setting == row.setting and key[1] == 0
         ]
@@ -88,10 +77,12 @@ def _with_prefixes(rows: Sequence[Row], records: Sequence[Record]) -> list[Sweep
     return found
 
 
-def equal_prefix(text: Sequence[int], plain: Sequence[int]) -> float:
-    """The share of a text before the first token that is not plain decoding's; of the longer one of the two."""
-    at = first_difference(text, plain)
-    return 1.0 if at is None else at / max(len(text), len(plain))
+def equal_prefix(text: Sequence[int], autoregressive: Sequence[int]) -> float:
+    """The share of a text before the first token that is not autoregressive decoding's; of the longer one of the
+    two.
+    """
+    at = first_difference(text, autoregressive)
+    return 1.0 if at is None else at / max(len(text), len(autoregressive))
 
 
 def best_of_exits(rows: Sequence[Row]) -> list[Row]:
@@ -100,7 +91,7 @@ def best_of_exits(rows: Sequence[Row]) -> list[Row]:
         (row for row in rows if row.mode == Mode.self_speculative), key=lambda row: row.setting.num_speculations
     )
     exits = sorted({row.setting.exit_layer for row in drafting})
-    found = [fastest(row for row in drafting if row.setting.exit_layer == e) for e in exits]
+    found = [fastest_drafting(row for row in drafting if row.setting.exit_layer == e) for e in exits]
     return [row for row in found if row is not None]
 
 
@@ -109,11 +100,11 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
     return [not any(x >= a and y >= b and (x, y) != (a, b) for x, y in points) for a, b in points]
 
 
-def stated(row: Row) -> list[str]:
-    """What a figure must state, in two lines."""
+def facts_lines(row: Row) -> list[str]:
+    """Checkpoint, samples, machine and code, in two lines: what a figure of a sweep says of itself."""
     counts = row.counts
     return [
-        f"{row.facts['checkpoint']}; {counts.task}: {counts.n_samples} samples, seed {counts.seed},"
+        f"{row.facts.checkpoint}; {counts.task}: {counts.n_samples} samples, seed {counts.seed},"
         f" {counts.repeats} times each, {counts.new_tokens:,.0f} new tokens on average",
-        machine_line(row.facts),
+        str(row.facts.provenance),
     ]

@@ -15,14 +15,14 @@ from matplotlib.patheffects import withStroke
 from data.files import write_whole
 from eval.config import Mode
 from eval.results.sweep_config import AGREEMENT
-from eval.results.sweep_findings import SweepRow, name, stated
+from eval.results.sweep_findings import SweepRow, facts_lines
 
 # cividis reads the same with and without colours; the others are Okabe and Ito's.
 COLOURS = "cividis"
 BLUE, ORANGE = "#0072B2", "#D55E00"
 PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
 LEADER = {"arrowstyle": "-", "color": "grey", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 4, "relpos": (0.5, 0)}
-LABELS = {AGREEMENT: "share of full depth's text before the first difference"}
+LABELS = {AGREEMENT: "share of autoregressive decoding's text before the first difference"}
 
 
 def save_png(figure: Figure, path: Path) -> Path:
@@ -45,7 +45,7 @@ def heat_maps(rows: Sequence[SweepRow]) -> Figure:
     speedups = [row.speed.speedup.value for row in drafting]
     rates = [row.drafts.acceptance_rate for row in drafting]
     maps: list[tuple[str, Sequence[float | None], str, float | None, float | None]] = [
-        ("Speed-up over plain decoding", speedups, ".2f", None, None),
+        ("Speed-up over autoregressive decoding", speedups, ".2f", None, None),
         ("Accepted share of the drafts", rates, ".0%", 0.0, 1.0),
     ]
     for axis, (title, numbers, digits, least, most) in zip(axes, maps, strict=True):
@@ -61,7 +61,7 @@ def heat_maps(rows: Sequence[SweepRow]) -> Figure:
             if row.best_of_exit:
                 _frame(axis, x, y)
         figure.colorbar(image, ax=axis)
-    figure.supxlabel("\n".join(["framed: the fastest d of each E", *stated(rows[0])]), fontsize="small")
+    figure.supxlabel("\n".join(["framed: the fastest d of each E", *facts_lines(rows[0])]), fontsize="small")
     return figure
 
 
@@ -80,17 +80,17 @@ def _frame(axis: Axes, x: int, y: int) -> None:
 
 
 def front(rows: Sequence[SweepRow], quality: str) -> Figure:
-    """Quality against speed-up of plain decoding, early exit, and self-speculation at the best d of each E."""
+    """Quality against speed-up of autoregressive decoding, early exit, and self-speculation at the best d of each E."""
     figure = Figure(figsize=(9.5, 6), layout="constrained")
     axis = figure.subplots()
-    plain = next(row for row in rows if row.mode == Mode.autoregressive)
+    autoregressive = next(row for row in rows if row.mode == Mode.autoregressive)
     early = [row for row in rows if row.mode == Mode.early_exit]
     drafting = [row for row in rows if row.best_of_exit]
-    axis.axhline(plain.quality(quality).value, color="grey", linewidth=0.8, linestyle=":")
+    axis.axhline(autoregressive.quality(quality).value, color="grey", linewidth=0.8, linestyle=":")
     for series, marker, colour, label in (
         (early, "o", ORANGE, "early exit"),
-        (drafting, "^", BLUE, "self-speculation, best d: full depth's quality by construction"),
-        ([plain], "s", "black", "plain decoding, full depth"),
+        (drafting, "^", BLUE, "self-speculation, best d: autoregressive quality by construction"),
+        ([autoregressive], "s", "black", "autoregressive decoding"),
     ):
         _points(axis, series, quality, marker, colour, label)
     on_front = sorted(_point(row, quality) for row in rows if row.on_front)
@@ -100,16 +100,21 @@ def front(rows: Sequence[SweepRow], quality: str) -> Figure:
     lowest, highest = axis.get_ylim()
     axis.set_yticks([tick for tick in axis.get_yticks() if lowest <= tick <= highest])
     axis.set_ylim(lowest, highest + 0.28 * (highest - lowest))  # room for names
-    _labels_above(axis, [plain, *drafting], quality)
+    _labels_above(axis, [autoregressive, *drafting], quality)
     for row in early:
         axis.annotate(
-            name(row.setting), _point(row, quality), (7, 4), textcoords="offset points", fontsize="small", bbox=PAPER
+            row.setting.numbers or row.setting.label,
+            _point(row, quality),
+            (7, 4),
+            textcoords="offset points",
+            fontsize="small",
+            bbox=PAPER,
         )
-    axis.set(xlabel="speed-up over plain decoding (median of pairs)", ylabel=LABELS.get(quality, quality))
+    axis.set(xlabel="speed-up over autoregressive decoding (median of pairs)", ylabel=LABELS.get(quality, quality))
     axis.grid(alpha=0.3)
     figure.legend(loc="outside upper center", ncols=2, fontsize="small")
     figure.supxlabel(
-        "\n".join(["filled: on the front; bars: 95 % intervals of quality", *stated(rows[0])]), fontsize="small"
+        "\n".join(["filled: on the front; bars: 95 % intervals of quality", *facts_lines(rows[0])]), fontsize="small"
     )
     return figure
 
@@ -146,7 +151,7 @@ def _labels_above(axis: Axes, series: Sequence[SweepRow], quality: str) -> None:
     for row in sorted(series, key=lambda row: row.speed.speedup.value):
         at = max(row.speed.speedup.value, at + gap)
         axis.annotate(
-            name(row.setting),
+            row.setting.numbers or row.setting.label,
             _point(row, quality),
             (at, 0.86),
             textcoords=("data", "axes fraction"),

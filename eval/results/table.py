@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from conf.provenance import machine_line
 from data.files import write_whole
 from eval.results.bootstrap import Estimate
 from eval.results.columns import aligned, wrapped
@@ -23,7 +22,7 @@ class Column(NamedTuple):
 
 MODE = Column("mode", lambda row: row.mode)
 EXIT = Column("E", lambda row: str(row.setting.exit_layer))
-DRAFTS = Column("d", lambda row: str(row.setting.num_speculations or "-"))
+NUM_SPECULATIONS = Column("d", lambda row: str(row.setting.num_speculations or "-"))
 STATES = Column("exit states", lambda row: cell(row.setting.exit_states))
 SPEED = (
     Column("tokens/s", lambda row: cell(row.speed.tokens_per_second, 0)),
@@ -43,7 +42,7 @@ IDEALS = (
 )
 
 
-def table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
+def benchmark_table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     """The rows as text, with a legend; with metrics intervals stand beside what is estimated."""
     text = interval if metrics else _value
     columns = [*_setting(rows), *(_metric(name) for name in metrics), *SPEED]
@@ -64,7 +63,9 @@ def table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
 
 def _setting(rows: Sequence[Row]) -> list[Column]:
     """The columns that name a setting; the one that never differs is left out."""
-    return [MODE, EXIT, DRAFTS] + ([STATES] if any(r.setting.exit_states == "recompute" for r in rows) else [])
+    return [MODE, EXIT, NUM_SPECULATIONS] + (
+        [STATES] if any(r.setting.exit_states == "recompute" for r in rows) else []
+    )
 
 
 def _metric(name: str) -> Column:
@@ -72,7 +73,7 @@ def _metric(name: str) -> Column:
 
 
 def _same(row: Row) -> str:
-    """Whether the texts are plain decoding's."""
+    """Whether the texts are autoregressive decoding's."""
     if row.output.identical_output and (ties := row.output.near_ties):
         return f"{ties} tie{'s' if ties > 1 else ''}"
     return cell(row.output.identical_output)
@@ -98,7 +99,7 @@ def _value(found: Estimate | None) -> str:
     return cell(found and found.value)
 
 
-def _legend(plain: Row, intervals: bool) -> list[str]:
+def _legend(autoregressive: Row, intervals: bool) -> list[str]:
     beside = "of means: the paper's, ratio of mean times per token" if intervals else "with quartiles"
     lines = [
         f"E: layers of draft or exit; d: tokens drafted per round; speed-up over autoregressive: median of pairs,"
@@ -106,18 +107,18 @@ def _legend(plain: Row, intervals: bool) -> list[str]:
         " it that was reached; same: autoregressive's text, or but for so many near-ties;"
         " 4-grams: share that are distinct." + (" [ ]: 95 % intervals." if intervals else ""),
     ]
-    counts, theirs = plain.counts, plain.transformers
+    counts, theirs = autoregressive.counts, autoregressive.transformers
     each = f", {counts.repeats} times each" if counts.repeats > 1 else ""
     lines.append(
         f"{counts.task}: {counts.n_samples} samples, seed {counts.seed}{each};"
         f" prompts of {counts.prompt_tokens:,.0f} tokens and {counts.new_tokens:,.0f} new ones on average;"
-        f" {machine_line(plain.facts)}"
+        f" {autoregressive.facts.provenance}"
     )
     if theirs:
         lines.append(
             f"autoregressive is {theirs.speedup_over_transformers:.2f} times as fast as generate of transformers"
-            f" {plain.facts['transformers']} ({theirs.transformers_tokens_per_second:,.0f} tokens/s); same text in"
-            f" {theirs.same_as_transformers:.0%}"
+            f" {autoregressive.facts.transformers} ({theirs.transformers_tokens_per_second:,.0f} tokens/s);"
+            f" same text in {theirs.same_as_transformers:.0%}"
         )
     return lines
 
@@ -149,7 +150,7 @@ def _breakdown(title: str, rows: Sequence[Row], parts: Sequence[Sequence[Part]],
     return "\n".join([title, *aligned(lines, n_names=len(setting) + 1)])
 
 
-def save(rows: Sequence[Mapping[str, object]], path: Path) -> Path:
+def save_rows(rows: Sequence[Mapping[str, object]], path: Path) -> Path:
     """Write rows as JSON and, without lists, as CSV beside it; its path. A kill leaves no half file."""
     write_whole(path, (json.dumps(rows, indent=1) + "\n").encode())
     flat = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in rows]

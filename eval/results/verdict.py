@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from eval.config import Mode
 from eval.results.columns import wrapped
-from eval.results.row import Output, Row, fastest
+from eval.results.row import Output, Row, fastest_drafting
 
 REPEATING = 0.5
 """Share of distinct 4-grams below which more than half of a text has been there before."""
@@ -13,20 +13,21 @@ UNTRAINED = 0.2
 
 
 def verdict(rows: Sequence[Row]) -> str | None:
-    """The fastest self-speculative setting, or that none is faster than plain decoding; None if none was measured."""
-    if (row := fastest(rows)) is None:
+    """The fastest self-speculative setting, or that none is faster than autoregressive decoding; None if none was
+    measured.
+    """
+    if (row := fastest_drafting(rows)) is None:
         return None
-    setting = f"exit_layer={row.setting.exit_layer} num_speculations={row.setting.num_speculations}"
     rate, speedup = row.drafts.acceptance_rate, row.speed.speedup.value
     accepted = "" if rate is None else f", {rate:.0%} of the drafts accepted"
     speed = (
-        f"{speedup:.2f} times the speed of plain decoding ({row.speed.tokens_per_second:,.0f} tokens/s)"
+        f"{speedup:.2f} times the speed of autoregressive decoding ({row.speed.tokens_per_second:,.0f} tokens/s)"
         f"{accepted}{_output(row.output)}"
     )
     if speedup > 1:
-        lines = [f"best: {setting}: {speed}"]
+        lines = [f"best: {row.setting.keys}: {speed}"]
     else:
-        lines = [f"best: plain decoding; no setting is faster. The best of them, {setting}: {speed}"]
+        lines = [f"best: autoregressive decoding; no setting is faster. The best of them, {row.setting.keys}: {speed}"]
     if (most := _most_accepted(rows)) is not None and most < UNTRAINED:
         lines.append(
             f"this model shows no trained exits: of what the lower half of its layers drafts, at most {most:.0%} is"

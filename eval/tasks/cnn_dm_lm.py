@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 from data.config import SourceConfig
 from data.sources.rows import read_rows
 from eval.tasks.rouge import rouge
-from eval.tasks.task import Chosen, Sample, Task, chosen_indices, fitting
+from eval.tasks.task import Chosen, Sample, Selection, Task, chosen_indices, fitting
 
 if TYPE_CHECKING:
     from eval.engine.checkpoint import Checkpoint
@@ -26,7 +26,7 @@ class CnnDmLm(Task):
 
     EXIT_SHARES: ClassVar[tuple[float, ...]] = (8 / 32,)
     DRAFTS: ClassVar[tuple[int, ...]] = (12,)
-    SHOWN: ClassVar[tuple[str, ...]] = ("rouge2", "rouge2_stem", "rouge2_paper")
+    TABLE_METRICS: ClassVar[tuple[str, ...]] = ("rouge2", "rouge2_stem", "rouge2_paper")
 
     name: str = "cnn_dm_lm"
     source: str = "hf://abisee/cnn_dailymail"
@@ -38,7 +38,7 @@ class CnnDmLm(Task):
     n_samples: int | None = 1000
 
     def samples(self, checkpoint: "Checkpoint") -> Chosen:
-        """Articles of more than 100 words; how many have no more is stated."""
+        """Articles of more than 100 words; the selection counts those that have no more."""
         place = SourceConfig(path=self.source, subset=self.subset, split=self.split)
         rows = list(read_rows(place, ["article"]))
         pairs = [(row, split(row.values["article"])) for row in rows]
@@ -54,7 +54,7 @@ class CnnDmLm(Task):
             self,
             checkpoint.stored.size.max_seq_len,
             "take fewer",
-            {"source": self.source, "n_available": len(long), "n_too_short": len(rows) - len(long)},
+            Selection(source=self.source, n_available=len(long), n_too_short=len(rows) - len(long)),
         )
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """A task of the user's own: `task=custom task.path=my_package.mine:Riddles`, a class that derives from Task."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
@@ -30,40 +30,41 @@ class Custom(Task):
         super().__post_init__()
         common = {f.name: getattr(self, f.name) for f in fields(Task)}
         try:
-            self._own: Task = load_class(self.path, "task.path", Task)(**common, **self.options)
+            self._task: Task = load_class(self.path, "task.path", Task)(**common, **self.options)
         except TypeError as error:
             raise ValueError(f"task.options: {str(error).rpartition('() ')[2]}") from None
 
     @property
-    def shown(self) -> tuple[str, ...]:
+    def table_metrics(self) -> tuple[str, ...]:
         """The metrics that a table has room for."""
-        return self._own.shown
+        return self._task.table_metrics
 
     def samples(self, checkpoint: "Checkpoint") -> Chosen:
-        """The class's samples; that they come from its file is stated."""
-        chosen = self._own.samples(checkpoint)
-        return chosen._replace(facts={"source": self.path} | chosen.facts | {"task_file": digest(self.path)})
+        """The class's samples. The selection names its file and the file's digest."""
+        samples, selection = self._task.samples(checkpoint)
+        source = selection.source or self.path
+        return Chosen(samples, replace(selection, source=source, task_file=digest(self.path)))
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
         """The class's scores."""
-        return self._own.score(sample, text)
+        return self._task.score(sample, text)
 
     def units(self, scored: Sequence[tuple[Sample, Mapping[str, float]]]) -> dict[str, list[float]]:
         """The class's units."""
-        return self._own.units(scored)
+        return self._task.units(scored)
 
     def stop(self, tokenizer: "Tokenizer") -> StopRule:
         """When the class ends a text."""
-        return self._own.stop(tokenizer)
+        return self._task.stop(tokenizer)
 
     def sampling(self, index: int) -> SamplingOptions:
         """How the class chooses tokens."""
-        return self._own.sampling(index)
+        return self._task.sampling(index)
 
     def exit_layers(self, n_layers: int) -> list[int]:
         """The exits that the class measures by default."""
-        return self._own.exit_layers(n_layers)
+        return self._task.exit_layers(n_layers)
 
     def num_speculations(self) -> list[int]:
         """The numbers of drafts that the class measures by default."""
-        return self._own.num_speculations()
+        return self._task.num_speculations()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from conf.checks import at_least
 from conf.strict import ConfigError
-from eval.tasks.task import SECTION, Chosen, Sample, Task
+from eval.tasks.task import SECTION, Chosen, Sample, Selection, Task
 
 if TYPE_CHECKING:
     from eval.engine.checkpoint import Checkpoint
@@ -50,4 +50,4 @@ class HeldOut(Task):
             raise ConfigError("task.source: missing; the checkpoint is no run folder, so no text was held out for it")
         prompts = held_out_prompts(checkpoint, self.source, self.n_samples, self.prompt_tokens)
         samples = [Sample(id=str(i), prompt=checkpoint.tokenizer.decode(p), tokens=p) for i, p in enumerate(prompts)]
-        return Chosen(samples, {"source": self.source or "held out"})
+        return Chosen(samples, Selection(source=self.source or "held out"))

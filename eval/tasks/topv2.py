@@ -13,9 +13,9 @@ from omegaconf import MISSING
 from conf.strict import ConfigError
 from data.config import DataError, SourceConfig
 from data.sources.documents import TSV_FIELDS
-from data.sources.rows import Row, read_rows
+from data.sources.rows import SourceRow, read_rows
 from data.sources.topv2 import Node, Rendering, completion, from_json, parse, prompt
-from eval.tasks.task import Chosen, Sample, Task, chosen_indices, fitting
+from eval.tasks.task import Chosen, Sample, Selection, Task, chosen_indices, fitting
 
 if TYPE_CHECKING:
     from eval.engine.checkpoint import Checkpoint
@@ -27,7 +27,7 @@ class TopV2(Task):
 
     EXIT_SHARES: ClassVar[tuple[float, ...]] = (6 / 24, 12 / 24, 18 / 24)
     DRAFTS: ClassVar[tuple[int, ...]] = (8,)
-    SHOWN: ClassVar[tuple[str, ...]] = ("exact_match", "malformed")
+    TABLE_METRICS: ClassVar[tuple[str, ...]] = ("exact_match", "malformed")
 
     name: str = "topv2"
     source: str = MISSING
@@ -66,7 +66,7 @@ class TopV2(Task):
             self,
             checkpoint.stored.size.max_seq_len,
             "take fewer",
-            {"source": self.source, "n_available": len(rows)},
+            Selection(source=self.source, n_available=len(rows)),
         )
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
@@ -85,7 +85,7 @@ class TopV2(Task):
         except ValueError:
             return None
 
-    def _rows(self) -> Iterator[Row]:
+    def _rows(self) -> Iterator[SourceRow]:
         folder = Path(self.source).expanduser()
         there = {f.name.split("_")[0]: f for f in sorted(folder.glob(f"*_{self.split}.tsv*"))}
         if not there:

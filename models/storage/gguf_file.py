@@ -55,12 +55,12 @@ class GGUFWeights(Weights):
         except Exception as error:
             raise FormatError(f"{file}: incomplete, damaged or no GGUF file ({error})") from None
         self.tensors = {tensor.name: tensor for tensor in self.reader.tensors}
-        super().__init__(_size_of(self.reader, self.tensors, file))
+        super().__init__(_size_of(self.reader, self.tensors, file), file)
         self.file, self.theirs = file, {name: gguf_name(name) for name in self.names}
         shapes = {n: tuple(int(s) for s in reversed(t.shape)) for n, t in self.tensors.items() if n != ROPE_FACTORS}
         self._check(str(file), shapes, self.theirs)
 
-    def __getitem__(self, name: str) -> torch.Tensor:
+    def _read(self, name: str) -> torch.Tensor:
         tensor = self.tensors[self.theirs[name]]
         try:
             return torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())

@@ -38,8 +38,8 @@ print(tokenizer.decode(output[0], skip_special_tokens=True))
 ```
 
 `assistant_early_exit={exit_layer}` drafts with the first layers and verifies with all of them; the text is that of
-plain decoding. The same in the framework this model comes from, with one cache and without computing a layer twice:
-`python -m eval.generate checkpoint={folder}`. vLLM serves the folder at full depth: `vllm serve {folder}`.
+autoregressive decoding. The same in the framework this model comes from, with one cache and without computing a layer
+twice: `python -m eval.generate checkpoint={folder}`. vLLM serves the folder at full depth: `vllm serve {folder}`.
 """
 # What decides about the weights that come out. What a machine needs (caches, workers, log lines) is no part of it.
 # None: all keys of a section.
@@ -66,20 +66,18 @@ def model_card(
     text = HEAD.format(name=name, n_parameters=n_parameters, n_layers=size.n_layers, how=how)
     text += _recipe(recipe) + (_exits(run / "metrics.jsonl", size.n_layers) if run else "")
     best = recommended(run) if run else None
-    exit_layer = best.row["exit_layer"] if best else default_exit(size.n_layers)
+    exit_layer = best.exit_layer if best else default_exit(size.n_layers)
     # Drafts that cost more than they save are no example to follow.
     draft = f", assistant_early_exit={exit_layer}" if best is None or best.pays else ""
     return text + (_recommended(best) if best else "") + USE.format(folder=folder, exit_layer=exit_layer, draft=draft)
 
 
 def _recommended(best: Recommended) -> str:
-    row = best.row
-    setting = f"`exit_layer={row['exit_layer']}`, `num_speculations={row['num_speculations']}`"
-    found = (
-        f"{row['speedup']:.2f} times the speed of plain decoding, {row['acceptance_rate']:.0%} of the drafts accepted"
-        f" (batch 1, greedy, {row['hardware']}, {row['threads']} threads, {row['dtype']}, commit {row['commit'][:12]})"
-    )
-    first = "" if best.pays else "Plain decoding. The fastest drafts that were tried, "
+    setting = f"`exit_layer={best.exit_layer}`, `num_speculations={best.num_speculations}`"
+    accepted = "" if best.acceptance_rate is None else f", {best.acceptance_rate:.0%} of the drafts accepted"
+    how = ", ".join(["batch 1, greedy", *([best.provenance] if best.provenance else [])])
+    found = f"{best.speedup:.2f} times the speed of autoregressive decoding{accepted} ({how})"
+    first = "" if best.pays else "Autoregressive decoding. The fastest drafts that were tried, "
     return f"\n## Recommended\n\n{first}{setting}: {found}.\n"
 
 

@@ -2,9 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from conf.provenance import Provenance
 
 RECOMMENDED = "recommended.json"
 """Holds one row, which a user has asked for."""
@@ -12,17 +15,25 @@ FILE = "benchmark.json"
 """Holds the rows of the measurement that eval.benchmark makes by itself."""
 
 
-class Recommended(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Recommended:
     """The fastest self-speculative setting of a measurement."""
 
-    row: dict[str, Any]
+    exit_layer: int
+    num_speculations: int
+    speedup: float
+    """Over autoregressive decoding."""
+    acceptance_rate: float | None
+    """Accepted share of the drafts, where the file says so."""
+    provenance: str
+    """Machine and code of the measurement in a line; empty where the file does not say."""
     file: Path
     """Where it stands."""
 
     @property
     def pays(self) -> bool:
-        """Whether it is faster than plain decoding."""
-        return bool(self.row["speedup"] > 1)
+        """Whether it is faster than autoregressive decoding."""
+        return self.speedup > 1
 
 
 def default_exit(n_layers: int) -> int:
@@ -30,7 +41,7 @@ def default_exit(n_layers: int) -> int:
     return max(1, n_layers // 4)
 
 
-def fastest(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def _fastest(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The self-speculative row with the largest speed-up; None if there is none."""
     return max((r for r in rows if r["mode"] == "self_speculative"), key=lambda r: r["speedup"], default=None)
 
@@ -42,12 +53,24 @@ def recommended(folder: Path) -> Recommended | None:
     """
     for file in _measurements(folder):
         try:
-            if (row := fastest(json.loads(file.read_text()))) is not None:
-                numbers = {"exit_layer": int(row["exit_layer"]), "num_speculations": int(row["num_speculations"])}
-                return Recommended(row | numbers | {"speedup": float(row["speedup"])}, file)
+            if (row := _fastest(json.loads(file.read_text()))) is not None:
+                return _read(row, file)
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None
+
+
+def _read(row: Mapping[str, Any], file: Path) -> Recommended:
+    """Raises KeyError, TypeError or ValueError for what is no row of ours."""
+    rate, names = row.get("acceptance_rate"), [f.name for f in fields(Provenance)]
+    return Recommended(
+        exit_layer=int(row["exit_layer"]),
+        num_speculations=int(row["num_speculations"]),
+        speedup=float(row["speedup"]),
+        acceptance_rate=None if rate is None else float(rate),
+        provenance=str(Provenance(**{name: row[name] for name in names})) if row.keys() >= set(names) else "",
+        file=file,
+    )
 
 
 def _measurements(folder: Path) -> Iterator[Path]:

@@ -1,10 +1,12 @@
 """Weights of a model, read one tensor at a time from where they are stored, under our names and in our layouts.
 
-Everything that can be wrong (missing, unknown, of another shape, damaged) is told before the first tensor is read.
+What can be wrong (missing, unknown, of another shape, damaged) raises an error before the first tensor is read, except
+for numbers that are not finite, which raise one when the tensor that holds them is read.
 """
 
 import math
 import warnings
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_dcp
 
 from conf.errors import reason
 from models.config import ModelConfig
+from models.storage.checkpoints import verify
 from models.storage.errors import FormatError
 from models.storage.hf import hf_name, our_layout, our_names, shape_of
 from models.storage.hf_index import opened, shards
@@ -27,9 +30,22 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 class Weights(Mapping[str, torch.Tensor]):
     """Our names -> tensors; each lookup reads anew, so that nothing is held that the caller does not hold."""
 
-    def __init__(self, size: ModelConfig) -> None:
-        self.size = size
+    def __init__(self, size: ModelConfig, where: Path) -> None:
+        self.size, self.where = size, where
         self.names = our_names(size)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        tensor = self._read(name)
+        if not torch.isfinite(tensor).all():
+            raise FormatError(
+                f"{self.where}: {name} holds numbers that are not finite (NaN or infinity): its training has diverged,"
+                " or the file is damaged; take an earlier checkpoint"
+            )
+        return tensor
+
+    @abstractmethod
+    def _read(self, name: str) -> torch.Tensor:
+        """The tensor of one of our names."""
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -61,7 +77,7 @@ class HuggingFaceWeights(Weights):
 
     def __init__(self, folder: Path, size: ModelConfig) -> None:
         """Raises FormatError."""
-        super().__init__(size)
+        super().__init__(size, folder)
         self.files = shards(folder)
         self.theirs = {name: hf_name(name) for name in self.names}
         shapes = {}
@@ -78,7 +94,7 @@ class HuggingFaceWeights(Weights):
             shapes.pop("lm_head.weight", None)
         self._check(str(folder), shapes, self.theirs)
 
-    def __getitem__(self, name: str) -> torch.Tensor:
+    def _read(self, name: str) -> torch.Tensor:
         theirs = self.theirs[name]
         with opened(self.files[theirs]) as tensors:
             tensor: torch.Tensor = tensors.get_tensor(theirs)
@@ -91,18 +107,22 @@ class CheckpointWeights(Weights):
     """Weights of a DCP checkpoint written by any number of ranks."""
 
     def __init__(self, folder: Path, size: ModelConfig) -> None:
-        """Raises FormatError."""
-        super().__init__(size)
-        self.folder = folder
+        """Raises FormatError. The files are compared with the checkpoint's manifest when a tensor is first read."""
+        super().__init__(size, folder)
+        self.folder, self.verified = folder, False
         try:
             self.reader = _Reader(folder)
             entries = self.reader.read_metadata().state_dict_metadata
         except Exception as error:
+            verify(folder)  # which may know better what is wrong
             raise FormatError(f"{folder}: cannot be read ({reason(error)})") from None
         self.stored = {n: e for n, e in entries.items() if isinstance(e, TensorStorageMetadata) and n in self.names}
         self._check(str(folder), {n: tuple(e.size) for n, e in self.stored.items()}, {n: n for n in self.names})
 
-    def __getitem__(self, name: str) -> torch.Tensor:
+    def _read(self, name: str) -> torch.Tensor:
+        if not self.verified:
+            verify(self.folder)
+            self.verified = True
         entry = self.stored[name]
         tensor = {name: torch.empty(entry.size, dtype=entry.properties.dtype)}
         try:

@@ -9,7 +9,7 @@ import yaml
 from conf.errors import reason
 from conf.hub import HUB
 from models.config import ModelConfig
-from models.storage.checkpoints import complete_checkpoints
+from models.storage.checkpoints import complete_checkpoints, is_checkpoint
 from models.storage.errors import FormatError
 from models.storage.gguf_file import GGUFWeights
 from models.storage.hf_config import read_config, size_of
@@ -61,7 +61,7 @@ def read(path: str | Path) -> Stored:
         except FormatError as error:
             raise FormatError(f"{path}/{error}") from None
         return Stored(size, HuggingFaceWeights(path, size), path, _tokenizer_files(path), hf=config)
-    checkpoint = path if (path / ".metadata").exists() else _newest_checkpoint(path)
+    checkpoint = path if is_checkpoint(path) else _newest_checkpoint(path)
     return _read_checkpoint(checkpoint)
 
 

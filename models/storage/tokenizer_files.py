@@ -10,7 +10,7 @@ from models.storage.stored import Stored
 
 
 def write_tokenizer_files(stored: Stored, folder: Path) -> SpecialIds:
-    """Write them; ids of where a text begins and ends. Without a tokenizer that is told, and nothing is written.
+    """Write them; ids of where a text begins and ends. Without a tokenizer a line says so, and nothing is written.
 
     Raises FormatError for a tokenizer that transformers cannot have.
     """

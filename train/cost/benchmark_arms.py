@@ -155,8 +155,8 @@ class Runner:
 def serve(connection: Any, config: TrainBenchmarkConfig, arm: Arm, recompute: Recompute, device: str) -> None:
     """Be the process of an arm: answer ("step", t) and ("memory", t) until None comes."""
     prepare_torchtitan()
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    if config.machine.threads is not None:
+        torch.set_num_threads(config.machine.threads)
     runner = Runner(config, arm, recompute is Recompute.full, torch.device(device))
     while (asked := connection.recv()) is not None:
         what, t = asked

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 from omegaconf import MISSING
 
+from conf.checks import at_least
+from conf.strict import Retired
 from models.config import ModelConfig
 from models.row_sampling import Sampling
 from train.config import Recompute
@@ -21,8 +24,22 @@ class Device(StrEnum):
 
 
 @dataclass(kw_only=True)
+class MachineConfig:
+    """Where to measure; `machine` is also the section's name in the commands of eval."""
+
+    device: Device = Device.auto
+    threads: int | None = None
+    """CPU threads of each arm; null: torch's default."""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "threads", section="machine.")
+
+
+@dataclass(kw_only=True)
 class TrainBenchmarkConfig:
     """Sizes, arms and where the figures go."""
+
+    RETIRED: ClassVar[Retired] = {"device": "machine.device", "threads": "machine.threads"}
 
     output: str = MISSING
     """A .json file."""
@@ -46,19 +63,14 @@ class TrainBenchmarkConfig:
     """fp32, or bf16 for autocast; auto: what training would take."""
     compile: bool = False
     """torch.compile every block and the loss, as train.compile does."""
-    device: Device = Device.auto
-    """Where to measure."""
-    threads: int | None = None
-    """CPU threads of each arm; null: torch's default."""
     rounds: int = 5
     """Pairs of steps of each arm and plain."""
     warmup: int = 1
     """Steps of each arm before, not counted."""
+    machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
-        for key, least in (("seq_len", 1), ("batch_size", 1), ("loss_chunk_tokens", 1), ("rounds", 1), ("warmup", 1)):
-            if getattr(self, key) < least:
-                raise ValueError(f"{key}={getattr(self, key)}: must be at least {least}")
+        at_least(1, self, "seq_len", "batch_size", "loss_chunk_tokens", "rounds", "warmup")
         if bad := [p for p in self.p_max if not 0.0 < p < 1.0]:
             raise ValueError(f"p_max={bad[0]}: must lie between 0 and 1")
         if bad_n := [n for n in self.n_exits if not 1 <= n <= self.model.n_layers]:

@@ -94,13 +94,13 @@ def row_of(
         precision=config.precision.value,
         compile=config.compile,
         hardware=torch.cuda.get_device_name() if device == "cuda" else processor(),
-        threads=config.threads or torch.get_num_threads(),
+        threads=config.machine.threads or torch.get_num_threads(),
         torch=torch.__version__,
         commit=code_revision(),
     )
 
 
-def table(rows: Sequence[ArmRow]) -> str:
+def cost_table(rows: Sequence[ArmRow]) -> str:
     """The rows as text."""
     lines = [
         f"{'arm':<6} {'exits':>5} {'p_max':>5} {'recompute':>9} {'time ratio':>10} {'predicted':>9} {'over':>6}"

@@ -14,7 +14,8 @@ class DescribeOptions:
     deadline_days: float = 7.0
     """In how many days the run is to be done."""
     speedup: float = 1.86
-    """Speed-up of self-speculation over plain decoding, for the break-even; the paper's for its 7B on CNN/DM."""
+    """Speed-up of self-speculation over autoregressive decoding, for the break-even; the paper's for its 7B on
+    CNN/DM."""
     output: str = "outputs/describe-${recipe}-${model.name}.png"
     """PNG of p(l, t) and e~(t, l)."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from train.config import Recompute
+from train.cost.communication import LINES, sent
 from train.cost.describe_config import DescribeConfig
 from train.cost.facts import (
     DAY,
@@ -27,6 +28,7 @@ def description(config: DescribeConfig, world_size: int, facts: Facts) -> str:
             _run(config, world_size, facts),
             _flops(config, facts),
             _memory(config, world_size, facts.memory),
+            _communication(facts),
             _schedules(config),
             _deadline(config, world_size, facts),
             _break_even(config, facts),
@@ -71,19 +73,37 @@ def _flops(config: DescribeConfig, facts: Facts) -> str:
 
 def _memory(config: DescribeConfig, world_size: int, memory: Memory) -> str:
     mode = config.activation_checkpoint.mode
-    rows = {
+    sums = {
         "parameters": memory.parameters,
         "gradients": memory.gradients,
         "optimizer": memory.optimizer,
-        "gathered parameters, gradients on their way": memory.gathered,
         f"activations (activation_checkpoint={mode})": memory.activations,
-        "exit states": memory.exit_states,
-        f"logits of {config.train.loss_chunk_tokens:,} tokens": memory.logits_chunk,
-        "backward of one block": memory.one_block,
-        "peak (of the last two the larger)": memory.peak,
+        "loss: exit states": memory.exit_states,
+        "loss: head and its gradient": memory.head,
+        f"loss: logits of {config.train.loss_chunk_tokens:,} tokens": memory.logits_chunk,
+        "with all above": memory.in_loss,
+        "backward: gradient of the exit states": memory.exit_gradient,
+        "backward: gathered, gradients on their way": memory.gathered,
+        "backward: one block": memory.one_block,
+        "with the first four": memory.in_backward,
+        "validation, with the first three": memory.in_validation,
+        "peak": memory.peak,
     }
-    lines = [f"{name:<46} {size / GIB:>8.3g}" for name, size in rows.items()]
+    lines = [f"{name:<46} {size / GIB:>8.3g}" for name, size in sums.items()]
     return "\n".join([f"Memory per GPU in GiB, an estimate (of {world_size})", *lines])
+
+
+def _communication(facts: Facts) -> str:
+    """One row for what is sent, this run's beside the plain model's."""
+    ours, plain = facts.communication, facts.plain_communication
+    rows = [(line, sent(ours, line), sent(plain, line)) for line in LINES] + [("all", sent(ours), sent(plain))]
+    return "\n".join(
+        [
+            "Communication: GiB that a GPU sends in a step, mean over the steps, and as many that it receives",
+            f"{'':<46} {'this run':>8} {'plain':>8}",
+            *(f"{line:<46} {a / GIB:>8.3g} {b / GIB:>8.3g}" for line, a, b in rows if a or b or line == "all"),
+        ]
+    )
 
 
 def _schedules(config: DescribeConfig) -> str:
@@ -116,9 +136,11 @@ def _deadline(config: DescribeConfig, world_size: int, facts: Facts) -> str:
     days = config.describe.deadline_days
     needed = tokens_per_second(facts.tokens, days)
     teraflops = needed * facts.flops.mean / world_size / 1e12
+    seconds = days * DAY / config.train.steps
     return (
         f"To be done in {days:g} days: {needed:,.0f} tokens/s, {needed / world_size:,.0f} a GPU"
-        f" ({teraflops:.3g} TFLOP/s a GPU, {days * DAY / config.train.steps:.3g} s a step)"
+        f" ({teraflops:.3g} TFLOP/s a GPU, {seconds:.3g} s a step, {sent(facts.communication) / seconds / 1e9:.3g} GB/s"
+        " sent by a GPU)"
     )
 
 

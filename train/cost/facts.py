@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from train.config import PretrainConfig, Recompute
+from train.cost.communication import Collective, collectives, mean_work, plain_work
 from train.cost.flops import BACKWARD, head_flops, mean_flops, plain_flops
 from train.cost.memory import Memory, memory_per_gpu, n_parameters
 from train.recipe.curriculum import Curriculum, rotation
@@ -42,6 +43,10 @@ class Facts:
     most_exits: int
     """In the step with most of them."""
     memory: Memory
+    communication: list[Collective]
+    """Of a step, in the mean over the steps."""
+    plain_communication: list[Collective]
+    """Of a step of the model without layer dropout and early exits."""
 
 
 def sampled_steps(config: PretrainConfig) -> list[int]:
@@ -94,6 +99,8 @@ def facts_of(config: PretrainConfig, world_size: int) -> Facts:
         mean_exits=mean_exits,
         most_exits=max(n_exits),
         memory=memory_per_gpu(config, world_size, max(n_exits)),
+        communication=collectives(config, world_size, mean_work(config, steps)),
+        plain_communication=collectives(config, world_size, plain_work(model)),
     )
 
 
@@ -105,7 +112,7 @@ def tokens_per_second(tokens: int, days: float) -> float:
 def break_even(spent: float, parameters: int, speedup: float) -> float:
     """Generated tokens after which a speed-up has saved as many FLOPs as were spent; 0 if none were.
 
-    Plain decoding costs about 2 * parameters a token. Self-speculation saves time rather than operations: the share of
-    the time that it saves, 1 - 1/speedup, is taken as a share of that cost.
+    Autoregressive decoding costs about 2 * parameters a token. Self-speculation saves time rather than operations: the
+    share of the time that it saves, 1 - 1/speedup, is taken as a share of that cost.
     """
     return max(0.0, spent) / (2 * parameters * (1 - 1 / speedup))

@@ -12,26 +12,36 @@ class ExitLosses:
     def __init__(self) -> None:
         self._sums: dict[int, torch.Tensor] = {}
         self._steps: dict[int, int] = {}
-        self._in_step: set[int] = set()
+        self._of_step: dict[int, torch.Tensor] = {}
 
     def begin_step(self) -> None:
         """What is added from now on belongs to another optimizer step."""
-        self._in_step = set()
+        self._of_step = {}
 
     def add(self, layers: Sequence[int], losses: torch.Tensor) -> None:
         """Add the losses [X] of a micro-batch, already divided by the tokens of its whole step."""
         for layer, loss in zip(layers, losses, strict=True):
-            self._sums[layer] = self._sums.get(layer, 0.0) + loss
-            if layer not in self._in_step:
-                self._in_step.add(layer)
-                self._steps[layer] = self._steps.get(layer, 0) + 1
+            self._of_step[layer] = self._of_step[layer] + loss if layer in self._of_step else loss
+
+    def deepest(self) -> tuple[int, torch.Tensor]:
+        """The deepest layer of this step's exits, and this rank's part of its loss."""
+        layer = max(self._of_step)
+        return layer, self._of_step[layer]
+
+    def accept_step(self) -> None:
+        """Count this step, which is left out of the means otherwise."""
+        for layer, loss in self._of_step.items():
+            self._sums[layer] = self._sums[layer] + loss if layer in self._sums else loss
+            self._steps[layer] = self._steps.get(layer, 0) + 1
 
     def means(self, sharing: dist.ProcessGroup | None) -> dict[int, float]:
-        """The mean over the steps in which each layer's exit was active since the last call, shallowest first.
+        """The mean over the accepted steps in which each layer's exit was active since the last call, shallowest first.
 
         Args:
             sharing: the ranks that share the tokens of a step, all of which call this; None for one rank alone.
         """
+        if not self._sums:
+            return {}
         layers = sorted(self._sums)
         sums = torch.stack([self._sums[layer] for layer in layers])
         if sharing is not None:

@@ -4,18 +4,20 @@ train/objective           weighted loss over the active exits, mean over the ste
 train/loss/exit_03        cross entropy (nats per token) of an exit, mean over the steps since the last line in which it
                           was active; every checkpoint's step has a line, so that a continued run begins with it
 train/grad_norm           before clipping
+train/bad_steps           steps of the run so far whose update was skipped (train/resilience/bad_steps.py)
 train/lr                  learning rate of the step
 train/tokens              seen so far, all ranks
 train/tokens_per_second   all ranks, since the last line, without validation and checkpoints
 train/data_wait_fraction  share of that time spent waiting for data, on rank 0
 train/memory_gib          peak memory on the accelerator, where there is one
+
+A skipped step has a row of its own: bad_step/objective, bad_step/loss/exit_12 and bad_step/grad_norm, as far as they
+are finite. Its loss is in no other.
 """
 
 import logging
-import math
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch.distributed as dist
 from torchtitan.components.metrics import MetricsProcessor
@@ -23,13 +25,10 @@ from tqdm import tqdm
 
 from conf.progress import duration
 from models.exits import exit_name
-from train.errors import TrainingError
 from train.monitoring.exit_losses import ExitLosses
 from train.monitoring.sinks import Sink
 
 logger = logging.getLogger(__name__)
-
-DIVERGED = "try a lower optimizer.lr or a longer warm-up"
 
 
 class LayerSkipMetrics(MetricsProcessor):
@@ -37,20 +36,11 @@ class LayerSkipMetrics(MetricsProcessor):
 
     @dataclass(kw_only=True, slots=True)
     class Config(MetricsProcessor.Config):
-        """torchtitan's options, and the interval of the checkpoints, whose steps are logged and checked as well."""
-
-        checkpoint_freq: int
-
-    tokens_before = 0
-    """Tokens that all ranks together had seen when this process began."""
-    stopping = False
-    """Whether the step that is being done is this process's last, and saved for that reason."""
+        """torchtitan's options; declared anew so that they build this class."""
 
     def should_log(self, step: int) -> bool:
-        """Whether torchtitan's Trainer is to report, and to check, this step."""
-        if self.stopping or step in (1, self.total_steps):
-            return True
-        return 0 in (step % self.config.log_freq, step % self.config.checkpoint_freq)
+        """Whether a step has a line, whatever else happens in it."""
+        return step in (1, self.total_steps) or step % self.config.log_freq == 0
 
     def attach(self, sinks: list[Sink], first_step: int, total_steps: int) -> None:
         """Say where metrics go and which steps this process runs."""
@@ -64,30 +54,19 @@ class LayerSkipMetrics(MetricsProcessor):
             total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=None if visible else True
         )
 
-    def log(
-        self,
-        step: int,
-        global_avg_loss: float,
-        global_max_loss: float,
-        grad_norm: float,
-        extra_metrics: dict[str, Any] | None = None,
-    ) -> None:
-        """Called by torchtitan's Trainer on every rank, on the steps of `should_log`.
+    def report(self, step: int, step_metrics: dict[str, float], *, accepted: bool) -> None:
+        """Write the line of a step. All ranks call it.
 
-        Raises TrainingError for a gradient that is not finite: before a checkpoint could be written.
+        Args:
+            step: its number, from 1.
+            step_metrics: train/objective, grad_norm, lr, tokens and bad_steps; of a skipped step, those that hold.
+            accepted: whether its update was taken.
         """
-        if not math.isfinite(grad_norm):
-            raise TrainingError(f"step {step}: the gradient is not finite; {DIVERGED}")
-        extra = extra_metrics or {}
         dims = self.parallel_dims
         by_exit = self.exit_losses.means(dims.get_mesh("loss").get_group() if dims.dp_cp_enabled else None)
         elapsed = time.perf_counter() - self.time_last_log
         ranks = dims.world_size // dims.non_data_parallel_size
-        metrics = {
-            "train/objective": global_avg_loss,
-            "train/grad_norm": grad_norm,
-            "train/lr": next(value for key, value in extra.items() if key.startswith("lr/")),
-            "train/tokens": self.tokens_before + int(extra["n_tokens_seen"]),
+        metrics = step_metrics | {
             "train/tokens_per_second": self.ntokens_since_last_log * ranks / elapsed,
             "train/data_wait_fraction": sum(self.data_loading_times) / elapsed,
         }
@@ -95,14 +74,13 @@ class LayerSkipMetrics(MetricsProcessor):
         if (memory := self.device_memory_monitor.get_peak_stats().max_active_gib) > 0:
             metrics["train/memory_gib"] = memory
         self.write(step, metrics)
-        deepest = max(by_exit)
+        deepest = max(by_exit, default=0)
         logger.info(
-            "step %d/%d  loss %.4f after %d layers  grad %.2f  lr %.2e  %s tokens/s  left %s",
+            "step %d/%d  %s  %s  lr %.2e  %s tokens/s  left %s",
             step,
             self.total_steps,
-            by_exit[deepest],
-            deepest + 1,
-            grad_norm,
+            f"loss {by_exit[deepest]:.4f} after {deepest + 1} layers" if by_exit else "no step since the last line",
+            f"grad {metrics['train/grad_norm']:.2f}" if accepted else "skipped",
             metrics["train/lr"],
             f"{metrics['train/tokens_per_second']:,.0f}",
             duration(self.seconds_left(step)),

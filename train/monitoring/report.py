@@ -1,11 +1,15 @@
 """What a run has come to, in words and a table, from its metrics."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
+from conf.errors import reason
 from models.exit_quality import ExitQuality, quality_table
 from models.exits import exit_layer_of
 from train.run_dir import read_metrics
+
+logger = logging.getLogger(__name__)
 
 
 def exits_of(row: dict[str, Any]) -> list[str]:
@@ -21,7 +25,10 @@ def validation_line(row: dict[str, Any]) -> str:
 def summary(run_dir: str | Path, facts: dict[str, float]) -> str:
     """The last validation as a table, one row an exit, and where everything lies."""
     folder = Path(run_dir)
-    row = [r for r in read_metrics(folder / "metrics.jsonl") if exits_of(r)][-1]
+    rows = [r for r in read_metrics(folder / "metrics.jsonl") if exits_of(r)]
+    if not rows:
+        return f"run folder {folder}: metrics.jsonl has no validation, as after a full disk"
+    row = rows[-1]
     qualities = [
         ExitQuality(exit_layer_of(e), *(row[f"val/{key}/{e}"] for key in ("loss", "ppl", "bpb", "agreement")))
         for e in exits_of(row)
@@ -38,5 +45,9 @@ def summary(run_dir: str | Path, facts: dict[str, float]) -> str:
 def save_summary(run_dir: str | Path, facts: dict[str, float]) -> str:
     """Write the table to summary.txt in the run folder; returns it."""
     text = summary(run_dir, facts)
-    Path(run_dir, "summary.txt").write_text(text + "\n")
+    path = Path(run_dir, "summary.txt")
+    try:
+        path.write_text(text + "\n")
+    except OSError as error:  # a full disk, at the end of a run that is done
+        logger.warning("%s: cannot be written (%s)", path, reason(error))
     return text

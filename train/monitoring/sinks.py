@@ -15,24 +15,24 @@ from pathlib import Path
 from conf.errors import reason
 from train.config import PretrainConfig, WandbMode
 from train.errors import PREEMPTED
+from train.resilience.line_file import LineFile
 
 logger = logging.getLogger(__name__)
 
 
 class JsonlSink:
-    """One JSON object per line, written through at once."""
+    """One JSON object per line, written through at once; on a full disk, when there is space again."""
 
     def __init__(self, path: Path) -> None:
-        self._stream = path.open("a")
+        self._lines = LineFile(path)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Append a row."""
-        self._stream.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._stream.flush()
+        self._lines.write(json.dumps({"step": step, **metrics}))
 
     def close(self, exit_status: int) -> None:
         """Close the file."""
-        self._stream.close()
+        self._lines.close()
 
 
 class WandbSink:
@@ -43,7 +43,7 @@ class WandbSink:
     """
 
     def __init__(self, config: PretrainConfig) -> None:
-        import wandb  # slow to import, and not wanted in every run
+        import wandb  # slow to import, and not needed in every run
 
         folder = Path(config.run_dir)
         id_file = folder / "wandb_id"
@@ -68,13 +68,13 @@ class WandbSink:
                 row = json.loads(line)
                 self._try(partial(self._run.log, row, step=row.pop("step")))
             self._missed.unlink()
+        self._later = LineFile(self._missed)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Log a row at a step. What W&B cannot take is a warning, and kept for the next start."""
         self._try(lambda: self._run.log(metrics, step=step))
         if self._broken:
-            with self._missed.open("a") as stream:
-                stream.write(json.dumps({"step": step, **metrics}) + "\n")
+            self._later.write(json.dumps({"step": step, **metrics}))
 
     def close(self, exit_status: int) -> None:
         """Finish the run: W&B calls it finished for 0, preempted for PREEMPTED, and else failed."""

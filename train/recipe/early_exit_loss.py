@@ -65,7 +65,7 @@ class EarlyExitLoss(ChunkedLossWrapper):
         placements = None
         exit_losses = torch.zeros(n_exits, device=pred.device)
         chunks = list(chunk_bounds(n_exits, labels.numel(), self.chunk_tokens))
-        with gathered_head(self.lm_head):
+        with gathered_head(self.lm_head, then_backward=train):
             for i, (x, start, end) in enumerate(chunks):
                 if i == len(chunks) - 1:
                     sync_last_chunk(self.lm_head)

@@ -9,7 +9,7 @@ import pytest
 
 from data.sources.documents import Document
 from data.tokenizers.sentencepiece_tokenizer import train_tokenizer
-from eval.pages.shown import shown_alone, shown_by_id, shown_in_text
+from eval.pages.token_display import display_alone, display_by_id, display_in_text
 from eval.text import plain_text
 
 BOS = 1000
@@ -52,25 +52,25 @@ ALONE = {
 
 @pytest.mark.parametrize(("piece", "expected"), ALONE.items(), ids=lambda x: ascii(x) if isinstance(x, bytes) else "")
 def test_a_token_alone(piece: bytes, expected: list[str]) -> None:
-    assert shown_alone(tokenizer_of(piece), 0) == expected
+    assert display_alone(tokenizer_of(piece), 0) == expected
 
 
 def test_control_pieces_have_their_name() -> None:
     tokenizer = tokenizer_of(b"a")
-    assert shown_alone(tokenizer, BOS) == ["", "<s>"]
+    assert display_alone(tokenizer, BOS) == ["", "<s>"]
     assert plain_text(tokenizer, BOS) == "<s>"
-    assert shown_alone(tokenizer, BOS + 1) == ["", f"token {BOS + 1}"], "the model's vocabulary is padded"
-    assert shown_by_id(tokenizer, [0, BOS, 0]) == {"0": ["a"], str(BOS): ["", "<s>"]}
+    assert display_alone(tokenizer, BOS + 1) == ["", f"token {BOS + 1}"], "the model's vocabulary is padded"
+    assert display_by_id(tokenizer, [0, BOS, 0]) == {"0": ["a"], str(BOS): ["", "<s>"]}
 
 
 def test_a_character_of_several_tokens_stands_in_the_last() -> None:
     a, b = "😀".encode()[:3], "😀".encode()[3:]
     tokenizer = tokenizer_of(a, b, b"x", b"\xe5")
-    assert shown_in_text(tokenizer, [2, 0, 1, 2]) == [["x"], [], ["😀"], ["x"]]
-    assert shown_in_text(tokenizer, [0]) == [["", "F0 9F 98"]], "nothing follows"
-    assert shown_in_text(tokenizer, [0, BOS, 1]) == [["", "F0 9F 98"], ["", "<s>"], ["", "80"]], "nor here"
-    assert shown_in_text(tokenizer, [0, 2]) == [[], ["", "F0 9F 98", "x"]], "no token is lost"
-    assert shown_in_text(tokenizer, [3, 0, 1]) == [[], ["", "E5"], ["😀"]]
+    assert display_in_text(tokenizer, [2, 0, 1, 2]) == [["x"], [], ["😀"], ["x"]]
+    assert display_in_text(tokenizer, [0]) == [["", "F0 9F 98"]], "nothing follows"
+    assert display_in_text(tokenizer, [0, BOS, 1]) == [["", "F0 9F 98"], ["", "<s>"], ["", "80"]], "nor here"
+    assert display_in_text(tokenizer, [0, 2]) == [[], ["", "F0 9F 98", "x"]], "no token is lost"
+    assert display_in_text(tokenizer, [3, 0, 1]) == [[], ["", "E5"], ["😀"]]
 
 
 def restored(shown: list[list[str]]) -> str:
@@ -111,7 +111,7 @@ def test_nothing_is_hidden_and_nothing_is_lost() -> None:
     ]
     for _ in range(500):
         text = "".join(rng.choice(parts) for _ in range(rng.randrange(1, 12)))
-        shown = shown_in_text(tokenizer, tokenizer.encode(text))
+        shown = display_in_text(tokenizer, tokenizer.encode(text))
         assert restored(shown) == text
         for token in shown:
             assert all(unicodedata.category(c)[0] not in "CZ" for text in token[::2] for c in text)

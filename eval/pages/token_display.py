@@ -17,7 +17,7 @@ DRAWN = " \t\n"
 BLANK = "\u034f\u115f\u1160\u2800\u3164\uffa0"
 
 
-def shown_alone(tokenizer: Tokenizer, i: int) -> list[str]:
+def display_alone(tokenizer: Tokenizer, i: int) -> list[str]:
     """A token by itself; bytes of a part of a character in hex."""
     if not (piece := piece_of(tokenizer, i)):
         return ["", name_of(tokenizer, i)]
@@ -25,7 +25,7 @@ def shown_alone(tokenizer: Tokenizer, i: int) -> list[str]:
     return _alternating([*parts, rest])
 
 
-def shown_in_text(tokenizer: Tokenizer, ids: Sequence[int]) -> list[list[str]]:
+def display_in_text(tokenizer: Tokenizer, ids: Sequence[int]) -> list[list[str]]:
     """Tokens that follow each other; a character of several tokens stands whole in the last one, the others have none.
 
     A token of which nothing is shown is an empty list.
@@ -34,7 +34,7 @@ def shown_in_text(tokenizer: Tokenizer, ids: Sequence[int]) -> list[list[str]]:
     pending = b""
     for at, i in enumerate(ids):
         if not (piece := piece_of(tokenizer, i)):
-            out.append(shown_alone(tokenizer, i))
+            out.append(display_alone(tokenizer, i))
             continue
         parts, pending = _decoded(pending + piece)
         if at + 1 == len(ids) or not piece_of(tokenizer, ids[at + 1]):  # nothing comes that could complete it
@@ -43,9 +43,9 @@ def shown_in_text(tokenizer: Tokenizer, ids: Sequence[int]) -> list[list[str]]:
     return out
 
 
-def shown_by_id(tokenizer: Tokenizer, ids: Iterable[int]) -> dict[str, list[str]]:
+def display_by_id(tokenizer: Tokenizer, ids: Iterable[int]) -> dict[str, list[str]]:
     """Each of the tokens by itself; the keys, which are ids, are strings as in any JSON."""
-    return {str(i): shown_alone(tokenizer, i) for i in sorted(set(ids))}
+    return {str(i): display_alone(tokenizer, i) for i in sorted(set(ids))}
 
 
 def _decoded(raw: bytes) -> tuple[list[str | bytes], bytes]:

@@ -1,0 +1,36 @@
+"""What was checked: which weights, which samples, how strictly, on which machine."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from conf.provenance import Provenance
+from eval.tasks.task import Selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckFacts:
+    """What correctness.json says besides its findings. The keys are the names of the fields."""
+
+    checkpoint: str
+    task: str
+    n_samples: int
+    seed: int
+    near_tie: float
+    """Where texts part, logits closer than this are taken for rounding."""
+    selection: Selection
+    provenance: Provenance
+    transformers: str | None
+    """Version of transformers, if its generate was compared."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What the file holds."""
+        return {
+            "checkpoint": self.checkpoint,
+            "task": self.task,
+            "n_samples": self.n_samples,
+            "seed": self.seed,
+            "near_tie": self.near_tie,
+            **self.selection.as_json(),
+            **asdict(self.provenance),
+            **({"transformers": self.transformers} if self.transformers else {}),
+        }

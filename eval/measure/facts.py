@@ -1,0 +1,39 @@
+"""What all numbers of one measurement have in common."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from conf.provenance import Provenance
+from eval.tasks.task import Selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Which weights, which samples, which machine and code. Every row of a result file repeats them."""
+
+    checkpoint: str
+    baseline: str | None = None
+    """The second checkpoint, if one was decoded beside it."""
+    chat: bool = False
+    """Whether prompts were asked as a user's turn."""
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """Scores of the user's own: dotted path -> digest of its file."""
+    selection: Selection
+    provenance: Provenance
+    transformers: str | None = None
+    """Version of transformers, if its generate was timed beside the engine."""
+    samples_file: str | None = None
+    """Name of the file with a line for each sample and setting."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What result files hold, without what was not used."""
+        optional = {"baseline": self.baseline, "chat": self.chat, "metrics": dict(self.metrics)}
+        last = {"transformers": self.transformers, "samples_file": self.samples_file}
+        return {
+            "checkpoint": self.checkpoint,
+            **{name: value for name, value in optional.items() if value},
+            **self.selection.as_json(),
+            **asdict(self.provenance),
+            **{name: value for name, value in last.items() if value},
+        }

@@ -1,0 +1,55 @@
+"""How something was decoded, in words and numbers: the one conversion of a policy, and the one label."""
+
+from typing import NamedTuple, Self
+
+from eval.config import ExitStates, Mode
+from eval.engine.decoding import Autoregressive, EarlyExit, Policy, SelfSpeculative
+
+BASELINE = "baseline"
+"""Mode of a second checkpoint, decoded autoregressively."""
+TRANSFORMERS = "transformers"
+"""Mode of the yardstick: the same weights in transformers' generate."""
+
+
+class Setting(NamedTuple):
+    """A mode with its numbers. Result files have the fields under their names."""
+
+    mode: str
+    """A Mode, or BASELINE or TRANSFORMERS."""
+    exit_layer: int
+    """E; all layers in modes that do not leave early."""
+    num_speculations: int = 0
+    """d; 0 in modes that draft nothing."""
+    exit_states: str | None = None
+    """reuse or recompute; None in modes that draft nothing."""
+
+    @classmethod
+    def of(cls, policy: Policy, n_layers: int) -> Self:
+        """The setting of a policy for a model of `n_layers`."""
+        match policy:
+            case Autoregressive():
+                return cls(Mode.autoregressive.value, n_layers)
+            case EarlyExit(exit_layer):
+                return cls(Mode.early_exit.value, exit_layer)
+            case SelfSpeculative(exit_layer, d, reuse):
+                kind = ExitStates.reuse if reuse else ExitStates.recompute
+                return cls(Mode.self_speculative.value, exit_layer, d, kind.value)
+
+    @property
+    def numbers(self) -> str:
+        """What tells settings of one mode apart: `E=4 d=6`, `E=4 d=6 recompute`, `E=4`; empty for autoregressive."""
+        if self.mode not in (Mode.early_exit, Mode.self_speculative):
+            return ""
+        drafts = [f"d={self.num_speculations}"] if self.num_speculations else []
+        kind = [self.exit_states] if self.exit_states == ExitStates.recompute else []
+        return " ".join([f"E={self.exit_layer}", *drafts, *kind])
+
+    @property
+    def label(self) -> str:
+        """The setting in a heading, a line or a figure: `self-speculative E=4 d=6`, `autoregressive`."""
+        return f"{self.mode.replace('_', '-')} {self.numbers}".rstrip()
+
+    @property
+    def keys(self) -> str:
+        """The keys of eval.generate that decode with it: `exit_layer=4 num_speculations=6`."""
+        return f"exit_layer={self.exit_layer} num_speculations={self.num_speculations}"
