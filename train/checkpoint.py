@@ -158,10 +158,10 @@ class Checkpoints(CheckpointManager):
                 self._delete_superseded()
             except OSError as error:
                 failures = [f"{folder}: {no_space(error, folder) or error.strerror}"]
-        told: list[Any] = [failures]
-        dist.broadcast_object_list(told, group=group)
-        if told[0]:
-            raise TrainingError(told[0][0])
+        agreed: list[Any] = [failures]
+        dist.broadcast_object_list(agreed, group=group)
+        if agreed[0]:
+            raise TrainingError(agreed[0][0])
 
     def _delete_superseded(self) -> None:
         if not self.keep_latest_k:
