@@ -9,6 +9,7 @@ and for the unreadable file.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -31,7 +32,7 @@ from train import run_dir
 ROOT = Path(__file__).parent.parent
 STEPS, EVERY = 160, 10
 # Makes a step wrong in one rank, once: the environment names the rank, the step and how.
-PLUGIN = '''
+PLUGIN = """
 import json, os, pathlib
 import torch
 
@@ -56,7 +57,7 @@ def wrong(module, inputs, output):
 
 if FAULT:
     torch.nn.modules.module.register_module_forward_hook(wrong)
-'''
+"""
 
 
 @dataclass
@@ -88,7 +89,9 @@ class Bench:
             launcher += ["torch.distributed.run", "--nproc-per-node", str(ranks), "-m"]
         return [*launcher, "train.pretrain", *self.options, *more, f"run_dir={run}"]
 
-    def start(self, run: Path, ranks: int = 2, *more: str, before: list[str] | None = None, **environment: str) -> "Job":
+    def start(
+        self, run: Path, ranks: int = 2, *more: str, before: list[str] | None = None, **environment: str
+    ) -> "Job":
         """Start it, in a session of its own."""
         log = (run.parent / f"{run.name}.log").open("ab")
         search = os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")])
@@ -166,10 +169,8 @@ class Job:
     def kill(self) -> None:
         """All of its processes."""
         for pid in [self.process.pid, *self.ranks()]:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         self.wait()
 
 
@@ -185,7 +186,9 @@ def newest(run: Path) -> Path:
     return max(folder.glob("*.distcp"), key=lambda f: f.stat().st_size)
 
 
-def row(bench: Bench, fault: str, run: Path, since: float, *, by_hand: str = "none", note: str = "", ranks: int = 2) -> Row:
+def row(
+    bench: Bench, fault: str, run: Path, since: float, *, by_hand: str = "none", note: str = "", ranks: int = 2
+) -> Row:
     """The table's line of a fault that has ended a run, which goes on now."""
     at, committed = last_step(run), run_dir.last_checkpoint(run)
     seconds, bitwise = bench.recover(run, ranks, since=since)
@@ -193,7 +196,7 @@ def row(bench: Bench, fault: str, run: Path, since: float, *, by_hand: str = "no
 
 
 def kill_of(bench: Bench, whom: str) -> Row:
-    """kill -9 of a rank, of the launcher, or of all."""
+    """Kill -9 of a rank, of the launcher, or of all."""
     job = bench.start(bench.folder / f"kill-{whom}")
     job.until(bench.rng.randint(20, STEPS - 30))
     since, ranks = time.monotonic(), job.ranks()
@@ -210,7 +213,7 @@ def kill_of(bench: Bench, whom: str) -> Row:
 
 
 def kill_during_imports(bench: Bench) -> Row:
-    """torchrun is killed before its ranks have begun."""
+    """Torchrun is killed before its ranks have begun."""
     job = bench.start(bench.folder / "kill-imports")
     while not (ranks := job.ranks()):
         time.sleep(0.01)
@@ -226,7 +229,7 @@ def kill_during_imports(bench: Bench) -> Row:
 
 
 def random_moments(bench: Bench, n: int) -> Row:
-    """kill -9 of all at random moments, also while it saves, until it has been killed so often."""
+    """Kill -9 of all at random moments, also while it saves, until it has been killed so often."""
     run, lost, waited = bench.folder / "moments", [], []
     saving = 0
     for _ in range(n):
@@ -330,7 +333,7 @@ def wrong_step(bench: Bench, kind: str) -> Row:
     name = "NaN in one rank" if kind == "nan" else "a spike of the loss in one rank"
     return Row(
         name, f"step {step + 1}", "0", "yes before it" if before else "no", "0", "none",
-        f"skipped: step {skipped}; {found[0]['why'] if 'why' in found[0] else ''}",
+        f"skipped: step {skipped}; {found[0].get('why', '')}",
     )  # fmt: skip
 
 
