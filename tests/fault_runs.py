@@ -122,10 +122,11 @@ class Job:
         """The end of what it has printed."""
         return (self.run.parent / f"{self.run.name}.log").read_text(errors="replace")[-3000:]
 
-    def said(self, word: str) -> str:
-        """The last line with a word in what it has printed."""
-        lines = [line for line in self.tail().split("\n") if word in line]
-        return lines[-1].strip()[-220:] if lines else ""
+    def said(self, *words: str) -> str:
+        """The last line with one of the words in what it has printed."""
+        text = (self.run.parent / f"{self.run.name}.log").read_text(errors="replace")
+        lines = [line.strip() for line in text.split("\n") if any(word in line for word in words)]
+        return lines[-1][:260] if lines else ""
 
     def ranks(self) -> list[int]:
         """Processes of the ranks, torchrun's children."""

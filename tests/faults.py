@@ -135,7 +135,7 @@ def full_disk(bench: Bench) -> Row:
             free = shutil.disk_usage(disk).free
             file.write(b"\0" * (free - 4096 * 3))
         since, status = time.monotonic(), job.wait()
-        line = job.said("error:") or job.said("space")
+        line = job.said("error: ")
         filler.unlink()
         return row(bench, "full disk", job.run, since, by_hand="make room", note=f"status {status}: {line}")
     finally:
@@ -145,7 +145,7 @@ def full_disk(bench: Bench) -> Row:
 
 def damaged(bench: Bench, how: str, harm: Callable[[Path], None]) -> Row:
     """The newest checkpoint is not as it was written."""
-    job = bench.start(bench.folder / f"damaged-{how.replace(' ', '-')}")
+    job = bench.start(bench.folder / f"harm-{how.replace(' ', '-')}")
     job.until(bench.rng.randint(40, STEPS - 30))
     since = time.monotonic()
     job.kill()
@@ -155,7 +155,7 @@ def damaged(bench: Bench, how: str, harm: Callable[[Path], None]) -> Row:
     seconds, bitwise = bench.recover(job.run, since=since)
     return Row(
         f"{how} in the newest checkpoint, after kill -9", f"step {at}", str(at - steps[-2]), bitwise,
-        f"{seconds:.0f}", "none", job.said("set aside") or job.said("damaged"),
+        f"{seconds:.0f}", "none", job.said("IS DAMAGED"),
     )  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def unreadable(bench: Bench) -> Row:
     less = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
     refused = bench.start(job.run, before=less)
     status = refused.wait()
-    line = refused.said("error:")
+    line = refused.said("error: ")
     file.chmod(0o644)
     assert status != 0
     return row(bench, "unreadable newest checkpoint, after kill -9", job.run, since, by_hand="chmod", note=line)
@@ -201,7 +201,7 @@ def stopped_rank(bench: Bench) -> Row:
     os.kill(ranks[1], signal.SIGSTOP)
     status = job.wait()
     gone = time.monotonic() - since
-    line = job.said("error:")
+    line = job.said("error: ")
     return row(
         bench, "SIGSTOP of one rank (timeout 15 s)", job.run, since, note=f"status {status} after {gone:.0f} s: {line}"
     )
@@ -218,7 +218,7 @@ def vanished_source(bench: Bench) -> Row:
     job.kill()
     refused = bench.start(job.run)
     status = refused.wait()
-    line = refused.said("error:")
+    line = refused.said("error: ")
     moved.rename(text)
     assert status == 2, refused.tail()
     return row(bench, "source file gone, after kill -9", job.run, since, by_hand="bring it back", note=line)
