@@ -8,13 +8,18 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CODE = ("conf", "data", "models", "train", "eval")
 """The folders whose files make up the code; notes, results and pages beside them change no number."""
+REVISION = "REVISION"
+"""File of a snapshot of the code: the revision that it was made from."""
 
 
 def code_revision(root: Path = ROOT) -> str:
     """The commit of this code, with "+changes" when files of CODE differ from it; "unknown" outside a git checkout.
 
-    A new file in one of those folders is a change, because it may be a module or a configuration in use.
+    A new file in one of those folders is a change, because it may be a module or a configuration in use. A snapshot of
+    the code (train.snapshot) says itself what it was made from.
     """
+    if (root / REVISION).is_file():
+        return (root / REVISION).read_text().strip()
     try:
         commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=root, text=True, stderr=subprocess.DEVNULL)
         changes = subprocess.check_output(["git", "status", "--porcelain", "--", *CODE], cwd=root, text=True)

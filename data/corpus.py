@@ -20,6 +20,7 @@ from data.prepared.progress import Settings
 from data.prepared.shards import (
     MANIFEST,
     Tokens,
+    content_hash,
     is_prepared,
     open_part,
     read_manifest,
@@ -55,6 +56,8 @@ class Corpus:
     """Held-out documents of all sources."""
     facts: dict[str, float]
     """Counts, and what gzip -9 and xz -9 need for the held-out text, in bits per byte."""
+    digests: dict[str, str]
+    """Name of a source -> SHA-256 of its tokens; a source that is tokenized while training has none."""
     cache_dir: Path
 
 
@@ -71,17 +74,17 @@ def prepare(config: DataConfig, model_vocab_size: int | None = None) -> Corpus:
         raise DataError(
             f"model.vocab_size={model_vocab_size}: must be at least the tokenizer's {tokenizer.vocab_size} pieces"
         )
-    sources, held_out, facts = [], [], []
+    sources, held_out, facts, digests = [], [], [], {}
     for name, source in config.sources.items():
         if source.streaming:
             folder = cache / f"{name}-{_key(source, tokenizer, config.validation_documents)}"
             with _locked(folder):
-                tokens, digests, fact = open_held_out(source, tokenizer, folder, config.validation_documents)
-            content: Tokens | Stream = Stream(source, tokenizer, digests, config.on_error, config.max_errors)
+                tokens, documents, fact = open_held_out(source, tokenizer, folder, config.validation_documents)
+            content: Tokens | Stream = Stream(source, tokenizer, documents, config.on_error, config.max_errors)
         else:
             folder, manifest = _shards(name, source, tokenizer, config, cache)
             content, tokens = (open_part(folder, manifest, part) for part in (TRAIN, VALIDATION))
-            fact = manifest["facts"]
+            fact, digests[name] = manifest["facts"], content_hash(manifest)
             if not len(content):
                 raise DataError(f"data.sources.{name}: {folder} has no training tokens")
         sources.append(TrainingSource(name, source, content))
@@ -93,7 +96,7 @@ def prepare(config: DataConfig, model_vocab_size: int | None = None) -> Corpus:
             "data.sources: none has held-out text; prepare shards with a validation_fraction, or name a source's own"
             " held-out text (validation)"
         )
-    return Corpus(tokenizer, path, sources, validation, _together(facts), cache)
+    return Corpus(tokenizer, path, sources, validation, _together(facts), digests, cache)
 
 
 def _shards(

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from train import folder_lock, run_dir
-from train.folder_lock import FolderLock
+from train import run_dir
+from train.cluster import folder_lock
+from train.cluster.folder_lock import FolderLock
 
 ROOT = Path(__file__).parent.parent
 TAKE_TURNS = """
 import sys
 from pathlib import Path
-from train.folder_lock import FolderLock
+from train.cluster.folder_lock import FolderLock
 
 folder = Path(sys.argv[1])
 for _ in range(300):
@@ -27,7 +28,7 @@ for _ in range(300):
 
 
 def test_a_folder_is_as_it_was_when_it_is_let_go_of(tmp_path: Path) -> None:
-    with run_dir.lock(tmp_path):
+    with run_dir.lock(tmp_path, 0):
         assert os.listdir(tmp_path) == [".lock"]
     assert not os.listdir(tmp_path)
 
@@ -83,5 +84,5 @@ def test_without_locks_a_run_starts_and_is_warned(
         raise OSError(folder_lock.errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(folder_lock.fcntl, "flock", missing)
-    with run_dir.lock(tmp_path):
+    with run_dir.lock(tmp_path, 0):
         assert "no locks on this file system" in caplog.text

@@ -71,22 +71,24 @@ def test_killed_at_random_moments(launcher: str, tmp_path: Path, tiny_run: list[
     assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
 
 
-RANK = "import time, train.launcher as t; t.die_with_launcher(); print(flush=True); time.sleep(60)"
-LAUNCHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+RANK = "import train.cluster.launcher as t, time; t.die_with_launcher(); print(flush=True); time.sleep(60)"
+LATE = "print(flush=True); import time; time.sleep(1); " + RANK
+LAUNCHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], start_new_session=True)"
 
 
-@pytest.mark.parametrize("torchrun", [True, False])
-def test_a_rank_dies_with_its_torchrun(torchrun: bool) -> None:
+@pytest.mark.parametrize(("torchrun", "rank"), [(True, RANK), (False, RANK), (True, LATE)])
+def test_a_rank_dies_with_its_torchrun(torchrun: bool, rank: str) -> None:
+    """Also with one that has died before the rank could ask to be killed with it."""
     environment = os.environ | ({"TORCHELASTIC_RUN_ID": "1"} if torchrun else {})
-    command = [sys.executable, "-c", LAUNCHER, RANK]
+    command = [sys.executable, "-c", LAUNCHER, rank]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as launcher:
         assert launcher.stdout is not None
         assert launcher.stdout.readline() == b"\n"  # the rank is there
-        [rank] = map(int, Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split())
+        [pid] = map(int, Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split())
         launcher.kill()
         launcher.wait()
         # Its end of the pipe closes with it.
         ended = bool(select.select([launcher.stdout], [], [], 5 if torchrun else 1)[0])
         if not ended:
-            os.kill(rank, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
     assert ended == torchrun

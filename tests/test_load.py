@@ -86,7 +86,7 @@ def test_the_example_of_the_readme(run: tuple[Path, ModelConfig], capsys: pytest
     assert len(capsys.readouterr().out) > 10
 
 
-def test_numbers_that_are_not_finite_are_told(run: tuple[Path, ModelConfig], tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_refused(run: tuple[Path, ModelConfig], tmp_path: Path) -> None:
     folder, size = run
     weights = our_model(size).state_dict()
     weights["layers.1.feed_forward.w2.weight"][3, 4] = torch.nan

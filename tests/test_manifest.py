@@ -1,4 +1,4 @@
-"""A manifest finds every change of a checkpoint's files, and tells damage from what merely cannot be read."""
+"""A manifest finds every change of a checkpoint's files, and damage is not the same as what merely cannot be read."""
 
 import json
 import os

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import TINY_TEXT, run_ranks
-from training import train
+from training import rows, train
 
 from train.trainer import LayerSkipTrainer
 
@@ -66,3 +66,5 @@ def test_no_row_is_lost_or_seen_twice(tmp_path: Path, overrides: list[str], befo
     run_ranks(record, after, tmp_path / "parts", overrides, None, tmp_path / "parts-log")
     assert seen(tmp_path / "parts-log") == seen(tmp_path / "whole-log")
     assert all(len(step) == 8 for step in seen(tmp_path / "whole-log"))
+    counts = [row["train/tokens"] for row in rows(tmp_path / "parts") if "train/tokens" in row]
+    assert counts == [8 * 32 * step for step in range(1, STEPS + 1)]

@@ -1,6 +1,8 @@
 """The run folder: what continues, what is refused, and metrics cut back to a checkpoint."""
 
 import json
+import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +14,9 @@ from conf.strict import ConfigError
 from train import run_dir
 
 CORPUS: Any = SimpleNamespace(
-    tokenizer=SimpleNamespace(files={"tokenizer.model": b"pieces"}), facts={"train_documents": 9, "train_tokens": 1234}
+    tokenizer=SimpleNamespace(files={"tokenizer.model": b"pieces"}),
+    facts={"train_documents": 9, "train_tokens": 1234},
+    digests={"stdlib": "0123"},
 )
 
 
@@ -107,9 +111,68 @@ def test_changed_text_is_refused(tmp_path: Path) -> None:
         run_dir.check_continues(config(tmp_path / "run"), changed)
 
 
-def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
-    held = run_dir.lock(tmp_path)
-    with pytest.raises(ConfigError, match="another process is training there"):
-        run_dir.lock(tmp_path)
+def test_text_with_as_many_tokens_as_before_is_refused(tmp_path: Path) -> None:
+    started(tmp_path / "run")
+    changed: Any = SimpleNamespace(**vars(CORPUS) | {"digests": {"stdlib": "4567"}})
+    with pytest.raises(ConfigError, match=r"data\.sources\.stdlib: as many tokens as before, but others than"):
+        run_dir.check_continues(config(tmp_path / "run"), changed)
+
+
+DAMAGES = [
+    ("config.yaml", b"", r"config\.yaml: damaged \(empty\)"),
+    ("config.yaml", b"{]\x00", r"config\.yaml: damaged \(.*\)"),
+    ("config.yaml", b"\xff\xfe", r"config\.yaml: damaged \('utf-8' codec"),
+    ("config.yaml", None, r"config\.yaml: missing"),
+    ("corpus.json", b"{", r"corpus\.json: damaged \(.*\)"),
+    ("corpus.json", None, r"corpus\.json: missing"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), DAMAGES)
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    started(tmp_path / "run")
+    (tmp_path / "run" / name).unlink() if content is None else (tmp_path / "run" / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as error:
+        run_dir.check_continues(config(tmp_path / "run"), CORPUS)
+    assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_that_is_gone_is_put_back(tmp_path: Path) -> None:
+    started(tmp_path / "run")
+    (tmp_path / "run" / "tokenizer.model").unlink()
+    other: Any = SimpleNamespace(**vars(CORPUS) | {"tokenizer": SimpleNamespace(files={"tokenizer.model": b"others"})})
+    with pytest.raises(ConfigError, match=r"tokenizer\.model: missing, and data\.tokenizer is not the tokenizer of"):
+        run_dir.check_continues(config(tmp_path / "run"), other)
+    run_dir.check_continues(config(tmp_path / "run"), CORPUS)
+    run_dir.start(config(tmp_path / "run"), CORPUS, 1)
+    assert (tmp_path / "run" / "tokenizer.model").read_bytes() == b"pieces"
+
+
+def test_damaged_lines_of_metrics_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n\xff\xfe\n{"step": 2\n[3]\n{"step": 4}\n{"step": 5')
+    assert run_dir.read_metrics(path) == [{"step": 1}, {"step": 4}]
+    assert "3 damaged lines" in caplog.text
+
+
+def test_files_are_replaced_as_a_whole(tmp_path: Path) -> None:
+    """Each file is whole at any moment: others may read it, and the process may be killed."""
+    started(tmp_path / "run")
+    before = {f.name: f.stat().st_ino for f in (tmp_path / "run").iterdir()}
+    run_dir.start(config(tmp_path / "run", "optimizer.lr=0.5"), CORPUS, 1)
+    after = {f.name: f.stat().st_ino for f in (tmp_path / "run").iterdir()}
+    assert before.keys() == after.keys()
+    for name in ("config.yaml", "corpus.json", "tokenizer.model"):
+        assert before[name] != after[name], f"{name} was written in place"
+
+
+def test_two_processes_cannot_share_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    held = run_dir.lock(tmp_path, 0)
+    holder = rf"pid {os.getpid()} on {socket.gethostname()}"
+    with pytest.raises(
+        ConfigError, match=rf"another process is training there, {holder}; .*cluster\.lock_seconds=1\.5"
+    ):
+        run_dir.lock(tmp_path, 1.5)
+    assert f"is held by {holder}; waiting for it, at most 0 s more" in caplog.text
     held.release()
-    run_dir.lock(tmp_path).release()
+    run_dir.lock(tmp_path, 0).release()

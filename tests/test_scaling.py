@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import compose_config
 from live_memory import LiveMemory
-from simulated_step import fused_norm, simulated_step
+from simulated_step import Collectives, fused_norm, one_of, parallel_model, simulated_step
 
 from models.row_sampling import Sampling
 from models.spec import llama_config
@@ -128,26 +128,42 @@ def test_a_step_of_the_whole_model(world_size: int, how: str) -> None:
     assert Counter(seen.collectives) == counted(collectives(config, world_size, work))
 
 
+def test_a_validation_gathers_each_unit_once() -> None:
+    config = compose_config(*SMALL, world_size=8)
+    size, tokens = config.model, torch.zeros(2, 64, dtype=torch.int64)
+    with one_of(8):
+        model, _ = parallel_model(config, 8)
+        model.to_empty(device="cpu")
+        model._skip_lm_head = True
+        for _ in range(2):
+            with Collectives() as seen:
+                exit_sums(model, model.lm_head, [(tokens, tokens)], range(3), torch.ones(size.vocab_size), 16)
+            embedding, block = 2 * size.vocab_size * size.dim, 2 * 49_280
+            sizes = [embedding, *[block] * 3, embedding + 2 * size.dim]
+            assert Counter(seen.seen) == Counter(("all_gather", n_bytes, 8) for n_bytes in sizes)
+
+
 def without_optimizer(memory: Memory) -> Memory:
     """The simulated step has none."""
     return replace(memory, optimizer=0.0)
 
 
 MEMORY = {
-    "none": "activation_checkpoint=none",
-    "selective": "activation_checkpoint=selective",
-    "full": "activation_checkpoint=full",
-    "many rows": "activation_checkpoint=full train.global_batch_size=512 train.local_batch_size=4",
-    "large vocabulary": "activation_checkpoint=full model.vocab_size=128256 train.seq_len=2048",
-    "tied": "activation_checkpoint=full model.tie_embeddings=true",
-    "hsdp": "activation_checkpoint=full parallelism.replicate=8",
-    "cp": "activation_checkpoint=none train.local_batch_size=2 parallelism.context=4",
+    "none, 1 exit": (1, "activation_checkpoint=none"),
+    "selective": (4, "activation_checkpoint=selective"),
+    "full, 1 exit": (1, "activation_checkpoint=full"),
+    "full": (4, "activation_checkpoint=full"),
+    "many rows": (4, "activation_checkpoint=full train.global_batch_size=512 train.local_batch_size=4"),
+    "one chunk": (1, "activation_checkpoint=full model.vocab_size=128256 train.seq_len=2048"),
+    "large vocabulary": (4, "activation_checkpoint=full model.vocab_size=128256 train.seq_len=2048"),
+    "tied": (4, "activation_checkpoint=full model.tie_embeddings=true"),
+    "hsdp": (1, "activation_checkpoint=full parallelism.replicate=8"),
+    "cp": (4, "activation_checkpoint=none train.local_batch_size=2 parallelism.context=4"),
 }
 
 
-@pytest.mark.parametrize("n_exits", [1, 4])
-@pytest.mark.parametrize("how", MEMORY.values(), ids=MEMORY.keys())
-def test_memory_is_what_lives_in_a_step(how: str, n_exits: int) -> None:
+@pytest.mark.parametrize(("n_exits", "how"), MEMORY.values(), ids=MEMORY.keys())
+def test_memory_is_what_lives_in_a_step(n_exits: int, how: str) -> None:
     options = ["train.seq_len=4096", "train.local_batch_size=1"]
     config = compose_config(*WIDE, *options, *how.split(), world_size=64)
     seen = simulated_step(config, 64, range(4 - n_exits, 4), micro_batches=2, memory=True)

@@ -26,7 +26,7 @@ def config(**options: Any) -> TrainBenchmarkConfig:
         "rounds": 1,
         "warmup": 1,
     }
-    return TrainBenchmarkConfig(output="x", **sizes | options)
+    return TrainBenchmarkConfig(output="x.json", **sizes | options)
 
 
 def gradients(arm: Arm, recompute: bool = False) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""train.scaling: it trains on each number of ranks, and tells mistakes before the first run."""
+"""train.scaling: it trains on each number of ranks, and refuses mistakes before the first run."""
 
 import json
 import subprocess
@@ -84,7 +84,7 @@ def test_two_ranks(tmp_path: Path, tiny_run: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_is_told_in_its_own_words(tmp_path: Path, tiny_run: list[str]) -> None:
+def test_a_run_that_fails_gives_its_own_reason(tmp_path: Path, tiny_run: list[str]) -> None:
     done = command(*tiny_run, f"data.source={tmp_path}/none", f"scaling.output={tmp_path}/s.json")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]

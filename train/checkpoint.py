@@ -49,6 +49,8 @@ class Checkpoints(CheckpointManager):
         self.facts: Callable[[], dict[str, Any]] = dict
         """What the manifest of the next checkpoint says besides its files and its step."""
         self.going_on: tuple[int, Manifest | None] | None = None
+        self.stopping = False
+        """Whether the step that is being done is this process's last, and saved for that reason."""
         self._due, self._owed = False, False
         self.now = time.monotonic
         """The clock of `every_minutes`, in seconds."""
@@ -72,7 +74,7 @@ class Checkpoints(CheckpointManager):
 
         Args:
             step: that is being done, from 1.
-            last: whether it is the run's last.
+            last: whether it is the run's last, or this process's.
             is_time: what rank 0's clock says, on all ranks.
             accepted: whether the step was not skipped.
         """
@@ -105,7 +107,7 @@ class Checkpoints(CheckpointManager):
                 f" saved; {self.from_where()} with a lower optimizer.lr or a longer warm-up"
             )
         try:
-            saved: bool = super()._save(curr_step, last_step)
+            saved: bool = super()._save(curr_step, last_step or self.stopping)
         except TrainingError:
             raise
         except (CheckpointException, Exception) as error:
@@ -156,10 +158,10 @@ class Checkpoints(CheckpointManager):
                 self._delete_superseded()
             except OSError as error:
                 failures = [f"{folder}: {no_space(error, folder) or error.strerror}"]
-        told: list[Any] = [failures]
-        dist.broadcast_object_list(told, group=group)
-        if told[0]:
-            raise TrainingError(told[0][0])
+        agreed: list[Any] = [failures]
+        dist.broadcast_object_list(agreed, group=group)
+        if agreed[0]:
+            raise TrainingError(agreed[0][0])
 
     def _delete_superseded(self) -> None:
         if not self.keep_latest_k:

@@ -8,6 +8,7 @@ from omegaconf import MISSING
 
 from data.config import DataConfig
 from models.config import ModelConfig
+from train.cluster.config import ClusterConfig
 from train.precision import Precision
 from train.recipe.curriculum import EarlyExitConfig
 from train.recipe.dropout_schedule import LayerDropoutConfig, check_schedules
@@ -258,6 +259,7 @@ class PretrainConfig:
     bad_steps: BadStepsConfig = MISSING
     validation: ValidationConfig = MISSING
     wandb: WandbConfig = MISSING
+    cluster: ClusterConfig = MISSING
     plugins: dict[str, str] = field(default_factory=dict)
     """Filled in: digests of the files that hold the functions of your own which other keys name."""
 

@@ -2,6 +2,9 @@
 
 from conf.errors import UserError
 
+PREEMPTED = 75
+"""Exit status of a run that can go on with the same command, and has not failed: EX_TEMPFAIL of sysexits.h."""
+
 
 class TrainingError(UserError, RuntimeError):
     """A run that cannot go on: says why and what to do."""

@@ -4,19 +4,28 @@ Everything that can be wrong with the configuration or the data is found before 
 line and exit status 2.
 """
 
+if __name__ == "__main__":
+    from train.cluster.launcher import die_with_launcher
+
+    die_with_launcher()  # before the imports, which take seconds
+
 import logging
 import os
 import socket
-from contextlib import nullcontext
+import sys
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from conf.command import command
+from conf.errors import UserError
 from conf.strict import ConfigError
+from train.cluster.preemption import Preemption, under_torchrun
 from train.config import PretrainConfig
 from train.cost.fits import check_machine
-from train.launcher import die_with_launcher
+from train.errors import PREEMPTED
 from train.monitoring.console import set_up_logging
 from train.monitoring.sinks import wandb_login_missing
 from train.resolve import resolve
@@ -28,44 +37,78 @@ if TYPE_CHECKING:
 
 
 def pretrain(raw: DictConfig) -> None:
-    """Check, prepare the data, train, and print what came out."""
-    die_with_launcher()
+    """Check, prepare the data, train, and print what came out.
+
+    The run folder's exit_status says how it ended, which torchrun does not: 0 finished, PREEMPTED stopped by a signal
+    after a checkpoint, 2 bad input, other numbers an error; a killed process leaves none.
+    """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     set_up_logging(rank)
     config = _checked(raw, world_size)
+    from train import run_dir
+
+    def write_status(status: int) -> None:
+        if rank == 0:
+            run_dir.write_exit_status(config.run_dir, status)
+
+    preemption = Preemption(config.cluster.save_seconds, lambda: write_status(PREEMPTED))
+    preemption.listen()
+    status = 1
+    try:
+        status = _run(config, rank, world_size, preemption)
+    except UserError as error:
+        status = error.exit_status
+        raise
+    finally:
+        write_status(status)
+    if status == PREEMPTED and not under_torchrun():
+        sys.exit(PREEMPTED)
+
+
+def _run(config: PretrainConfig, rank: int, world_size: int, preemption: Preemption) -> int:
+    """Train from where the run folder is to the last step; returns the exit status."""
     from data.corpus import prepare
     from data.training import check_epochs
-    from train import run_dir
+    from train.cluster.gpu import check_gpu
+    from train.cluster.rank_0_first import rank_0_first
     from train.monitoring.report import save_summary
 
+    check_gpu(config)
     corpus = prepare(config.data, config.model.vocab_size)
     n_rows = config.train.steps * config.train.global_batch_size
     check_epochs(corpus, config.data, config.train.seq_len, n_rows)
-    run_dir.check_continues(config, corpus)
-    with run_dir.lock(config.run_dir) if rank == 0 else nullcontext():
-        _go_on(config, corpus, rank, world_size)
+    with ExitStack() as held:
+        step = rank_0_first(lambda: _start(config, corpus, world_size, held), rank, world_size)
+        if step < config.train.steps and _train(config, corpus, preemption):
+            return PREEMPTED
         if rank == 0:
             print(save_summary(config.run_dir, corpus.facts))
+    return 0
 
 
-def _go_on(config: PretrainConfig, corpus: "Corpus", rank: int, world_size: int) -> None:
-    """Train from where the run folder is to the last step."""
+def _start(config: PretrainConfig, corpus: "Corpus", world_size: int, held: ExitStack) -> int:
+    """Hold the run folder, check that it is this run's, and write down what is started; the step it goes on from."""
     from train import run_dir
     from train.initial import start_from
+    from train.resilience.fallback import choose
 
+    held.enter_context(run_dir.lock(config.run_dir, config.cluster.lock_seconds))
+    run_dir.check_continues(config, corpus)
     if (step := run_dir.last_checkpoint(config.run_dir)) >= config.train.steps:
+        # Nothing will be loaded; but a damaged result is none, and its last steps are trained again.
+        step, _ = choose(Path(config.run_dir))
+    if step >= config.train.steps:
         logger.info(
             "%s is finished (step %d of %d); choose another run_dir, or more train.steps to go on",
             config.run_dir,
             step,
             config.train.steps,
         )
-    else:
-        if rank == 0:
-            run_dir.start(config, corpus, world_size)
-        if config.checkpoint.initial is not None:
-            start_from(config.checkpoint.initial, config.run_dir)
-        _train(config, corpus)
+        return step
+    run_dir.start(config, corpus, world_size)
+    if config.checkpoint.initial is not None:
+        start_from(config.checkpoint.initial, config.run_dir)
+    return step
 
 
 def _checked(raw: DictConfig, world_size: int) -> PretrainConfig:
@@ -81,8 +124,8 @@ def _checked(raw: DictConfig, world_size: int) -> PretrainConfig:
     return config
 
 
-def _train(config: PretrainConfig, corpus: "Corpus") -> None:
-    """Run torchtitan's loop."""
+def _train(config: PretrainConfig, corpus: "Corpus", preemption: Preemption) -> bool:
+    """Run torchtitan's loop; returns whether a signal has ended it before the last step."""
     from train.cpu import prepare_torchtitan
 
     prepare_torchtitan()
@@ -93,10 +136,22 @@ def _train(config: PretrainConfig, corpus: "Corpus") -> None:
     _single_process_environment()
     trainer = trainer_config(config, corpus).build()
     try:
+        trainer.preemption, preemption.training = preemption, True
         trainer.train()
+        preempted = trainer.step < config.train.steps
+        trainer.metrics_processor.exit_status = PREEMPTED if preempted else 0
     finally:
         trainer.close()
         torch.distributed.destroy_process_group()
+    preemption.end()
+    if preempted:
+        logger.info(
+            "%s: saved at step %d of %d; the same command continues",
+            trainer.preemption,
+            trainer.step,
+            config.train.steps,
+        )
+    return preempted
 
 
 def _single_process_environment() -> None:

@@ -1,8 +1,8 @@
 """The folder of a run: it explains the run, and the same folder again continues it.
 
 config.yaml (resolved), starts.jsonl (one line per start: command, code revision, versions, machine), tokenizer,
-corpus.json (counts of the text, and what compressors make of it),
-metrics.jsonl, bad_steps.jsonl (skipped steps and their rows), checkpoint/step-N (DCP), wandb/, plots.
+corpus.json (counts and digests of the text, and what compressors make of it), exit_status (of the last start, if it was
+not killed), metrics.jsonl, bad_steps.jsonl (skipped steps and their rows), checkpoint/step-N (DCP), wandb/, plots.
 """
 
 import json
@@ -13,6 +13,7 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,22 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from conf.errors import reason
 from conf.provenance import code_revision
 from conf.strict import ConfigError
 from data.corpus import Corpus
 from data.files import write_whole
+from data.prepared.shards import tokenizer_hash
 from models.storage.checkpoints import complete_checkpoints
+from train.cluster.folder_lock import FolderLock
 from train.config import PretrainConfig
-from train.folder_lock import FolderLock
 
 logger = logging.getLogger(__name__)
 
+CONFIG = "config.yaml"
 CORPUS = "corpus.json"
 BAD_STEPS = "bad_steps.jsonl"
+EXIT_STATUS = "exit_status"
 # A checkpoint does not fit another model, and its position in the data means nothing for other rows. Everything else
 # may change, with a warning.
 FIXED = re.compile(
@@ -45,18 +50,20 @@ def last_checkpoint(run_dir: str | Path) -> int:
     return max(complete_checkpoints(run_dir), default=0)
 
 
-def lock(run_dir: str | Path) -> FolderLock:
-    """Hold a run folder. Raises ConfigError when another process trains there.
+def lock(run_dir: str | Path, seconds: float) -> FolderLock:
+    """Hold a run folder. Raises ConfigError when another process trains there for as many seconds.
 
-    A killed process lets go of it, but may take a moment to die, with much memory to give back.
+    A killed process lets go of it, but may take a moment to die, with much memory to give back; and a network file
+    system may hold on to the lock of a node that is dead.
     """
     Path(run_dir).mkdir(parents=True, exist_ok=True)
     held = FolderLock(Path(run_dir, ".lock"))
     try:
-        held.acquire(seconds=5)
-    except TimeoutError:
+        held.acquire(seconds)
+    except TimeoutError as error:
         raise ConfigError(
-            f"run_dir={run_dir}: another process is training there; wait for it or choose another"
+            f"run_dir={run_dir}: another process is training there, {error}; wait for it, end it or choose another"
+            f" (waited for cluster.lock_seconds={seconds:g})"
         ) from None
     return held
 
@@ -67,47 +74,73 @@ def check_continues(config: PretrainConfig, corpus: Corpus) -> None:
     if not complete_checkpoints(folder):
         return
     different = changed_keys(config)
+    go_on = f"choose another run_dir (and checkpoint.initial={folder} to start from its weights)"
     for key, (old, new) in different.items():
         if key.startswith("data.sources.") and key.endswith(".path") and None in (old, new):
             what = "is missing" if new is None else "is new"
             raise ConfigError(
-                f"{key.removesuffix('.path')} {what}: the checkpoints in run_dir={folder} are of other sources; choose"
-                f" another run_dir (and checkpoint.initial={folder} to start from its weights)"
+                f"{key.removesuffix('.path')} {what}: the checkpoints in run_dir={folder} are of other sources; {go_on}"
             )
     for key, (old, new) in different.items():
         if FIXED.match(key):
-            go_on = "" if key.startswith("model.") else f" (and checkpoint.initial={folder} to start from its weights)"
-            raise ConfigError(
-                f"{key}={new}: the checkpoints in run_dir={folder} have {old}; choose another run_dir{go_on}"
-            )
+            remedy = "choose another run_dir" if key.startswith("model.") else go_on
+            raise ConfigError(f"{key}={new}: the checkpoints in run_dir={folder} have {old}; {remedy}")
     for path in {source.path for source in config.data.sources.values()} & config.plugins.keys():
         if f"plugins.{path}" in different:
-            raise ConfigError(
-                f"{path}: its file has changed since the checkpoints in run_dir={folder}; choose another run_dir"
-                f" (and checkpoint.initial={folder} to start from its weights)"
-            )
-    seen = json.loads((folder / CORPUS).read_text()) if (folder / CORPUS).exists() else {}
+            raise ConfigError(f"{path}: its file has changed since the checkpoints in run_dir={folder}; {go_on}")
+    _check_corpus(folder, corpus, go_on)
+
+
+def _check_corpus(folder: Path, corpus: Corpus, go_on: str) -> None:
+    seen = _read(folder / CORPUS, json.loads)
     for key in ("train_documents", "train_tokens"):
         if seen.get(key) != corpus.facts.get(key):
             raise ConfigError(
                 f"data: has {corpus.facts.get(key, 0):,} {key}, but the checkpoints in run_dir={folder} are of"
-                f" {seen.get(key, 0):,}: the text has changed; choose another run_dir"
-                f" (and checkpoint.initial={folder} to start from its weights)"
+                f" {seen.get(key, 0):,}: the text has changed; {go_on}"
+            )
+    for name, digest in corpus.digests.items():
+        if seen.get("digests", {}).get(name) != digest:
+            raise ConfigError(
+                f"data.sources.{name}: as many tokens as before, but others than those of the checkpoints in"
+                f" run_dir={folder}: the text has changed; {go_on}"
             )
     for name, content in corpus.tokenizer.files.items():
-        if not (folder / name).exists() or (folder / name).read_bytes() != content:
+        path = folder / name
+        if path.exists() and path.read_bytes() != content:
             raise ConfigError(
                 f"data.tokenizer: not the tokenizer of the checkpoints in run_dir={folder};"
-                f" choose another run_dir, or keep it with data.tokenizer.path={folder / name}"
+                f" choose another run_dir, or keep it with data.tokenizer.path={path}"
             )
+        if not path.exists() and seen.get("tokenizer") != tokenizer_hash(corpus.tokenizer):
+            raise ConfigError(
+                f"{path}: missing, and data.tokenizer is not the tokenizer of the checkpoints in run_dir={folder};"
+                " put the file back, or choose another run_dir"
+            )
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """What a file of a run with checkpoints holds. Raises ConfigError when it is missing or damaged."""
+    try:
+        if isinstance(content := parse(path.read_text()), dict):
+            return content
+        problem = "damaged (empty)" if content is None else "damaged (no table of keys)"
+    except FileNotFoundError:
+        problem = "missing"
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({reason(error)})") from None
+    except (ValueError, yaml.YAMLError) as error:
+        problem = f"damaged ({reason(error)})"
+    raise ConfigError(
+        f"{path}: {problem}, so that nobody can tell whether the checkpoints beside it are of this configuration and"
+        f" text; put the file back, or choose another run_dir (and checkpoint.initial={path.parent} to start from its"
+        " weights)"
+    )
 
 
 def changed_keys(config: PretrainConfig) -> dict[str, tuple[Any, Any]]:
     """Dotted keys whose values differ from those the folder was last started with: (old, new)."""
-    path = Path(config.run_dir, "config.yaml")
-    if not path.exists():
-        return {}
-    old, new = _flatten(yaml.safe_load(path.read_text())), _flatten(resolved(config))
+    old, new = _flatten(_read(Path(config.run_dir, CONFIG), yaml.safe_load)), _flatten(resolved(config))
     keys = sorted(old.keys() | new.keys())
     return {k: (old.get(k), new.get(k)) for k in keys if old.get(k) != new.get(k)}
 
@@ -132,10 +165,12 @@ def start(config: PretrainConfig, corpus: Corpus, world_size: int) -> None:
     step = last_checkpoint(folder)
     for key, (old, new) in changed_keys(config).items() if step else ():
         logger.warning("changed since the run's last start: %s: %s -> %s", key, old, new)
-    (folder / "config.yaml").write_text(yaml.safe_dump(resolved(config), sort_keys=False))
-    (folder / CORPUS).write_text(json.dumps(corpus.facts, indent=2) + "\n")
+    text = corpus.facts | {"digests": corpus.digests, "tokenizer": tokenizer_hash(corpus.tokenizer)}
     for name, content in corpus.tokenizer.files.items():
-        (folder / name).write_bytes(content)
+        write_whole(folder / name, content)
+    write_whole(folder / CORPUS, (json.dumps(text, indent=2) + "\n").encode())
+    write_whole(folder / CONFIG, yaml.safe_dump(resolved(config), sort_keys=False).encode())
+    (folder / EXIT_STATUS).unlink(missing_ok=True)
     with (folder / "starts.jsonl").open("a") as stream:
         stream.write(json.dumps(_provenance(step, world_size)) + "\n")
     cut_logs(folder, step)
@@ -170,11 +205,25 @@ def cut_metrics(path: Path, step: int) -> None:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, less a half-written last line."""
-    rows = []
-    for line in Path(path).read_text().split("\n"):
+    """The rows of a metrics.jsonl, less a half-written last line and, with a warning, others that are damaged."""
+    rows, damaged = [], 0
+    lines = Path(path).read_bytes().split(b"\n")
+    for line in lines:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except ValueError:  # not JSON, or not UTF-8
+            damaged += bool(line) and line is not lines[-1]
             continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+        else:
+            damaged += 1
+    if damaged:
+        logger.warning("%s: %d damaged lines are left out", path, damaged)
     return rows
+
+
+def write_exit_status(run_dir: str | Path, status: int) -> None:
+    """Leave the exit status in the run folder, if there is one."""
+    if Path(run_dir).is_dir():
+        write_whole(Path(run_dir, EXIT_STATUS), f"{status}\n".encode())

@@ -1,5 +1,6 @@
 """PretrainConfig -> torchtitan's Trainer.Config, section by section. Alone knows torchtitan's field names."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,7 +164,12 @@ def trainer_config(config: PretrainConfig, corpus: Corpus) -> LayerSkipTrainer.C
         checkpoint=_checkpoint(config),
         activation_checkpoint=_activation_checkpoint(config),
         # What NCCL's flight recorder leaves after a timeout lies in the run folder itself: a folder would stay empty.
-        comm=CommConfig(save_traces_folder=".", save_traces_file_prefix="comm_trace_rank_"),
+        comm=CommConfig(
+            init_timeout_seconds=math.ceil(config.cluster.timeout_seconds),
+            train_timeout_seconds=math.ceil(config.cluster.timeout_seconds),
+            save_traces_folder=".",
+            save_traces_file_prefix="comm_trace_rank_",
+        ),
         compile=CompileConfig(enable=config.train.compile),
         metrics=LayerSkipMetrics.Config(log_freq=config.train.log_every),
         debug=DebugConfig(seed=config.train.seed, enable_structured_logging=False),

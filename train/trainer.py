@@ -20,6 +20,8 @@ from data.training import training_rows
 from models.exits import exit_name
 from models.layer_dropout import kept_rows
 from train.checkpoint import VALIDATION_LOSS, Checkpoints
+from train.cluster.agreement import any_rank, cpu_group
+from train.cluster.preemption import Preemption
 from train.config import PretrainConfig
 from train.errors import TrainingError
 from train.monitoring.metrics import LayerSkipMetrics
@@ -75,6 +77,9 @@ class LayerSkipTrainer(Trainer):
         self.recipe, self.corpus = config.recipe, config.corpus
         self.n_layers, self.total_steps = self.recipe.model.n_layers, self.recipe.train.steps
         self.micro_batch = 0
+        self.preemption = Preemption(self.recipe.cluster.save_seconds)
+        self.cpu_group = cpu_group(self.recipe.cluster.timeout_seconds)
+        self.stopping = False
         initialise_optimizer_state(self.optimizers)
         self.token_bytes = torch.tensor(self.corpus.tokenizer.token_bytes(), device=self.device)
         self.checkpointer.facts = self.checkpoint_facts
@@ -103,6 +108,9 @@ class LayerSkipTrainer(Trainer):
 
         A step whose loss or gradient is bad leaves the weights as they are; all else goes on as after any other.
         """
+        self.stopping = self.checkpointer.stopping = any_rank(self.preemption.signal is not None, self.cpu_group)
+        if self.stopping:
+            logger.info("%s: step %d is the last of this process", self.preemption, self.step)
         self.optimizers.zero_grad()
         lr = next(iter(self.lr_schedulers.get_metrics().values()))
         loss = self.forward_backward(data_iterator)
@@ -117,7 +125,9 @@ class LayerSkipTrainer(Trainer):
         self.lr_schedulers.step()
         self.metrics_processor.bar.update()
         last = self.step == self.total_steps
-        saves = self.checkpointer.decide(self.step, last=last, is_time=agreed.is_time, accepted=not bad)
+        saves = self.checkpointer.decide(
+            self.step, last=last or self.stopping, is_time=agreed.is_time, accepted=not bad
+        )
         if saves or self.metrics_processor.should_log(self.step):
             metrics = {} if bad else {"train/objective": agreed.loss, "train/grad_norm": agreed.grad_norm}
             metrics |= {
@@ -198,6 +208,10 @@ class LayerSkipTrainer(Trainer):
                 f" longer warm-up, or look at the rows in {BAD_STEPS}"
             )
         return True
+
+    def should_continue_training(self) -> bool:
+        """Asked by torchtitan after each step and its checkpoint."""
+        return super().should_continue_training() and not self.stopping
 
     def checkpoint_facts(self) -> dict[str, Any]:
         """What the manifest says of a checkpoint of this step."""

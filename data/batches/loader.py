@@ -6,8 +6,11 @@ on every rank. Streams are dealt into lanes, row g from lane g mod n_lanes; each
 saved by the ranks that read it. So a checkpoint continues exactly with any number of ranks and reading processes.
 """
 
+import atexit
 import json
 import math
+import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -136,6 +139,20 @@ class _LaneCursor:
         return json.dumps({"next": self._next, "streams": self._states})
 
 
+def _leave_signals_to_parent(_: int) -> None:
+    """Who ends a job signals all of its processes, and the training still needs batches for its last step."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def _kill_readers() -> None:
+    """At exit multiprocessing would send SIGTERM to processes that are reading, and wait for them."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report them as lost
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
+
+
 class Loader(StatefulDataLoader):
     """Endless batches ({"input": [B, T]}, labels [B, T]), int64 on the CPU; exact over kills, ranks and processes.
 
@@ -182,7 +199,11 @@ class Loader(StatefulDataLoader):
         self._position, self._lanes, self._iterating = 0, dict.fromkeys(range(n_lanes), "null"), False
         # Documents differ in length: a process that meets a long one lives on what it has read ahead.
         ahead = {"prefetch_factor": 8} if num_workers else {}
-        super().__init__(self._shares, batch_size=None, num_workers=num_workers, **ahead)
+        if num_workers:
+            atexit.register(_kill_readers)
+        super().__init__(
+            self._shares, batch_size=None, num_workers=num_workers, worker_init_fn=_leave_signals_to_parent, **ahead
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         shares = self._shares

@@ -88,6 +88,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+def content_hash(manifest: dict[str, Any]) -> str:
+    """SHA-256 of what the shards of all parts hold, from the checksums that `verify` compares them with."""
+    checksums = [
+        [part, shard["tokens_sha256"], shard["documents_sha256"]]
+        for part, shards in sorted(manifest["parts"].items())
+        for shard in shards
+    ]
+    return hashlib.sha256(json.dumps(checksums).encode()).hexdigest()
+
+
 def verify(folder: Path, manifest: dict[str, Any], memory: Path) -> None:
     """Compare every file of a folder with its checksum, once: what was found right is written to `memory`.
 

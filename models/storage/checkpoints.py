@@ -40,7 +40,7 @@ def step_folders(run_dir: str | Path) -> Iterator[tuple[int, Path]]:
 def _has(folder: Path, *names: str) -> bool:
     try:
         return any((folder / name).exists() for name in names)
-    except PermissionError:  # a folder that may not be entered: it is told when it is to be read
+    except PermissionError:  # a folder that may not be entered: the error comes when it is to be read
         return True
 
 

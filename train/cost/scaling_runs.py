@@ -10,6 +10,7 @@ from statistics import median
 
 from omegaconf import MISSING
 
+from conf.checks import at_least
 from conf.errors import UserError
 from conf.provenance import code_revision, processor
 from train.config import PretrainConfig
@@ -41,9 +42,8 @@ class ScalingOptions:
     def __post_init__(self) -> None:
         if not self.ranks or self.ranks[0] < 1 or self.ranks != sorted(set(self.ranks)):
             raise ValueError(f"scaling.ranks={self.ranks}: must be numbers from 1 on, ascending")
-        for key, least in (("steps", 1), ("warmup", 0), ("threads", 1)):
-            if getattr(self, key) < least:
-                raise ValueError(f"scaling.{key}={getattr(self, key)}: must be at least {least}")
+        at_least(1, self, "steps", "threads", section="scaling.")
+        at_least(0, self, "warmup", section="scaling.")
 
 
 @dataclass(kw_only=True)

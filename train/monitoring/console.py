@@ -15,8 +15,15 @@ WARNINGS = (
     "Torchinductor does not support code generation for complex",
     "DTensor .*may not have complete support",
 )
-# torchtitan's on looking up a CPU's peak for its MFU, on a default of its own, and on a variable that torchrun sets.
-NOISE = ("Peak flops undefined", "Error running lspci", "initial_load_model_only", "TORCH_NCCL_ASYNC_ERROR_HANDLING")
+# torchtitan's on looking up a CPU's peak for its MFU, on a default of its own, and on a variable that torchrun sets;
+# asyncio's when W&B's process has ended.
+NOISE = (
+    "Peak flops undefined",
+    "Error running lspci",
+    "initial_load_model_only",
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING",
+    "socket.send() raised exception",
+)
 
 
 class _Lines(logging.Handler):

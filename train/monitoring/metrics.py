@@ -46,6 +46,8 @@ class LayerSkipMetrics(MetricsProcessor):
         """Say where metrics go and which steps this process runs."""
         self.sinks, self.first_step, self.total_steps = sinks, first_step, total_steps
         self.started = time.perf_counter()
+        self.exit_status = 1
+        """What W&B is told when the sinks are closed: 1 until the run has come to an end that is none of an error."""
         self.exit_losses = ExitLosses()
         visible = dist.get_rank() == 0
         self.bar = tqdm(
@@ -105,4 +107,4 @@ class LayerSkipMetrics(MetricsProcessor):
         """Close the sinks."""
         self.bar.close()
         for sink in self.sinks:
-            sink.close()
+            sink.close(self.exit_status)

@@ -4,12 +4,14 @@ import errno
 import fcntl
 import logging
 import os
+import socket
 import time
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.05
+_REMIND_SECONDS = 30.0
 # Some cluster file systems are mounted without locks.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 _held: set[int] = set()
@@ -27,20 +29,34 @@ class FolderLock:
         self._descriptor: int | None = None
 
     def acquire(self, seconds: float) -> None:
-        """Raises TimeoutError when another process holds it for that long."""
-        deadline = time.monotonic() + seconds
+        """Wait for it, and say who holds it; raises TimeoutError, which says it too, after that many seconds."""
+        began = time.monotonic()
+        remind = began + 1.0  # who is about to let go of it is not worth a line
         while self._descriptor is None:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 if _lock(descriptor) and self._is(descriptor):
                     self._descriptor = descriptor
                     _held.add(descriptor)
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
+                else:
+                    holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
             finally:
                 if self._descriptor is None:
                     os.close(descriptor)
             if self._descriptor is None:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(self.path)
+                now = time.monotonic()
+                if now > began + seconds:
+                    raise TimeoutError(holder)
+                if now > remind:
+                    remind = now + _REMIND_SECONDS
+                    logger.warning(
+                        "%s is held by %s; waiting for it, at most %.0f s more",
+                        self.path,
+                        holder,
+                        began + seconds - now,
+                    )
                 time.sleep(_POLL_SECONDS)
 
     def release(self) -> None:

@@ -1,0 +1,142 @@
+"""slurm/ on a real Slurm of two nodes: a job is preempted twice, and ends by itself with the losses of one piece."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from training import rows
+
+from train import run_dir
+
+ROOT = Path(__file__).parent.parent
+STEPS = 190
+CLUSTER = ROOT / "tests" / "slurm" / "cluster.sh"
+# Steps of a fifth of a second, so that training outlasts the half minute after which Slurm looks at its time limits.
+SLOW = """
+import time
+import torch.distributed
+
+
+def exits(step, n_layers, total_steps):
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() == 0 and step % 2 == 0:
+        time.sleep({seconds})
+    return [step % 2, n_layers - 1]
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The environment speaks to a Slurm with the nodes n1 and n2."""
+    search = os.environ["PATH"] + ":/usr/sbin"
+    missing = [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(name, path=search)]
+    if missing and os.environ.get("REQUIRE_SLURM") != "1":
+        pytest.skip(f"no {', '.join(missing)} here: apt-get install slurm-wlm munge")
+    folder = tmp_path / "cluster"
+    subprocess.run([CLUSTER, "start", folder], check=True)
+    monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    yield folder
+    subprocess.run("scancel --user $(id -un); sleep 1", shell=True)
+    subprocess.run([CLUSTER, "stop", folder], check=True)
+
+
+def run(*words: object) -> str:
+    done = subprocess.run([str(word) for word in words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def wait(what: str, holds: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"{what} has not come about"
+        time.sleep(0.3)
+
+
+def job(number: str) -> dict[str, str]:
+    return dict(re.findall(r"(\w+)=(\S+)", run("scontrol", "show", "job", number)))
+
+
+def steps(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return max((row["step"] for row in run_dir.read_metrics(path)), default=0) if path.exists() else 0
+
+
+@pytest.mark.slow
+def test_a_preempted_job_ends_by_itself_as_if_in_one_piece(tmp_path: Path, cluster: Path, tiny_run: list[str]) -> None:
+    options = [
+        *tiny_run,
+        f"train.steps={STEPS}",
+        "checkpoint.every=1000",
+        "validation.every=1000",
+        "wandb.mode=offline",
+    ]
+    options += ["early_exit=all", "early_exit.curriculum=slow_exits:exits", "layer_dropout=exp_scratch"]
+    # In one piece, without Slurm, on as many ranks.
+    (tmp_path / "slow_exits.py").write_text(SLOW.format(seconds=0))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", 2, "-m", "train.pretrain"]
+    run(*torchrun, *options, f"run_dir={tmp_path / 'whole'}")
+
+    (tmp_path / "slow_exits.py").write_text(SLOW.format(seconds=0.4))
+    folder = tmp_path / "parts"
+    flags = ["--nodes", 2, "--time", 1, "--signal", "B:USR1@20", "--output", tmp_path / "slurm-%j.out"]
+    submitted = run("slurm/submit.sh", *flags, "slurm/pretrain.sh", *options, f"run_dir={folder}")
+    number = submitted.split()[-1]
+    wait("the first training", lambda: steps(folder) >= 5)
+    run("scontrol", "requeue", number)
+    # From here on nobody does anything: the time limit of a minute comes, perhaps more than once.
+    wait("the end", lambda: job(number)["JobState"] in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"), 240)
+    output = (folder / f"slurm-{number}.out").read_text()
+    assert job(number)["JobState"] == "COMPLETED", output
+    assert int(job(number)["Restarts"]) >= 2
+    assert len(re.findall(r"SIG(TERM|USR1) \d+\.\d s ago: saved at step \d+ of", output)) >= 2
+    assert f"job {number} is queued again" in output
+    assert (folder / "exit_status").read_text() == "0\n"
+    assert [r["step"] for r in rows(folder)] == [*range(1, STEPS + 1), STEPS]
+    assert rows(folder) == rows(tmp_path / "whole")
+    # It trained from the snapshot that was made when it was submitted.
+    starts = (folder / "starts.jsonl").read_text().splitlines()
+    assert len(starts) >= 3
+    assert all(f"{folder}/code/" in line for line in starts)
+
+
+@pytest.mark.slow
+def test_what_a_job_refuses(tmp_path: Path, cluster: Path, tiny_run: list[str]) -> None:
+    """In one line, and it is not queued again."""
+    big = [*tiny_run, "cluster.needs_gpu=true", f"run_dir={tmp_path / 'big'}"]
+    jobs = {
+        "error: train.steps=-1: must be at least 1": ["slurm/pretrain.sh", *tiny_run, "train.steps=-1"],
+        "error: checkpoint.initial=...: missing; what to start from": ["slurm/finetune.sh", *tiny_run],
+        "no GPU here; ask for GPUs": ["slurm/pretrain.sh", *big],
+    }
+    for message, words in jobs.items():
+        number = run("sbatch", "--parsable", "--nodes", 2, "--output", tmp_path / "%j.out", *words)
+        wait("the end", lambda number=number: job(number)["JobState"] == "FAILED", 60)  # type: ignore[misc]
+        assert job(number)["ExitCode"] == "2:0"
+        written = [tmp_path / f"{number}.out", *(tmp_path / "big").glob("slurm-*.out")]
+        text = "".join(path.read_text() for path in written if path.exists())
+        assert message in text
+        assert "Traceback" not in text
+
+
+@pytest.mark.slow
+def test_each_checkpoint_is_evaluated_in_a_job_of_its_own(tmp_path: Path, cluster: Path, tiny_run: list[str]) -> None:
+    options = [*tiny_run, "train.steps=8", "checkpoint.every=4", "wandb.mode=offline", f"run_dir={tmp_path / 'run'}"]
+    environment = f"ALL,EVAL=eval.perplexity source={ROOT / 'README.md'} max_tokens=500"
+    words = ["--nodes", 1, "--output", tmp_path / "%j.out", f"--export={environment}", "slurm/pretrain.sh", *options]
+    run("sbatch", *words)
+    folder = tmp_path / "run" / "evaluations"
+    log = folder / "slurm-3.out"
+    wait("the second evaluation", lambda: log.exists() and "logged to W&B" in log.read_text())
+    assert {f"eval.perplexity-step-{step}.json" for step in (4, 8)} <= {f.name for f in folder.iterdir()}
+    identity = (tmp_path / "run" / "wandb_id").read_text()
+    for number, step in ((2, 4), (3, 8)):
+        assert f"numbers of step {step} logged to W&B run {identity}" in (folder / f"slurm-{number}.out").read_text()
