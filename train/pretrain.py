@@ -134,6 +134,8 @@ def _train(config: PretrainConfig, corpus: "Corpus", preemption: Preemption) -> 
     from train.titan import trainer_config
 
     _single_process_environment()
+    # Torchrun would print the traceback that torchtitan's loop writes there; this command prints what is to be known.
+    os.environ.pop("TORCHELASTIC_ERROR_FILE", None)
     trainer = trainer_config(config, corpus).build()
     try:
         trainer.preemption, preemption.training = preemption, True
