@@ -60,7 +60,7 @@ def test_metrics_are_cut_back(tmp_path: Path) -> None:
 def test_start_writes_down_what_it_starts(tmp_path: Path) -> None:
     started(tmp_path / "run")
     folder = tmp_path / "run"
-    assert run_dir.differences(config(folder)) == {}
+    assert run_dir.changed_keys(config(folder)) == {}
     run_dir.start(config(folder), CORPUS, 1)
     first, second = [json.loads(line) for line in (folder / "starts.jsonl").read_text().splitlines()]
     assert (first["from_step"], second["from_step"]) == (0, 20)
@@ -70,7 +70,7 @@ def test_start_writes_down_what_it_starts(tmp_path: Path) -> None:
 def test_differences_are_told_by_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     started(tmp_path / "run")
     changed = config(tmp_path / "run", "optimizer.lr=0.5", "layer_dropout=exp")
-    assert run_dir.differences(changed) == {"optimizer.lr": (0.001, 0.5), "layer_dropout.p_max": (0.0, 0.1)}
+    assert run_dir.changed_keys(changed) == {"optimizer.lr": (0.001, 0.5), "layer_dropout.p_max": (0.0, 0.1)}
     run_dir.check_continues(changed, CORPUS)
     run_dir.start(changed, CORPUS, 1)
     assert "optimizer.lr: 0.001 -> 0.5" in caplog.text
