@@ -93,7 +93,7 @@ PRETRAIN = {
     "data.stream_lanes=1000000000": r"data\.stream_lanes=1000000000: must be at most 65,536",
     "data.tokenizer.max_train_megabytes=0": r"tokenizer\.max_train_megabytes=0: must be at least 1",
     "data.tokenizer.vocab_size=100000000": r"tokenizer\.vocab_size=100000000: must be at most 16,777,216",
-    "checkpoint.every=0": r"checkpoint\.every=0: must be at least 1",
+    "checkpoint.every=0": r"checkpoint\.every=0: must be null or at least 1",
     "validation.tokens=-5": r"validation\.tokens=-5: must be at least 1",
     # Sizes that this machine does not have.
     "model.dim=100000000": r"model=llama_debug: [\d,]+ parameters .* GB of memory on each rank, which has \d+ GB",
@@ -170,8 +170,8 @@ OTHERS = {
         "output=/dev/null": r"output=/dev/null: must end in \.json",
         "output=afolder": r"output=afolder: must end in \.json",
         "output=/proc/x.json": r"output=/proc/x\.json: nothing can be written in /proc",
-        "output=b.json threads=0": r"threads=0: must be at least 1",
-        "output=b.json threads=100000000": r"threads=100000000: must be at most \d+, 4 for each",
+        "output=b.json machine.threads=0": r"machine\.threads=0: must be at least 1",
+        "output=b.json machine.threads=100000000": r"machine\.threads=100000000: must be at most \d+, 4 for each",
         "output=b.json p_max=[nan]": r"p_max=nan",
         "output=b.json n_exits=[0]": r"n_exits=0: must lie in 1",
         "output=b.json model.dim=100000000": r"model=\w+: [\d,]+ parameters",
@@ -235,7 +235,7 @@ OTHERS = {
         "checkpoint=nowhere machine=null": r"machine",
         "checkpoint=nowhere prompt=": r"prompt: is empty",
         "checkpoint=nowhere max_new_tokens=0": r"max_new_tokens=0: must be at least 1",
-        "checkpoint=nowhere html=/dev/null": r"html=/dev/null: must end in \.html",
+        "checkpoint=nowhere output=/dev/null": r"output=/dev/null: must end in \.html",
     },
     "eval.benchmark": {
         "checkpoint=nowhere repeats=0": r"repeats=0: must be at least 1",
