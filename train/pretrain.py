@@ -61,6 +61,7 @@ def pretrain(raw: DictConfig) -> None:
         raise
     finally:
         write_status(status)
+        preemption.ignore()
     if status == PREEMPTED and not under_torchrun():
         sys.exit(PREEMPTED)
 
@@ -151,9 +152,8 @@ def _train(config: PretrainConfig, corpus: "Corpus", preemption: Preemption) -> 
         if not re.search(r"[Tt]imed out|[Cc]onnection (closed|reset)|[Bb]roken pipe", str(error)):
             raise
         raise LostRankError(
-            f"step {trainer.step}: a rank has died or does not come to {last_collective()}, within"
-            f" cluster.timeout_seconds={config.cluster.timeout_seconds:g} and 30 s ({reason(error)}); the same command"
-            " continues from the last checkpoint"
+            f"step {trainer.step}: another rank has died or does not come to {last_collective()}"
+            f" ({_of_gloo(error)}); the same command continues from the last checkpoint"
         ) from error
     finally:
         trainer.close()
@@ -167,6 +167,11 @@ def _train(config: PretrainConfig, corpus: "Corpus", preemption: Preemption) -> 
             config.train.steps,
         )
     return preempted
+
+
+def _of_gloo(error: RuntimeError) -> str:
+    """What Gloo says, less its source file and its advice."""
+    return re.sub(r"^\[\S+\] ", "", reason(error)).partition(". This is")[0]
 
 
 def _single_process_environment() -> None:
