@@ -19,9 +19,17 @@
 #SBATCH --output=slurm-%j.out
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?run this with sbatch}"
-job=$SLURM_JOB_ID step= signalled=
-# A signal to this shell is passed on to the ranks by srun, again and again, because they may only be starting.
-pass_on() { signalled=yes; while kill -USR1 $step 2>/dev/null; do sleep 5; done & }
+job=$SLURM_JOB_ID step= run_dir= signalled=
+
+# A signal to this shell is passed on to the ranks by srun, again and again, because they may only be starting. Who is
+# still there when the run has ended (a torchrun that waits for another) is killed.
+pass_on() {
+    signalled=yes
+    while kill -USR1 $step 2>/dev/null; do
+        sleep 5
+        if [ -e "$run_dir/exit_status" ]; then sleep 20; scancel --quiet "$job.0" || true; fi
+    done &
+}
 trap pass_on USR1 TERM
 
 again() { # the job is queued again; not where Slurm does that itself, nor after scancel

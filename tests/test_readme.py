@@ -57,6 +57,7 @@ README = (ROOT / "README.md").read_text()
 MANUALS = [
     f"{name}.md"
     for name in (
+        "cluster",
         "data",
         "evaluation",
         "experiments",
@@ -91,12 +92,19 @@ def test_command_exists(command: str) -> None:
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", MAKEFILE, re.M)
         return
-    if words[0] == "sbatch":
-        script = next(w for w in words if w.endswith(".sh"))
-        assert (ROOT / script).stat().st_mode & 0o111
+    if words[0].startswith("EVAL="):
+        module, *rest = words.pop(0).removeprefix("EVAL=").split()
+        assert module in CONFIGS
+    if words[0] in ("sbatch", "slurm/submit.sh"):
+        script = next(w for w in words[1:] if w.endswith(".sh"))
+        for path in {script, words[0]} - {"sbatch"}:
+            assert (ROOT / path).stat().st_mode & 0o111
         rest = words[words.index(script) + 1 :]
-        nodes, gpus = (int(words[words.index(option) + 1]) for option in ("--nodes", "--gpus-per-node"))
-        world_size, module = nodes * gpus, "train.pretrain"
+        if script == "slurm/eval.sh":
+            module, rest = rest[1], [f"checkpoint={rest[0]}", *rest[2:]]
+        else:
+            nodes, gpus = (int(words[words.index(option) + 1]) for option in ("--nodes", "--gpus-per-node"))
+            world_size, module = nodes * gpus, "train.pretrain"
     else:
         # What comes before the last pipe writes the prompt.
         words = words[len(words) - words[::-1].index("|") :] if "|" in words else words

@@ -10,3 +10,9 @@ class TrainingError(UserError, RuntimeError):
     """A run that cannot go on: says why and what to do."""
 
     exit_status = 1
+
+
+class LostRankError(TrainingError):
+    """Another rank has died or does not come to where this one waits; the same command may go on."""
+
+    exit_status = PREEMPTED

@@ -11,6 +11,7 @@ if __name__ == "__main__":
 
 import logging
 import os
+import re
 import socket
 import sys
 from contextlib import ExitStack
@@ -20,12 +21,12 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from conf.command import command
-from conf.errors import UserError
+from conf.errors import UserError, reason
 from conf.strict import ConfigError
 from train.cluster.preemption import Preemption, under_torchrun
 from train.config import PretrainConfig
 from train.cost.fits import check_machine
-from train.errors import PREEMPTED
+from train.errors import PREEMPTED, LostRankError
 from train.monitoring.console import set_up_logging
 from train.monitoring.sinks import wandb_login_missing
 from train.resolve import resolve
@@ -61,6 +62,7 @@ def pretrain(raw: DictConfig) -> None:
         raise
     finally:
         write_status(status)
+        preemption.ignore()
     if status == PREEMPTED and not under_torchrun():
         sys.exit(PREEMPTED)
 
@@ -126,22 +128,37 @@ def _checked(raw: DictConfig, world_size: int) -> PretrainConfig:
 
 def _train(config: PretrainConfig, corpus: "Corpus", preemption: Preemption) -> bool:
     """Run torchtitan's loop; returns whether a signal has ended it before the last step."""
+    from train import run_dir
     from train.cpu import prepare_torchtitan
 
     prepare_torchtitan()
     import torch
 
+    from train.cluster.heartbeat import Heartbeat, last_collective
     from train.titan import trainer_config
 
     _single_process_environment()
     # Torchrun would print the traceback that torchtitan's loop writes there; this command prints what is to be known.
     os.environ.pop("TORCHELASTIC_ERROR_FILE", None)
     trainer = trainer_config(config, corpus).build()
+
+    def give_up() -> None:
+        run_dir.write_exit_status(config.run_dir, PREEMPTED)
+
+    heartbeat = Heartbeat(config.cluster.timeout_seconds, lambda: trainer.step, give_up)
     try:
         trainer.preemption, preemption.training = preemption, True
         trainer.train()
+        heartbeat.stop()
         preempted = trainer.step < config.train.steps
         trainer.metrics_processor.exit_status = PREEMPTED if preempted else 0
+    except RuntimeError as error:
+        if not re.search(r"[Tt]imed out|[Cc]onnection (closed|reset)|[Bb]roken pipe", str(error)):
+            raise
+        raise LostRankError(
+            f"step {trainer.step}: another rank has died or does not come to {last_collective()}"
+            f" ({_of_gloo(error)}); the same command continues from the last checkpoint"
+        ) from error
     finally:
         trainer.close()
         torch.distributed.destroy_process_group()
@@ -154,6 +171,11 @@ def _train(config: PretrainConfig, corpus: "Corpus", preemption: Preemption) -> 
             config.train.steps,
         )
     return preempted
+
+
+def _of_gloo(error: RuntimeError) -> str:
+    """What Gloo says, less its source file and its advice."""
+    return re.sub(r"^\[\S+\] ", "", reason(error)).partition(". This is")[0]
 
 
 def _single_process_environment() -> None:

@@ -19,6 +19,7 @@ from data.training import training_loader
 from models.spec import model_spec
 from models.storage.checkpoints import CHECKPOINTS
 from train.checkpoint import Checkpoints
+from train.cluster.heartbeat import MARGIN_SECONDS
 from train.config import PretrainConfig, Recompute
 from train.monitoring.metrics import LayerSkipMetrics
 from train.precision import Precision
@@ -165,8 +166,8 @@ def trainer_config(config: PretrainConfig, corpus: Corpus) -> LayerSkipTrainer.C
         activation_checkpoint=_activation_checkpoint(config),
         # What NCCL's flight recorder leaves after a timeout lies in the run folder itself: a folder would stay empty.
         comm=CommConfig(
-            init_timeout_seconds=math.ceil(config.cluster.timeout_seconds),
-            train_timeout_seconds=math.ceil(config.cluster.timeout_seconds),
+            init_timeout_seconds=math.ceil(config.cluster.timeout_seconds + MARGIN_SECONDS),
+            train_timeout_seconds=math.ceil(config.cluster.timeout_seconds + MARGIN_SECONDS),
             save_traces_folder=".",
             save_traces_file_prefix="comm_trace_rank_",
         ),

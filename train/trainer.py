@@ -21,6 +21,7 @@ from models.exits import exit_name
 from models.layer_dropout import kept_rows
 from train.checkpoint import VALIDATION_LOSS, Checkpoints
 from train.cluster.agreement import any_rank, cpu_group
+from train.cluster.heartbeat import MARGIN_SECONDS
 from train.cluster.preemption import Preemption
 from train.config import PretrainConfig
 from train.errors import TrainingError
@@ -78,7 +79,7 @@ class LayerSkipTrainer(Trainer):
         self.n_layers, self.total_steps = self.recipe.model.n_layers, self.recipe.train.steps
         self.micro_batch = 0
         self.preemption = Preemption(self.recipe.cluster.save_seconds)
-        self.cpu_group = cpu_group(self.recipe.cluster.timeout_seconds)
+        self.cpu_group = cpu_group(self.recipe.cluster.timeout_seconds + MARGIN_SECONDS)
         self.stopping = False
         initialise_optimizer_state(self.optimizers)
         self.token_bytes = torch.tensor(self.corpus.tokenizer.token_bytes(), device=self.device)

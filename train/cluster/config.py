@@ -11,7 +11,8 @@ class ClusterConfig:
     """Seconds from SIGTERM or SIGUSR1 to the end of the process, in which it ends its step, does one more and saves.
     Who sends the signal must wait longer before a kill: torchrun --shutdown-timeout, sbatch --signal=B:USR1@seconds."""
     timeout_seconds: float = 300.0
-    """Seconds that a rank waits for the others in a collective, from the first one on, before the run is given up."""
+    """Seconds without a sign of life from a rank after which the run is given up; a collective that waits for one that
+    lives, from the first one on, ends 30 s later. The checkpoint is kept, and the same command continues."""
     lock_seconds: float = 120.0
     """Seconds to wait for another process that holds the run folder; NFS holds a dead node's lock for 90."""
     needs_gpu: bool | None = None

@@ -55,6 +55,11 @@ class Preemption:
         """What was to be done before the deadline is done."""
         self._ended.set()
 
+    def ignore(self) -> None:
+        """The signals no longer matter: without this, one would kill the process while Python shuts down."""
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
     def _watch(self, readable: int) -> None:
         while self.signal is None:
             number = os.read(readable, 1)[0]
