@@ -71,8 +71,8 @@ def _run(config: PretrainConfig, rank: int, world_size: int, preemption: Preempt
     """Train from where the run folder is to the last step; returns the exit status."""
     from data.corpus import prepare
     from data.training import check_epochs
-    from train.cluster.gpu import check_gpu
     from train.cluster.rank_0_first import rank_0_first
+    from train.cost.gpu import check_gpu
     from train.monitoring.report import save_summary
 
     check_gpu(config)

@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
 from conf.provenance import CODE, REVISION, ROOT, code_revision
-from train.cluster.gpu import check_gpu
 from train.config import PretrainConfig
+from train.cost.gpu import check_gpu
 from train.resolve import resolve
 
 FOLDERS = (*CODE, "slurm")
