@@ -49,7 +49,7 @@ def test_a_stopped_rank_is_named(tmp_path: Path, tiny_run: list[str]) -> None:
     ranks = children(process.pid)
     stopped = next(pid for pid in ranks if b"RANK=1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
     os.kill(stopped, signal.SIGSTOP)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=240)
     assert re.search(
         rf"error: rank 1 \(process {stopped} on \S+, step \d+\) has shown no sign of life for"
         r" cluster\.timeout_seconds=4; rank 0 is in step \d+, its last collective gloo:\w+ number \d+ of group",
@@ -67,7 +67,7 @@ def test_torchrun_starts_the_ranks_again(tmp_path: Path, tiny_run: list[str]) ->
         if name == "killed":
             wait_for_step(folder, 7, process)
             os.kill(children(process.pid)[-1], signal.SIGKILL)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
     assert len((tmp_path / "killed" / "starts.jsonl").read_text().splitlines()) == 2
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
@@ -82,7 +82,7 @@ def test_a_signal_to_all_processes_of_a_run(tmp_path: Path, tiny_run: list[str])
     wait_for_step(folder, 5, process)
     for pid in [process.pid, *children(process.pid)]:
         os.kill(pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == PREEMPTED, errors
     assert "Traceback" not in errors.replace('Traceback (most recent call last):\n  File "<frozen', "")
     step = run_dir.last_checkpoint(folder)
@@ -90,6 +90,6 @@ def test_a_signal_to_all_processes_of_a_run(tmp_path: Path, tiny_run: list[str])
     missed = folder / "wandb_missed.jsonl"
     assert run_dir.read_metrics(missed)[-1]["step"] == step
     done = start([sys.executable], *options, f"train.steps={step + 1}")
-    _, errors = done.communicate(timeout=120)
+    _, errors = done.communicate(timeout=240)
     assert done.returncode == 0, errors
     assert not missed.exists()

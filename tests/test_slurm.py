@@ -1,5 +1,6 @@
 """slurm/ on a real Slurm of two nodes: a job is preempted twice, and ends by itself with the losses of one piece."""
 
+import json
 import os
 import re
 import shutil
@@ -90,6 +91,8 @@ def test_a_preempted_job_ends_by_itself_as_if_in_one_piece(tmp_path: Path, clust
     flags = ["--nodes", 2, "--time", 3, "--signal", "B:USR1@105", "--output", tmp_path / "slurm-%j.out"]
     submitted = run("slurm/submit.sh", *flags, "slurm/pretrain.sh", *options, f"run_dir={folder}")
     number = submitted.split()[-1]
+    [snapshot] = (folder / "code").iterdir()
+    (snapshot / "REVISION").write_text("of the snapshot\n")
     wait("the first training", lambda: steps(folder) >= 1)
     run("scontrol", "requeue", number)
     # From here on nobody does anything: Slurm signals 45 to 75 seconds after each start.
@@ -105,7 +108,7 @@ def test_a_preempted_job_ends_by_itself_as_if_in_one_piece(tmp_path: Path, clust
     # It trained from the snapshot that was made when it was submitted.
     starts = (folder / "starts.jsonl").read_text().splitlines()
     assert len(starts) >= 3
-    assert all(f"{folder}/code/" in line for line in starts)
+    assert all(json.loads(line)["revision"] == "of the snapshot" for line in starts)
 
 
 @pytest.mark.slow

@@ -63,9 +63,7 @@ class Heartbeat:
                 self._give_up(watched, json.loads(beat) if beat else None)
 
     def _give_up(self, rank: int, last: dict[str, Any] | None) -> None:
-        where = (
-            f" (process {last['pid']} on {last['host']}, step {last['step']})" if last else " (before its first step)"
-        )
+        where = f"process {last['pid']} on {last['host']}, step {last['step']}" if last else "before its first step"
         line = (
             f"error: rank {rank} ({where}) has shown no sign of life for cluster.timeout_seconds={self._timeout:g};"
             f" rank {self._rank} is in step {self._step()}, its last collective {last_collective()};"
