@@ -98,8 +98,9 @@ class Bench:
         ours, theirs = rows(run), self.reference(ranks)
         if ours == theirs:
             return "yes"
-        by_step = {r["step"]: r.get("train/loss") for r in theirs if "train/loss" in r}
-        apart = [abs(r["train/loss"] - by_step[r["step"]]) for r in ours if r.get("train/loss") is not None]
+        key = "train/objective"
+        losses = {r["step"]: r[key] for r in theirs if key in r}
+        apart = [abs(r[key] - losses[r["step"]]) for r in ours if key in r]
         return f"no: losses differ by {max(apart):.1e} at most"
 
 
