@@ -220,7 +220,8 @@ def vanished_source(bench: Bench) -> Row:
     status = refused.wait()
     line = refused.said("error: ")
     moved.rename(text)
-    assert status and (job.run / "exit_status").read_text() == "2\n", refused.tail()
+    assert status, refused.tail()
+    assert (job.run / "exit_status").read_text() == "2\n", refused.tail()
     return row(bench, "source file gone, after kill -9", job.run, since, by_hand="bring it back", note=line)
 
 
