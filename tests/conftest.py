@@ -3,11 +3,12 @@
 import argparse
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,15 @@ TINY_RUN = [
     "validation.final_tokens=256",
     "wandb.mode=disabled",
 ]
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """A training in this process listens to signals, and ignores them in the end."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -210,7 +210,18 @@ def test_cfg_job_prints_the_composed_config() -> None:
 
 
 # Fields that torchtitan never sees: sections and keys that our own code consumes.
-OURS = {"recipe", "run_dir", "wandb", "validation", "layer_dropout", "early_exit", "data", "plugins", "bad_steps"}
+OURS = {
+    "recipe",
+    "run_dir",
+    "wandb",
+    "validation",
+    "layer_dropout",
+    "early_exit",
+    "data",
+    "plugins",
+    "bad_steps",
+    "cluster",
+}
 # The latter: train/resolve.py, train/initial.py and train/pretrain.py.
 CONSUMED_BY_US = {"model.name", "checkpoint.initial", "checkpoint.needs_initial"}
 

@@ -104,7 +104,7 @@ BAD = {
     ("prompt=a", "mode=greedy"): "mode: ",
     ("prompt=" + "a b " * 3000,): "must be fewer than the context's",
     ("prompt=a", "machine.device=tpu"): "machine.device=tpu: cannot be used here",
-    ("prompt=a", "sampling.temperature=-1"): "sampling.temperature=-1.0: must be at least 0",
+    ("prompt=a", "sampling.temperature=-1"): "sampling.temperature=-1.0: must be 0 (greedy) or at least 0.0001",
     ("prompt=a", "sampling.top_q=1"): "sampling.top_q: unknown key (did you mean top_p?)",
     ("prompt=a", "max_new_tokens=0"): "max_new_tokens=0: must be at least 1",
     ("prompt=a", "stop=['']"): "stop: an empty string",

@@ -28,7 +28,6 @@ ENTRIES = {
     "train.describe",
     "train.snapshot",
     "train.scaling",
-    "train.log_evaluation",
     "eval.generate",
     "eval.benchmark",
     "eval.compare",

@@ -53,7 +53,7 @@ def pages(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Pages:
     prompts.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in ("import", ODD)))
     for name, action, options in (
         ("lens", lens, {"output": str(out.lens), "prompt": ODD, "max_new_tokens": 8}),
-        ("generate", generate, {"html": str(out.drafts), "prompt": ODD, "max_new_tokens": 60} | UNSURE),
+        ("generate", generate, {"output": str(out.drafts), "prompt": ODD, "max_new_tokens": 60} | UNSURE),
         ("compare", compare, {"output": str(out.compare), "prompt_file": str(prompts), "max_new_tokens": 40}),
     ):
         with initialize_config_module("conf", version_base="1.3"):

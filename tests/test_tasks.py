@@ -347,7 +347,7 @@ MISTAKES = {
     ("task=xsum", "task.n_samples=0"): r"task.n_samples=0: must be at least 1",
     ("task=humaneval", "task.n_per_problem=5"): r"task.n_per_problem=5: would all be alike; give task.temperature",
     ("task=humaneval", "task.k=[1,10]"): r"task.k=\[1, 10\]: must lie in 1\.\.1",
-    ("task=humaneval", "task.temperature=-1"): r"task.temperature=-1.0: must be at least 0",
+    ("task=humaneval", "task.temperature=-1"): r"task.temperature=-1.0: must be 0 \(greedy\) or at least 0.0001",
     ("task=topv2",): r"task.source: missing",
     ("task.n_samples=null",): r"task.n_samples=null: the text is not made of samples",
 }

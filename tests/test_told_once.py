@@ -40,7 +40,8 @@ def of_another_kind_of_model(path: Path) -> None:
 
 
 def gone_shard(path: Path) -> None:
-    open_part(path, {"parts": {"train": [{"tokens": "tokens.npy", "documents": "documents.npy"}]}}, "train")
+    shard = {"tokens": "tokens.npy", "tokens_sha256": "", "documents": "documents.npy", "documents_sha256": ""}
+    open_part(path, {"parts": {"train": [shard]}}, "train")
 
 
 MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {

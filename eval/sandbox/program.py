@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import sys
 import types
 from collections.abc import Callable
@@ -25,6 +26,7 @@ def become(order: dict[str, Any], word: bytes, pipes: tuple[int, int, int], drop
         drop: gives up what rights there are.
     """
     try:
+        _signals()
         _descriptors(pipes)
         _limits(order["limits"])
         drop()
@@ -34,6 +36,12 @@ def become(order: dict[str, Any], word: bytes, pipes: tuple[int, int, int], drop
         os.write(VERDICT, b"!" + word + str(error).encode())
         os._exit(1)
     _run(order["program"], order["shown"]["packages"], word)
+
+
+def _signals() -> None:
+    """A signal that the evaluating process ignores (under nohup, say) would be ignored by the program, too."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _descriptors(pipes: tuple[int, int, int]) -> None:
