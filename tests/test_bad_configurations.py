@@ -287,9 +287,9 @@ OTHERS = {
 }
 CASES = [("train.pretrain", words, line) for words, line in PRETRAIN.items()]
 CASES += [(module, words, line) for module, cases in OTHERS.items() for words, line in cases.items()]
-# Composing takes half a second: every third case is run each time, all of them with the slow tests.
+# Composing takes half a second: every sixth case is run each time, all of them with the slow tests.
 PARAMETERS = [
-    pytest.param(*case, id=f"{case[0]} {case[1][:60]}", marks=[] if i % 3 == 0 else pytest.mark.slow)
+    pytest.param(*case, id=f"{case[0]} {case[1][:60]}", marks=[] if i % 6 == 0 else pytest.mark.slow)
     for i, case in enumerate(CASES)
 ]
 

@@ -165,7 +165,7 @@ def skipped(rank: int, tmp: Path, overrides: list[str]) -> None:
     )
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("world_size", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_bad_steps_are_skipped_by_all(world_size: int, tmp_path: Path, tiny_run: list[str]) -> None:
     run_ranks(skipped, world_size, tmp_path, tiny_run)
     whole = rows(tmp_path / "whole")

@@ -57,7 +57,7 @@ def retained(rank: int, tmp: Path, overrides: list[str]) -> None:
     train(rank, tmp / "killed", [*overrides, f"checkpoint.async_save={mode}"]).checkpointer.close()
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("world_size", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_what_a_run_keeps_and_commits(world_size: int, tmp_path: Path, tiny_run: list[str]) -> None:
     run_ranks(retained, world_size, tmp_path, tiny_run)
     for run in (tmp_path / "sync", tmp_path / "async"):

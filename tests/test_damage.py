@@ -61,7 +61,10 @@ def damaged_and_continued(rank: int, tmp: Path, overrides: list[str], damages: l
         train(rank, folder, overrides)
 
 
-@pytest.mark.parametrize(("world_size", "damages"), [(1, list(DAMAGES)), (2, ["flipped", "missing"])])
+@pytest.mark.parametrize(
+    ("world_size", "damages"),
+    [pytest.param(1, list(DAMAGES), marks=pytest.mark.slow), (2, ["flipped", "missing"])],
+)
 def test_a_damaged_checkpoint_is_set_aside(
     world_size: int, damages: list[str], tmp_path: Path, tiny_run: list[str]
 ) -> None:

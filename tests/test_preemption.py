@@ -44,7 +44,7 @@ def preempted_and_continued(rank: int, tmp: Path, overrides: list[str]) -> None:
     train(rank, tmp / "parts", [*overrides, *OPTIONS])
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("world_size", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_signal_ends_all_ranks_after_the_same_step(world_size: int, tmp_path: Path, tiny_run: list[str]) -> None:
     run_ranks(preempted_and_continued, world_size, tmp_path, tiny_run)
     whole, parts = rows(tmp_path / "whole"), rows(tmp_path / "parts")

@@ -5,6 +5,7 @@ Collectives and their bytes are those of the formula exactly; memory is within a
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -29,6 +30,16 @@ SMALL = [
     "train.global_batch_size=32",
 ]
 WIDE = ["model=llama2_7b", "model.n_layers=4", "train.precision=bf16", "train.global_batch_size=128"]
+
+
+def every_third(cases: dict[str, Any]) -> list[Any]:
+    """All of them as parameters; a third is tried each time, the others with the slow tests."""
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else [case]), id=name, marks=[] if i % 3 == 0 else pytest.mark.slow
+        )
+        for i, (name, case) in enumerate(cases.items())
+    ]
 
 
 def micro_batches(config: PretrainConfig, world_size: int) -> int:
@@ -64,7 +75,7 @@ TABLE = {
 }
 
 
-@pytest.mark.parametrize("how", TABLE.values(), ids=TABLE.keys())
+@pytest.mark.parametrize("how", every_third(TABLE))
 def test_collectives_of_a_step(how: str) -> None:
     config = compose_config(*SMALL, *how.split(), world_size=8)
     seen = simulated_step(config, 8, [0, 2], micro_batches=micro_batches(config, 8))
@@ -162,7 +173,7 @@ MEMORY = {
 }
 
 
-@pytest.mark.parametrize(("n_exits", "how"), MEMORY.values(), ids=MEMORY.keys())
+@pytest.mark.parametrize(("n_exits", "how"), every_third(MEMORY))
 def test_memory_is_what_lives_in_a_step(n_exits: int, how: str) -> None:
     options = ["train.seq_len=4096", "train.local_batch_size=1"]
     config = compose_config(*WIDE, *options, *how.split(), world_size=64)
