@@ -40,14 +40,18 @@ def children(pid: int) -> list[int]:
     return [*found, *(grandchild for child in found for grandchild in children(child))]
 
 
+def rank_1(torchrun: int) -> int:
+    ranks = children(torchrun)
+    return next(pid for pid in ranks if b"RANK=1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+
+
 @pytest.mark.slow
 def test_a_stopped_rank_is_named(tmp_path: Path, tiny_run: list[str]) -> None:
     folder = tmp_path / "run"
     options = [*tiny_run, "train.steps=100000", "cluster.timeout_seconds=4", f"run_dir={folder}"]
     process = start(TORCHRUN, *options)
     wait_for_step(folder, 5, process)
-    ranks = children(process.pid)
-    stopped = next(pid for pid in ranks if b"RANK=1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+    stopped = rank_1(process.pid)
     os.kill(stopped, signal.SIGSTOP)
     _, errors = process.communicate(timeout=240)
     assert re.search(
@@ -66,7 +70,7 @@ def test_torchrun_starts_the_ranks_again(tmp_path: Path, tiny_run: list[str]) ->
         process = start([*TORCHRUN, "--max-restarts", "2"], *options, f"run_dir={folder}")
         if name == "killed":
             wait_for_step(folder, 7, process)
-            os.kill(children(process.pid)[-1], signal.SIGKILL)
+            os.kill(rank_1(process.pid), signal.SIGKILL)
         _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
     assert len((tmp_path / "killed" / "starts.jsonl").read_text().splitlines()) == 2
