@@ -64,10 +64,13 @@ def test_a_stopped_rank_is_named(tmp_path: Path, tiny_run: list[str]) -> None:
 
 @pytest.mark.slow
 def test_torchrun_starts_the_ranks_again(tmp_path: Path, tiny_run: list[str]) -> None:
+    """With a c10d rendezvous, as in slurm/pretrain.sh. The static one keeps its store, in which a new rank can find the
+    address of a dead one.
+    """
     options = [*tiny_run, "train.steps=40", "checkpoint.every=5"]
     for name in ("whole", "killed"):
         folder = tmp_path / name
-        process = start([*TORCHRUN, "--max-restarts", "2"], *options, f"run_dir={folder}")
+        process = start([*TORCHRUN, "--standalone", "--max-restarts", "2"], *options, f"run_dir={folder}")
         if name == "killed":
             wait_for_step(folder, 7, process)
             os.kill(rank_1(process.pid), signal.SIGKILL)
