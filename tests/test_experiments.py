@@ -126,6 +126,7 @@ def a_step_that_drops(config: PretrainConfig) -> tuple[int, list[torch.Tensor | 
     raise AssertionError("nothing is ever dropped")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAPER)
 def test_a_step_at_the_papers_world_size(name: str) -> None:
     world_size = PAPER[name][0]

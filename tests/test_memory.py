@@ -36,6 +36,7 @@ print(status("VmHWM") - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's peak of resident memory")
 @pytest.mark.parametrize("to", ["dcp", "inference"])
 def test_peak_memory_is_the_model_and_a_shard(to: str, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_what_is_refused(words: list[str], message: str) -> None:
         jobs_of(words, str)
 
 
+@pytest.mark.slow
 def test_all_jobs_of_a_training_run_and_a_failed_one_is_told(tiny_run: list[str], tmp_path: Path) -> None:
     options = [*tiny_run, "train.steps=2", "train.log_every=1", f"run_dir={tmp_path / 'sweep'}", "checkpoint.every=1"]
     done = run("train.pretrain", *options, "--multirun", "optimizer.lr=1e30,1e-3")

@@ -24,7 +24,7 @@ def whole_and_killed(rank: int, tmp: Path, overrides: list[str]) -> None:
         train(rank, killed, [*overrides, *COMMON, *options])
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("world_size", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_resume_is_bitwise(world_size: int, tmp_path: Path, tiny_run: list[str]) -> None:
     run_ranks(whole_and_killed, world_size, tmp_path, tiny_run)
     for name in CURRICULA:
