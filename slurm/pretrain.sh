@@ -6,7 +6,7 @@
 # configuration into the run folder at once; without it that is done when the job first starts.
 #
 # The job goes on by itself: 300 s before the time limit, when it is preempted and after `scontrol requeue` all ranks save
-# a checkpoint, and it is queued again; after a crash torchrun starts the ranks again, or the job is queued again.
+# a checkpoint, and it is queued again; after a crash it is queued again, too.
 # `scancel` ends it for good; `scancel --signal=USR1 JOB` ends it with a checkpoint. Output: <run_dir>/slurm-JOB.out.
 # EVAL="eval.perplexity source=held_out.txt" evaluates each checkpoint in a job of its own (slurm/eval.sh).
 #SBATCH --job-name=layerskip
@@ -72,7 +72,7 @@ srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" bash -c '
         --rdzv-conf "is_host=$((SLURM_NODEID == 0))" \
         --local-addr "$(address "$SLURMD_NODENAME")" \
         --signals-to-handle SIGINT \
-        --max-restarts "${MAX_RESTARTS:-3}" \
+        --max-restarts "${MAX_RESTARTS:-0}" \
         -m train.pretrain "$@"' "$0" "$@" &
 step=$!
 evaluate() { if [ -n "${EVAL:-}" ]; then bash "$SNAPSHOT_FOLDER/slurm/evaluate_new.sh" "$run_dir" || true; fi; }

@@ -63,19 +63,18 @@ def test_a_stopped_rank_is_named(tmp_path: Path, tiny_run: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_torchrun_starts_the_ranks_again(tmp_path: Path, tiny_run: list[str]) -> None:
-    """With a c10d rendezvous, as in slurm/pretrain.sh. The static one keeps its store, in which a new rank can find the
-    address of a dead one.
-    """
+def test_a_killed_rank_ends_the_run_and_the_same_command_continues(tmp_path: Path, tiny_run: list[str]) -> None:
     options = [*tiny_run, "train.steps=40", "checkpoint.every=5"]
-    for name in ("whole", "killed"):
+    for name in ("whole", "killed", "killed"):
         folder = tmp_path / name
-        process = start([*TORCHRUN, "--standalone", "--max-restarts", "2"], *options, f"run_dir={folder}")
-        if name == "killed":
+        process = start(TORCHRUN, *options, f"run_dir={folder}")
+        killed = name == "killed" and not folder.exists()
+        if killed:
             wait_for_step(folder, 7, process)
             os.kill(rank_1(process.pid), signal.SIGKILL)
         _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors
+        assert process.returncode == int(killed), errors
+        assert (folder / "exit_status").read_text() == (f"{PREEMPTED}\n" if killed else "0\n")
     assert len((tmp_path / "killed" / "starts.jsonl").read_text().splitlines()) == 2
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 
