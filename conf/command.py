@@ -4,6 +4,7 @@ import io
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 
@@ -17,6 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.errors import UserError, of_machine, reason
 from conf.multirun import is_multirun, jobs_of, run_all, with_own_output
 from conf.strict import ConfigError, convert, one_line, register_schema
+
+RANK_0_SPEAKS = 3.0
+"""Seconds that the other ranks wait before they end with an error that rank 0 reports."""
 
 
 def command(
@@ -67,6 +71,8 @@ def command(
             raise
         if line or os.environ.get("RANK", "0") == "0":  # what happened to one machine is not known to rank 0
             print(f"error: {_printable(line or one_line(error, schema))}", file=sys.stderr)
+        else:  # torchrun ends all ranks when one has ended, and rank 0 must have said what is wrong before
+            time.sleep(RANK_0_SPEAKS)
         sys.exit(status)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
