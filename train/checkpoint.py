@@ -167,8 +167,9 @@ class Checkpoints(CheckpointManager):
         if not self.keep_latest_k:
             return
         complete = complete_checkpoints(Path(self.folder).parent)
-        losses = {step: _validation_loss(folder) for step, folder in complete.items()}
-        for step in superseded(losses, self.keep_latest_k, self.config.keep_every, self.config.keep_best):
+        best = self.config.keep_best  # without it no manifest has to be read
+        losses = {step: _validation_loss(folder) if best else None for step, folder in complete.items()}
+        for step in superseded(losses, self.keep_latest_k, self.config.keep_every, best):
             # Under another name first: half deleted, it would look damaged.
             going = complete[step].with_name(complete[step].name + DELETED)
             os.rename(complete[step], going)

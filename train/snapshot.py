@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from conf.command import command
 from conf.provenance import CODE, REVISION, ROOT, code_revision
@@ -37,8 +37,9 @@ def snapshot(raw: DictConfig) -> None:
         for name in FOLDERS:
             shutil.copytree(ROOT / name, partial / name, ignore=shutil.ignore_patterns("__pycache__"))
         (partial / REVISION).write_text(code_revision() + "\n")
-        plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
-        (partial / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+        from train.run_dir import CONFIG, resolved
+
+        (partial / CONFIG).write_text(yaml.safe_dump(resolved(config), sort_keys=False))
         partial.rename(folder)
     print(folder)
 

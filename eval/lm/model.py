@@ -24,7 +24,7 @@ from conf.progress import each, progress
 from conf.strict import ConfigError
 from eval.config import Dtype, GenerateConfig, MachineConfig, Mode
 from eval.engine.checkpoint import open_checkpoint
-from eval.engine.decoding import EarlyExit, Engine, check_decodable_by, deciding_layers
+from eval.engine.decoding import EarlyExit, Engine, deciding_layers
 from eval.engine.hf_tokenizer import end_ids, transformers_tokenizer
 from eval.engine.stopping import StopRule
 from eval.engine.threads import Threads, one_token, one_window
@@ -33,7 +33,7 @@ from eval.lm.config import LmEvalConfig
 from eval.lm.generation import GenerationSettings, generation_settings
 from eval.lm.likelihoods import Likelihood, LikelihoodRequest, likelihoods
 from eval.machine import device_and_dtype
-from eval.policies import choose_policy
+from eval.policies import check_decodable, choose_policy
 
 logger = logging.getLogger(__name__)
 
@@ -91,10 +91,7 @@ class LayerSkipLM(TemplateLM):
         self.tokenizer = transformers_tokenizer(stored)
         self.end_ids = end_ids(self.tokenizer, stored)
         self.model = stored.model(number, self._device)
-        try:
-            check_decodable_by(self.model, self.policy, [0], 2)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+        check_decodable(self.model, self.policy, [0])
         self.exit_layer = deciding_layers(self.policy, stored.stored.size.n_layers)
         self.exits: Sequence[int] = (self.exit_layer,)
         self.stored = stored.stored

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from conf.machine import usable_cores
+
 MANIFEST = "manifest.json"
 PIECE = 4 << 20
 """Bytes that are hashed at a time."""
@@ -67,7 +69,7 @@ def _sum(path: Path, done: Callable[[int], object]) -> FileSum:
 
 def _threads() -> int:
     """Hashing is arithmetic that releases Python's lock: as many threads as cores, but not hundreds of open files."""
-    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(16, usable_cores())
 
 
 def write_manifest(folder: Path, files: Mapping[str, FileSum], facts: Mapping[str, Any]) -> None:

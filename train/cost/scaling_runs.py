@@ -12,6 +12,7 @@ from omegaconf import MISSING
 
 from conf.checks import at_least
 from conf.errors import UserError
+from conf.machine import usable_cores
 from conf.provenance import code_revision, processor
 from train.config import PretrainConfig
 from train.cost.communication import collectives, mean_work, sent
@@ -102,7 +103,7 @@ def measured_row(
     rows = [r for r in read_metrics(folder / "metrics.jsonl") if "train/tokens_per_second" in r]
     speeds = sorted(r["train/tokens_per_second"] for r in rows if r["step"] > options.warmup)
     gpus = torch.cuda.device_count()
-    processors = min(ranks, gpus or len(os.sched_getaffinity(0)) // options.threads or 1)
+    processors = min(ranks, gpus or usable_cores() // options.threads or 1)
     speed = median(speeds)
     shared = config.parallelism
     return ScalingRow(
