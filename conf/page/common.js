@@ -11,26 +11,6 @@ function el(tag, attributes, ...children) {
   return node;
 }
 
-const DRAWN = { "\n": "↵", "\t": "⇥" };
-
-/** A token as eval/pages/shown.py writes it: text and marks in turn. In running text a newline also breaks the line. */
-function token(shown, inText) {
-  const out = document.createDocumentFragment();
-  if (!shown.length) out.append(el("span", { class: "none" }));
-  shown.forEach((part, i) => {
-    if (i % 2 === 0) out.append(part);
-    else if (part === " ") out.append(el("span", { class: "space" }, " "));
-    else if (part in DRAWN) {
-      out.append(el("span", { class: "drawn" }, DRAWN[part]));
-      if (inText) out.append(part);
-    } else out.append(el("span", { class: "box" }, part));
-  });
-  return out;
-}
-
-/** A token within a sentence. */
-const quoted = (shown) => el("span", { class: "token" }, token(shown, false));
-
 const percent = (p) => (p > 0 && p < 0.001 ? "< 0.1%" : `${(100 * p).toFixed(1)}%`);
 const count = (n) => n.toLocaleString("en");
 const speed = (n) => (n < 10 ? n.toFixed(1) : count(Math.round(n)));
