@@ -21,10 +21,10 @@ function totals(entries) {
     .map(([name, value]) => el("div", null, el("dt", null, name), el("dd", null, value))));
 }
 
-/** Radio buttons; `choose` gets the value. The first is chosen. */
-function choice(title, name, options, choose) {
-  return el("div", { class: "choice", role: "radiogroup", "aria-label": title }, el("span", null, title), Object.entries(options).map(([value, text], i) => {
-    const input = el("input", { type: "radio", name, value, checked: i === 0 });
+/** Radio buttons; `choose` gets the value. One is chosen: the first, unless `chosen` names another. */
+function choice(title, name, options, choose, chosen = Object.keys(options)[0]) {
+  return el("div", { class: "choice", role: "radiogroup", "aria-label": title }, el("span", null, title), Object.entries(options).map(([value, text]) => {
+    const input = el("input", { type: "radio", name, id: `${name}-${value}`, value, checked: value === chosen });
     input.addEventListener("change", () => choose(value));
     return el("label", null, input, text);
   }));
