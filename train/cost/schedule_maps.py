@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from train.config import PretrainConfig
 from train.cost.facts import dropout_at, mean_weights, sampled_steps, weights_at
+from train.recipe.curriculum import Curriculum, rotation
 
 N_COLUMNS = 100
 FIRST_STEPS = 64
@@ -20,15 +22,19 @@ class ScheduleMap:
 
 
 def schedule_maps(config: PretrainConfig) -> list[ScheduleMap]:
-    """p over the run; the mean of e~ in each of 100 parts of the run; e~ in each of the first steps.
+    """Dropout over the run; the mean of e~ in each of 100 parts of the run; e~ in each of the first steps.
 
-    A part of the run has at least one rotation, so the means show shares and no interference of R with the columns. Of
-    `config` the sections model, train, layer_dropout and early_exit are looked at.
+    A part has whole rotations, so the means show shares and no interference of R with the columns. Of `config` the
+    sections model, train, layer_dropout and early_exit are looked at.
     """
-    total, layers = config.train.steps, config.model.n_layers
+    total = config.train.steps
     steps = sampled_steps(config)
-    n_columns = min(N_COLUMNS, len(steps) // layers or 1)
-    parts = [steps[i * len(steps) // n_columns : (i + 1) * len(steps) // n_columns] for i in range(n_columns)]
+    rotates = config.early_exit.curriculum == Curriculum.rotational
+    period = min(rotation(config.early_exit, config.model.n_layers) if rotates else 1, total)
+    n_periods = len(steps) // period
+    n_columns = min(N_COLUMNS, n_periods)
+    bounds = [i * n_periods // n_columns * period for i in range(n_columns + 1)]
+    parts = [steps[start:end] for start, end in pairwise(bounds)]
     first = min(total, FIRST_STEPS)
     return [
         ScheduleMap("p(l, t)", [dropout_at(config, part[len(part) // 2]) for part in parts], total),

@@ -14,7 +14,7 @@ from train.cost.schedule_maps import schedule_maps
 
 
 def plot_schedules(config: PretrainConfig, path: str | os.PathLike[str]) -> None:
-    """Left: p over the run. Middle: mean of e~ in each of 100 parts of the run. Right: e~ in each of the first steps."""
+    """Left: p over the run. Middle: mean of e~ in 100 parts of the run. Right: e~ in each of the first steps."""
     layers = config.model.n_layers
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.5), layout="constrained", sharey=True)
     for axis, schedule in zip(axes, schedule_maps(config), strict=True):

@@ -26,7 +26,7 @@ def content_of(records: Sequence[RunRecord]) -> dict[str, Any]:
     by_exit, numbers = zip(*(_split(record) for record in records), strict=True)
     n_series = sum(len(series) for series in numbers) or 1
     n_points = min(MOST_POINTS, max(FEWEST_POINTS, ALL_POINTS // n_series))
-    n_in_a_row = sum(len(metrics) for of_run in by_exit for metrics in of_run.values()) or 1
+    n_in_a_row = sum(max(map(len, of_run.values()), default=0) for of_run in by_exit) or 1
     n_rows = min(MOST_ROWS, max(FEWEST_ROWS, ALL_NUMBERS // n_in_a_row))
     return {
         "runs": [

@@ -3,7 +3,7 @@ const SVG = "http://www.w3.org/2000/svg";
 function svg(tag, attributes, ...children) {
   const node = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes ?? {})) if (value !== null && value !== undefined) node.setAttribute(name, value);
-  node.append(...children.flat().filter(Boolean));
+  node.append(...children.flat(Infinity).filter(Boolean));
   return node;
 }
 
@@ -19,7 +19,7 @@ const UNITS = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e4, "k"]];
 /** Steps or tokens on an axis: 250, 20k, 1.5B. */
 function big(v) {
   const [size, unit] = UNITS.find(([n]) => v >= n) ?? [1, ""];
-  return unit ? `${Number((v / (unit === "k" ? 1000 : size)).toPrecision(3))}${unit}` : String(Number(v.toPrecision(4)));
+  return unit ? `${Number((v / (unit === "k" ? 1000 : size)).toPrecision(3))}${unit}` : count(Number(v.toPrecision(4)));
 }
 
 function linearTicks(lo, hi, most) {
@@ -38,6 +38,13 @@ function logTicks(lo, hi, most) {
     for (const m of marks) if (m * 10 ** e >= lo * 0.999 && m * 10 ** e <= hi * 1.001) ticks.push(m * 10 ** e);
   }
   return ticks;
+}
+
+/** Whole numbers, such as layers: the last one, the first one, and as many evenly between them as there is room for. */
+function wholeTicks(lo, hi, most) {
+  const every = Math.ceil((hi - lo + 1) / most), ticks = [];
+  for (let v = hi; v > lo + every / 2; v -= every) ticks.unshift(v);
+  return [lo, ...ticks];
 }
 
 const HEIGHT = 250, LEFT = 50, RIGHT = 12, TOP = 12, BOTTOM = 34;
@@ -99,7 +106,7 @@ function lineChart(id, lines, options) {
     const grid = [
       ...y.ticks.map((v) => [svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y.at(v), y2: y.at(v) }),
         svg("text", { x: LEFT - 6, y: y.at(v) + 4, "text-anchor": "end" }, format(v))]),
-      ...x.ticks.filter((v) => options.whole !== true || Number.isInteger(v)).map((v) => [svg("line", { class: "grid", x1: x.at(v), x2: x.at(v), y1: TOP, y2: HEIGHT - BOTTOM }),
+      ...(options.whole ? wholeTicks(first, last, width / 40) : x.ticks).map((v) => [svg("line", { class: "grid", x1: x.at(v), x2: x.at(v), y1: TOP, y2: HEIGHT - BOTTOM }),
         svg("text", { x: x.at(v), y: HEIGHT - BOTTOM + 15, "text-anchor": "middle" }, xFormat(v))]),
       svg("text", { class: "axis", x: width - RIGHT, y: HEIGHT - 4, "text-anchor": "end" }, xName),
     ];
@@ -178,11 +185,18 @@ function path(line, x, y, log) {
   return svg("g", { class: line.faint ? "line faint" : "line" }, svg("path", { d, stroke: line.colour, "stroke-width": line.width ?? 1.5, "stroke-dasharray": line.dash || null }), dots);
 }
 
-function mark({ kind, what }, px) {
+function mark({ kind, what, colour }, px) {
   const title = svg("title", null, what), low = HEIGHT - BOTTOM;
-  if (kind === "skipped") return svg("path", { class: "mark skipped", d: `M${px - 4} ${TOP - 10}h8l-4 8z` }, title);
-  if (kind === "checkpoint") return svg("path", { class: "mark checkpoint", d: `M${px} ${low}v-7` }, title);
-  return svg("path", { class: "mark restart", d: `M${px} ${TOP}V${low}` }, title);
+  const d = { skipped: `M${px - 4} ${TOP - 10}h8l-4 8z`, checkpoint: `M${px} ${low}v-7` }[kind] ?? `M${px} ${TOP}V${low}`;
+  const node = svg("path", { class: `mark ${kind}`, d }, title);
+  if (colour) node.style[kind === "skipped" ? "fill" : "stroke"] = colour;
+  return node;
+}
+
+/** A piece of a line, for legends. */
+function sample(colour, dash) {
+  return svg("svg", { class: "sample", viewBox: "0 0 26 12", width: 26, height: 12, "aria-hidden": "true" },
+    svg("path", { d: "M1 6H25", stroke: colour, "stroke-width": 3, "stroke-dasharray": dash || null, fill: "none" }));
 }
 
 /** Draw the charts that stand on the page, and again when their width changes. */

@@ -22,9 +22,6 @@ const controls = el("div", { class: "controls" },
   select("Show", "from", { 0: "all", 0.5: "the last half", 0.75: "the last quarter", 0.9: "the last tenth" }, "from", "0", () => { drawCurves(); drawWork(); }),
   toggle("Events", "events", !chosen("events", ""), (on) => { remember("events", on ? "" : "0", ""); view.classList.toggle("no-events", !on); }));
 
-const exitLegend = el("ul", { class: "legend", "aria-label": "Colours of the exits" }, el("li", null, "exit after layer"),
-  Array.from({ length: L }, (_, i) => i + 1).filter((e) => L <= 16 || e === 1 || e === L || e % Math.ceil(L / 12) === 0)
-    .map((e) => el("li", null, sample(depthColour(e, L)), String(e))));
 const eventLegend = el("ul", { class: "legend" },
   ["restart", "skipped", "checkpoint"].map((kind) => el("li", null, svg("svg", { class: "chart-mark", viewBox: "0 0 14 12", width: 14, height: 12, "aria-hidden": "true" },
     kind === "skipped" ? svg("path", { class: "mark skipped", d: "M3 2h8l-4 8z" }) : svg("path", { class: `mark ${kind}`, d: kind === "restart" ? "M7 0V12" : "M7 12V4" })),
@@ -33,7 +30,7 @@ const eventLegend = el("ul", { class: "legend" },
 const notes = runs.flatMap((run) => run.notes.map((note) => el("li", null, several ? `${run.name}: ${note}` : note)));
 const view = el("div", { id: "view", class: chosen("events", "") ? "no-events" : null },
   freshness(),
-  several ? allRuns() : oneRun(runs[0]),
+  several ? el("div", { id: "runs" }, allRuns()) : oneRun(runs[0]),
   notes.length ? el("ul", { class: "problems" }, notes) : "",
   el("h2", null, "Over training"),
   controls, curves, exitLegend, eventLegend,
@@ -42,7 +39,7 @@ const view = el("div", { id: "view", class: chosen("events", "") ? "no-events" :
     el("label", { class: "slider" }, el("span", null, "Validation"), slider, sliderStep),
     differentDepths ? radio("By", "depth", { layer: "exit layer", share: "share of the layers" }, drawDepth) : null),
   depth,
-  el("h2", null, "The work"),
+  el("h2", null, "Steps of training"),
   work,
   el("h2", null, "Schedules"),
   el("p", { class: "note" }, "p(l, t): with what probability a row skips layer l at step t. e~(t, l): how much the exit after layer l weighs in the loss. ",

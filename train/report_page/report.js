@@ -70,7 +70,7 @@ function cut(line) {
 function marksOf(some) {
   const kinds = ["checkpoint", "restart", "skipped"];
   return some.flatMap((run) => run.events.filter((e) => kinds.includes(e.kind) && e.step >= from())
-    .map((e) => ({ x: xOf(run, [e.step])[0], kind: e.kind, run: run.i, what: several ? `${run.name}: ${e.what}` : e.what })));
+    .map((e) => ({ x: xOf(run, [e.step])[0], kind: e.kind, run: run.i, colour: several ? run.colour : null, what: several ? `${run.name}: ${e.what}` : e.what })));
 }
 
 /** Lines of one run by exit, or of several runs at one exit each. */
@@ -93,12 +93,19 @@ function overlaid() {
   });
 }
 
+/** Which line is which run. */
+const runLegend = () => (several ? el("ul", { class: "legend" }, visible().map((run) => el("li", null, sample(run.colour, run.dash), run.name))) : "");
+const exitLegend = el("ul", { class: "legend", "aria-label": "Colours of the exits" }, el("li", null, "exit after layer"),
+  Array.from({ length: L }, (_, i) => i + 1).filter((e) => L <= 16 || e === 1 || e === L || e % Math.ceil(L / 12) === 0)
+    .map((e) => el("li", null, sample(depthColour(e, L)), String(e))));
+
 const curves = el("div");
 function drawCurves() {
   const options = { xName: overTokens() ? "token" : "step", format: formatOf(metric()), log: chosen("scale", "log") === "log" && !isPercent(metric()) };
   const marked = visible();
-  if (several && chosen("view", "beside") === "over") {
-    show(curves, el("div", { class: "charts large" }, lineChart("curve-over", overlaid(), { ...options, title: nameOf(metric()), marks: marksOf(marked) })));
+  exitLegend.hidden = several && chosen("view", "beside") === "over";
+  if (exitLegend.hidden) {
+    show(curves, el("div", { class: "charts large" }, lineChart("curve-over", overlaid(), { ...options, title: nameOf(metric()), marks: marksOf(marked) })), runLegend());
     return;
   }
   const lines = marked.map(exitLines);
@@ -134,7 +141,7 @@ function drawDepth() {
   const log = chosen("scale", "log") === "log" && !isPercent(key ?? "");
   show(depth, el("div", { class: "charts large" }, lineChart("depth", lines, {
     title: key ? nameOf(key) : "No validation", xName: share ? "share of the layers" : "exit layer", xFormat: share ? plainPercent : big, whole: !share,
-    format: formatOf(key), log })));
+    format: formatOf(key), log })), runLegend());
 }
 slider.addEventListener("input", () => {
   const steps = validationSteps(), index = Number(slider.value);
@@ -145,7 +152,7 @@ slider.addEventListener("input", () => {
 const work = el("div");
 function drawWork() {
   const keys = known(new Set(visible().flatMap((run) => Object.keys(run.series)).filter((key) => !OF_LAYER.test(key) && !NOT_DRAWN.includes(key))));
-  show(work, el("div", { class: "charts" }, keys.map((key) => {
+  show(work, runLegend(), el("div", { class: "charts" }, keys.map((key) => {
     const lines = visible().flatMap((run) => (run.series[key] ? [cut({
       name: several ? run.name : nameOf(key), steps: run.series[key][0], y: run.series[key][1], owner: run, colour: several ? run.colour : "var(--accent)", dash: several ? run.dash : "" })] : []));
     const ends = extent(lines, "y", false);

@@ -73,12 +73,12 @@ class RunRecord:
     def state(self) -> str:
         """How the run stands, in a few words."""
         if self.exit_status is not None:
-            ended = {0: "finished", PREEMPTED: "stopped by a signal; the same command continues it"}
-            return ended.get(self.exit_status, f"ended with an error (exit status {self.exit_status})")
+            ended = {0: "finished", PREEMPTED: "stopped, can continue"}
+            return ended.get(self.exit_status, f"error, exit status {self.exit_status}")
         holder = _text(self.folder / LOCK)
         pid, _, host = holder.removeprefix("pid ").partition(" on ")
         if not holder or (host == socket.gethostname() and pid.isdecimal() and not _is_alive(int(pid))):
-            return "killed, or not started yet; the same command continues it" if self.starts else "not known"
+            return "killed" if self.starts else "not known"
         return f"running ({holder})"
 
     @property

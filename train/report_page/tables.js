@@ -38,7 +38,7 @@ function oneRun(run) {
 
 /** Several runs as rows, each with a check box that shows or hides it. */
 function allRuns() {
-  const head = ["run", "step", "tokens", "perplexity, last", "middle", "tokens/s", "left", "restarts", "skipped", "state"];
+  const head = ["run", "state", "step", "tokens", "perplexity, last layer", "middle layer", "tokens/s", "left", "restarts", "skipped"];
   return numbers(head, runs.map((run) => {
     const box = el("input", { type: "checkbox", id: `run-${run.i}`, checked: !hidden().has(run.i) });
     box.addEventListener("change", () => {
@@ -47,16 +47,10 @@ function allRuns() {
       remember("hide", [...off].join(","), "");
       drawAll();
     });
-    const cells = [progressOf(run), tokens(run), written(lastOf(run, "val/ppl", "last")), written(lastOf(run, "val/ppl", "middle")),
-      written(lastValue(run, "train/tokens_per_second")), left(run), String(run.restarts), String(run.skipped), run.state];
+    const cells = [run.state, progressOf(run), tokens(run), written(lastOf(run, "val/ppl", "last")), written(lastOf(run, "val/ppl", "middle")),
+      written(lastValue(run, "train/tokens_per_second")), left(run), String(run.restarts), String(run.skipped)];
     return el("tr", null, el("th", { scope: "row" }, el("label", null, box, sample(run.colour, run.dash), run.name)), cells.map((cell) => el("td", null, dashed(cell))));
   }));
-}
-
-/** A piece of a line, for legends. */
-function sample(colour, dash) {
-  return svg("svg", { class: "sample", viewBox: "0 0 26 12", width: 26, height: 12, "aria-hidden": "true" },
-    svg("path", { d: "M1 6H25", stroke: colour, "stroke-width": 3, "stroke-dasharray": dash || null, fill: "none" }));
 }
 
 /** The last validation: of one run all metrics, of several the one that is chosen. */

@@ -1,6 +1,7 @@
 """Long series cut down to what a screen can show, without losing a peak or a dip."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def _extremes(x: np.ndarray, y: np.ndarray, n: int) -> np.ndarray:
     edges = np.linspace(x[0], x[-1], max(2, n // 2) + 1)[1:-1]
     bounds = [0, *np.searchsorted(x, edges).tolist(), len(x)]
     kept = {0, len(x) - 1}
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         if end > start:
             kept |= {start + int(y[start:end].argmin()), start + int(y[start:end].argmax())}
     return np.array(sorted(kept))
