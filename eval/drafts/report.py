@@ -41,7 +41,7 @@ def save_rejections(found: Rejections, path: Path) -> Path:
     write_whole(path, (json.dumps(found.as_json(), indent=1) + "\n").encode())
     parts = found.breakdowns.by_name()
     rows = [{"table": name, **flat_part(part)} for name in TABLES for part in parts[name]]
-    write_csv(out := path.with_suffix(".csv"), rows)
+    write_csv(out := path.with_suffix(".csv"), rows, first=["table"])
     return out
 
 
