@@ -20,6 +20,7 @@ PACKAGES = {
 ENTRIES = {
     "eval.correctness",
     "eval.exits",
+    "eval.figures",
     "eval.harness",
     "eval.perplexity",
     "eval.sweep",
@@ -57,6 +58,7 @@ TITAN = {
 ROOMS = (
     "commands",
     "pages",
+    "figure",
     "drafts",
     "exactness",
     "lm",
