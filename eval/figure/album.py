@@ -7,6 +7,7 @@ from pathlib import Path
 
 from conf.provenance import code_revision
 from data.files import write_whole
+from eval.config import Mode
 from eval.figure.arms import Arm, arms_by_recipe, named_arms
 from eval.figure.by_exit import quality_by_exit
 from eval.figure.comparable import check_comparable
@@ -55,13 +56,12 @@ class Album:
                 self.drawn[name] = dropout_schedules(arms, config.spread)
             case FigureName.speed:
                 self.speed = speed_rows(config.speed, arms, config.spread)
-                found = speedups(self.speed, config.spread)
-                if not found.panels:
+                if not any(row.setting.mode == Mode.self_speculative for row in self.speed):
                     raise NoNumbersError(
                         "speed: no result of self-speculation in the folders of the runs; make some with eval.benchmark"
                         " or eval.sweep, or name the files with 'speed=[PATH]'"
                     )
-                self.drawn[name] = found
+                self.drawn[name] = speedups(self.speed, config.spread)
 
     def save(self, folder: Path) -> list[Path]:
         """Write all files; returns their paths. Older ones are replaced."""

@@ -41,7 +41,7 @@ class FiguresConfig:
     """Run folders, folders of runs (of a sweep), or globs of either. A run's configuration says which arm it is of:
     baseline, LD, EE or LD+EE; runs that differ in their seed alone are drawn as one line with a band."""
     arms: dict[str, list[str]] = field(default_factory=dict)
-    """In place of runs: name of an arm -> folders or globs, as in runs."""
+    """In place of runs: name of an arm -> folders or globs, as in runs: '+arms={ours:[PATH],theirs:[PATH]}'."""
     figures: list[FigureName] = field(default_factory=list)
     """What to draw; empty: all that these runs have numbers for."""
     step: int | None = None
