@@ -135,6 +135,8 @@ def one_line(error: BaseException, schema: type) -> str:
             return f"{key}: cannot be taken away; leave ~{key} out"
         if message.startswith("Missing mandatory value"):
             return f"{message.rpartition(' ')[2]}: missing; give a value, or choose a group that does"
+        if "is not a ListConfig" in message:
+            return f"{key}: is a list; write its values in brackets, '{key}=[VALUE]'"
         if "is not a subclass of" in message and key in {f.name for f in fields(schema)}:
             return f"{key}: is a section of keys; set one of them ({key}.KEY=VALUE)"
         if "is not a subclass of" in message:  # Hydra cannot begin a new entry from one of its values
