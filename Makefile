@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: .venv/run.stamp
 	$(BIN)/python -m train.pretrain experiment=demo run_dir=outputs/demo $(DEMO)
@@ -17,6 +17,11 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What is generated in docs/: the reference of all keys, and the figures.
+docs: .venv/run.stamp
+	$(BIN)/python -m docs.make_reference
+	$(BIN)/python -m docs.make_figures
 
 clean:
 	rm -rf .venv outputs *.egg-info .pytest_cache .ruff_cache .mypy_cache
