@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Processes that share the tests; each takes about a core and 2 GiB.
 WORKERS ?= 2
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: .venv/run.stamp
 	$(BIN)/python -m train.pretrain experiment=demo run_dir=outputs/demo $(DEMO)
@@ -19,6 +19,11 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What is generated in docs/: the reference of all keys, and the figures.
+docs: .venv/run.stamp
+	$(BIN)/python -m docs.make_reference
+	$(BIN)/python -m docs.make_figures
 
 clean:
 	rm -rf .venv outputs *.egg-info .pytest_cache .ruff_cache .mypy_cache
