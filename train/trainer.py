@@ -31,6 +31,7 @@ from train.monitoring.report import validation_line
 from train.monitoring.sinks import open_sinks
 from train.recipe.dropout_schedule import branch_scale, dropout_probability
 from train.recipe.exit_weights import exit_weights
+from train.recipe.lesson import soft_targets
 from train.resilience.bad_step_report import BadStep
 from train.resilience.bad_steps import BadSteps
 from train.resilience.finite_state import all_finite
@@ -122,7 +123,7 @@ class LayerSkipTrainer(Trainer):
         self.checkpointer.maybe_wait_for_staging()
         if not bad:
             self.optimizers.step()
-            self.metrics_processor.exit_losses.accept_step()
+            self.metrics_processor.accept_step()
         self.lr_schedulers.step()
         self.metrics_processor.bar.update()
         last = self.step == self.total_steps
@@ -143,7 +144,7 @@ class LayerSkipTrainer(Trainer):
     def forward_backward(self, data_iterator: Any) -> torch.Tensor:
         """The gradient of a step over all its micro-batches; returns this rank's part of the loss."""
         self.micro_batch = 0
-        self.metrics_processor.exit_losses.begin_step()
+        self.metrics_processor.begin_step()
         batches = [next(data_iterator) for _ in range(self.gradient_accumulation_steps)]
         # The mean over the step's tokens is the sum over ranks and micro-batches of loss sums / all valid tokens.
         valid_tokens = torch.stack([(labels != IGNORE_INDEX).sum() for _, labels in batches]).sum().to(self.device)
@@ -235,12 +236,15 @@ class LayerSkipTrainer(Trainer):
         weights = exit_weights(self.recipe.early_exit, t, self.n_layers, self.total_steps)
         layers = tuple(weights)
         kept, scales = self.dropout_plan(t, len(inputs))
+        soft = soft_targets(self.recipe.early_exit.distillation, t, self.total_steps, labels, kept)
         with self.train_context():
             states = self.model_parts[0](inputs, exits=layers, kept_rows=kept, branch_scales=scales, **extra)
-            loss, parts = self.loss_fn(states, labels, global_valid_tokens, weights=tuple(weights.values()))
+            loss, parts = self.loss_fn(
+                states, labels, global_valid_tokens, weights=tuple(weights.values()), soft_targets=soft
+            )
             del states
             loss.backward()
-        self.metrics_processor.exit_losses.add(layers, parts["exit_losses"])
+        self.metrics_processor.add(layers, parts)
         self.micro_batch += 1
         return loss
 

@@ -4,6 +4,9 @@ Paper, equation 5: J(t) = sum_l e~(t, l) CE(g(x_{l+1}), Y). With S_x the sum of 
 micro-batch's valid labels and N the number of valid labels of the whole step (all ranks, all micro-batches), what is
 returned is sum_x e~_x S_x / N. FSDP sums gradients over ranks and accumulation sums them over micro-batches, so the
 gradient is that of the mean over all tokens of the step.
+
+Under distillation (train/recipe/distillation.py) the last layer's chunk comes first, and those of the other exits on
+the same tokens after it, beside what it predicts: one tensor of [chunk, vocabulary] more, and no matrix product.
 """
 
 from collections.abc import Sequence
@@ -15,6 +18,8 @@ from torchtitan.components.loss import ChunkedLossWrapper, cross_entropy_loss
 from torchtitan.config import CompileConfig
 
 from models.exits import chunk_bounds, gathered_head, local, spread, sync_last_chunk
+from train.recipe.lesson import Lesson, SoftTargets, last_exit_first
+from train.recipe.soft_targets import soft_loss
 
 
 class EarlyExitLoss(ChunkedLossWrapper):
@@ -31,6 +36,7 @@ class EarlyExitLoss(ChunkedLossWrapper):
         self.chunk_tokens = config.chunk_tokens
         self.fn = cross_entropy_loss
         self._maybe_compile(compile_config)
+        self.soft_fn = soft_loss
 
     def __call__(
         self,
@@ -39,6 +45,7 @@ class EarlyExitLoss(ChunkedLossWrapper):
         global_valid_tokens: torch.Tensor | None = None,
         *,
         weights: Sequence[float] = (1.0,),
+        soft_targets: SoftTargets | None = None,
         **_: Any,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Weighted loss of X exits.
@@ -50,10 +57,12 @@ class EarlyExitLoss(ChunkedLossWrapper):
             pred: [X*B, T, D] exit states after the final norm, exit by exit.
             labels: [B, T] int64, IGNORE_INDEX where there is no loss.
             global_valid_tokens: N, of the whole step; None counts as 1.
-            weights: e~ of the X exits.
+            weights: of the X exits.
+            soft_targets: lets the last of them teach the others; None: all learn from the labels.
 
         Returns:
-            The loss, a scalar in fp32, and {"exit_losses": [X] fp32, S_x / N of this micro-batch}.
+            The loss, a scalar in fp32, and of this micro-batch, [X] fp32 each: "exit_losses", S_x / N; with soft
+            targets "divergences", the sum of KL(p_L^tau || q_x^tau) / N, 0 for the last.
         """
         assert self.lm_head is not None, "the trainer sets the LM head"
         n_exits = len(weights)
@@ -63,23 +72,39 @@ class EarlyExitLoss(ChunkedLossWrapper):
         train = torch.is_grad_enabled() and pred.requires_grad
         grad = torch.empty_like(states) if train else None
         placements = None
-        exit_losses = torch.zeros(n_exits, device=pred.device)
-        chunks = list(chunk_bounds(n_exits, labels.numel(), self.chunk_tokens))
+        lesson = None
+        order = chunk_bounds
+        if soft_targets is not None and n_exits > 1:
+            lesson = Lesson(soft_targets, labels, n_exits - 1, self.soft_fn)
+            order = last_exit_first
+        chunks = list(order(n_exits, labels.numel(), self.chunk_tokens))
+        objectives, exit_losses, divergences = torch.zeros(3, n_exits, device=pred.device)
         with gathered_head(self.lm_head, then_backward=train):
             for i, (x, start, end) in enumerate(chunks):
                 if i == len(chunks) - 1:
                     sync_last_chunk(self.lm_head)
                 chunk = spread(states[x, start:end].unsqueeze(0), pred).requires_grad_(train)
-                loss = self.fn(self.lm_head(chunk), targets[None, start:end]) * scale
-                exit_losses[x] += loss.detach()
+                logits = self.lm_head(chunk)
+                if lesson is None:
+                    loss = self.fn(logits, targets[None, start:end]) * scale
+                    exit_losses[x] += loss.detach()
+                else:
+                    objective, nats, divergence = lesson.of_chunk(logits, x, start, end)
+                    loss = objective * scale
+                    exit_losses[x] += nats * scale
+                    divergences[x] += divergence * scale
+                del logits
+                objectives[x] += loss.detach()
                 if grad is not None:
                     (loss * weights[x]).backward()
                     assert chunk.grad is not None
                     # Under tensor parallelism a sum still to be taken over ranks: once, over all chunks.
                     placements = getattr(chunk.grad, "placements", None)
                     grad[x, start:end] = local(chunk.grad)[0]
-        total = (exit_losses * torch.tensor(weights, device=pred.device)).sum()
+        # By numbers of the host, of which nothing is copied to the device.
+        total = torch.stack([objective * weight for objective, weight in zip(objectives, weights, strict=True)]).sum()
         if grad is not None:
             whole_grad = spread(grad.view(pred.shape), pred, placements)
             total = self._gradient_backprop(pred, whole_grad, total, self.lm_head, False)
-        return total, {"exit_losses": exit_losses}
+        parts = {"exit_losses": exit_losses}
+        return total, parts if lesson is None else parts | {"divergences": divergences}
