@@ -7,11 +7,11 @@ from conftest import compose_config
 from torch import nn
 
 from conf.strict import ConfigError
+from train.recipe.chunk_losses import SoftTargets, soft_targets
 from train.recipe.curriculum import Curriculum, EarlyExitConfig
 from train.recipe.distillation import DistillationConfig, DistillationWeights, Otherwise, strength_at
 from train.recipe.early_exit_loss import EarlyExitLoss
 from train.recipe.exit_weights import exit_weights, first_step_without_weight
-from train.recipe.lesson import SoftTargets, soft_targets
 from train.recipe.soft_targets import soft_loss, teacher_of
 
 V, D, B, T = 23, 8, 3, 7

@@ -29,9 +29,9 @@ from train.monitoring.metrics import LayerSkipMetrics
 from train.monitoring.plots import plot_perplexity_by_exit
 from train.monitoring.report import validation_line
 from train.monitoring.sinks import open_sinks
+from train.recipe.chunk_losses import soft_targets
 from train.recipe.dropout_schedule import branch_scale, dropout_probability
 from train.recipe.exit_weights import exit_weights
-from train.recipe.lesson import soft_targets
 from train.resilience.bad_step_report import BadStep
 from train.resilience.bad_steps import BadSteps
 from train.resilience.finite_state import all_finite
@@ -298,7 +298,7 @@ class LayerSkipTrainer(Trainer):
         )
         model.train()
         sharing = self.parallel_dims.get_mesh("loss").get_group() if self.parallel_dims.dp_cp_enabled else None
-        metrics = exit_metrics(sums, layers, sharing)
+        metrics = exit_metrics(sums, layers, self.recipe.model, sharing)
         if not all(map(math.isfinite, metrics.values())):
             raise TrainingError(
                 f"step {self.step}: the validation loss is not finite; {self.checkpointer.from_where()} with a lower"

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torchtitan.components.loss import ChunkedLossWrapper, cross_entropy_loss
 from torchtitan.config import CompileConfig
 
-from models.exits import chunk_bounds, gathered_head, local, spread, sync_last_chunk
-from train.recipe.lesson import Lesson, SoftTargets, last_exit_first
-from train.recipe.soft_targets import soft_loss
+from models.exits import gathered_head, local, spread, sync_last_chunk
+from train.recipe.chunk_losses import LabelLoss, SoftTargets, TaughtLoss
 
 
 class EarlyExitLoss(ChunkedLossWrapper):
@@ -36,7 +36,6 @@ class EarlyExitLoss(ChunkedLossWrapper):
         self.chunk_tokens = config.chunk_tokens
         self.fn = cross_entropy_loss
         self._maybe_compile(compile_config)
-        self.soft_fn = soft_loss
 
     def __call__(
         self,
@@ -46,6 +45,7 @@ class EarlyExitLoss(ChunkedLossWrapper):
         *,
         weights: Sequence[float] = (1.0,),
         soft_targets: SoftTargets | None = None,
+        read_only_head: bool = False,
         **_: Any,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Weighted loss of X exits.
@@ -59,52 +59,48 @@ class EarlyExitLoss(ChunkedLossWrapper):
             global_valid_tokens: N, of the whole step; None counts as 1.
             weights: of the X exits.
             soft_targets: lets the last of them teach the others; None: all learn from the labels.
+            read_only_head: gives the head the gradient of the last exit alone.
 
         Returns:
             The loss, a scalar in fp32, and of this micro-batch, [X] fp32 each: "exit_losses", S_x / N; with soft
             targets "divergences", the sum of KL(p_L^tau || q_x^tau) / N, 0 for the last.
         """
         assert self.lm_head is not None, "the trainer sets the LM head"
-        n_exits = len(weights)
-        states = local(pred.detach()).view(n_exits, labels.numel(), pred.shape[-1])
-        targets = labels.reshape(-1)
+        n_exits, n_tokens = len(weights), labels.numel()
+        states = local(pred.detach()).view(n_exits, n_tokens, pred.shape[-1])
         scale = 1.0 if global_valid_tokens is None else 1.0 / global_valid_tokens
         train = torch.is_grad_enabled() and pred.requires_grad
-        grad = torch.empty_like(states) if train else None
-        placements = None
-        lesson = None
-        order = chunk_bounds
-        if soft_targets is not None and n_exits > 1:
-            lesson = Lesson(soft_targets, labels, n_exits - 1, self.soft_fn)
-            order = last_exit_first
-        chunks = list(order(n_exits, labels.numel(), self.chunk_tokens))
-        objectives, exit_losses, divergences = torch.zeros(3, n_exits, device=pred.device)
+        grad, placements = torch.empty_like(states) if train else None, None
+        losses = self._losses(labels, n_exits, scale, soft_targets)
+        chunks = list(losses.order(n_exits, n_tokens, self.chunk_tokens))
+        last_of_head = max(i for i, (x, _, _) in enumerate(chunks) if x == n_exits - 1 or not read_only_head)
+        objectives = torch.zeros(n_exits, device=pred.device)
         with gathered_head(self.lm_head, then_backward=train):
             for i, (x, start, end) in enumerate(chunks):
-                if i == len(chunks) - 1:
+                if i == last_of_head:
                     sync_last_chunk(self.lm_head)
                 chunk = spread(states[x, start:end].unsqueeze(0), pred).requires_grad_(train)
-                logits = self.lm_head(chunk)
-                if lesson is None:
-                    loss = self.fn(logits, targets[None, start:end]) * scale
-                    exit_losses[x] += loss.detach()
-                else:
-                    objective, nats, divergence = lesson.of_chunk(logits, x, start, end)
-                    loss = objective * scale
-                    exit_losses[x] += nats * scale
-                    divergences[x] += divergence * scale
+                reads = read_only_head and x < n_exits - 1
+                logits = F.linear(chunk, self.lm_head.weight.detach()) if reads else self.lm_head(chunk)
+                loss = losses.of_chunk(logits, x, start, end)
                 del logits
                 objectives[x] += loss.detach()
                 if grad is not None:
-                    (loss * weights[x]).backward()
+                    torch.autograd.backward(loss * weights[x])
                     assert chunk.grad is not None
                     # Under tensor parallelism a sum still to be taken over ranks: once, over all chunks.
                     placements = getattr(chunk.grad, "placements", None)
                     grad[x, start:end] = local(chunk.grad)[0]
-        # By numbers of the host, of which nothing is copied to the device.
-        total = torch.stack([objective * weight for objective, weight in zip(objectives, weights, strict=True)]).sum()
+        # The weights stay numbers of the host: nothing is copied to the device.
+        total = torch.stack([one * weight for one, weight in zip(objectives, weights, strict=True)]).sum()
         if grad is not None:
             whole_grad = spread(grad.view(pred.shape), pred, placements)
             total = self._gradient_backprop(pred, whole_grad, total, self.lm_head, False)
-        parts = {"exit_losses": exit_losses}
-        return total, parts if lesson is None else parts | {"divergences": divergences}
+        return total, losses.parts()
+
+    def _losses(
+        self, labels: torch.Tensor, n_exits: int, scale: torch.Tensor | float, soft_targets: SoftTargets | None
+    ) -> LabelLoss | TaughtLoss:
+        if soft_targets is None or n_exits == 1:
+            return LabelLoss(self.fn, labels, n_exits, scale)
+        return TaughtLoss(soft_targets, labels, n_exits, scale)
