@@ -22,6 +22,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from conf.errors import reason
+from conf.metrics_file import METRICS, read_metrics
 from conf.provenance import code_revision
 from conf.strict import ConfigError
 from data.corpus import Corpus
@@ -35,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 STARTS = "starts.jsonl"
-METRICS = "metrics.jsonl"
 LOCK = ".lock"
 CORPUS = "corpus.json"
 BAD_STEPS = "bad_steps.jsonl"
@@ -206,36 +206,6 @@ def cut_metrics(path: Path, step: int) -> None:
         return
     kept = [json.dumps(row) for row in read_metrics(path) if row["step"] <= step]
     write_whole(path, "".join(line + "\n" for line in kept).encode())
-
-
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, less a half-written last line and, with a warning, others that are damaged."""
-    rows, damaged = parse_rows(Path(path).read_bytes())
-    if damaged:
-        logger.warning("%s: %d damaged lines are left out", path, damaged)
-    return rows
-
-
-def parse_rows(content: bytes, key: str = "step") -> tuple[list[dict[str, Any]], int]:
-    """The rows of a log of JSON lines, less a half-written last line, and how many other lines are damaged.
-
-    Args:
-        content: of the file, or of some whole lines of it.
-        key: what each row has a whole number under.
-    """
-    rows, damaged = [], 0
-    lines = content.split(b"\n")
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:  # not JSON, or not UTF-8
-            damaged += bool(line) and line is not lines[-1]
-            continue
-        if isinstance(row, dict) and isinstance(row.get(key), int):
-            rows.append(row)
-        else:
-            damaged += 1
-    return rows, damaged
 
 
 def write_exit_status(run_dir: str | Path, status: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from train.run_dir import parse_rows
+from conf.metrics_file import parse_rows
 
 
 class GrowingLog:

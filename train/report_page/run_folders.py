@@ -5,9 +5,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from conf.metrics_file import METRICS
 from conf.strict import ConfigError
 from train.report_page.config import ReportConfig
-from train.run_dir import CONFIG, METRICS
+from train.run_dir import CONFIG
 
 
 def run_folders(config: ReportConfig) -> list[Path]:

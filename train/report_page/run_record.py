@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 
 from conf.errors import reason
+from conf.metrics_file import METRICS
 from models.storage.checkpoints import complete_checkpoints
 from train.errors import PREEMPTED
 from train.report_page.growing_log import GrowingLog, Metrics
-from train.run_dir import BAD_STEPS, CONFIG, EXIT_STATUS, LOCK, METRICS, STARTS
+from train.run_dir import BAD_STEPS, CONFIG, EXIT_STATUS, LOCK, STARTS
 
 
 @dataclass(frozen=True)
