@@ -3,6 +3,8 @@ PYTHON ?= python3
 # The exact version first: a range could be answered with a build for another torch than torchtitan 0.3.0 runs on.
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
+# Processes that share the tests; each takes about a core and 2 GiB.
+WORKERS ?= 2
 
 .PHONY: demo test lint docs clean
 
@@ -11,7 +13,7 @@ demo: .venv/run.stamp
 	$(BIN)/python -m eval.benchmark checkpoint=outputs/demo $(BENCHMARK)
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -m "not slow" $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(TESTS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

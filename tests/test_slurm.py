@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from training import rows
 
-from train import run_dir
+from conf.metrics_file import read_metrics
 
 ROOT = Path(__file__).parent.parent
 STEPS = 330
@@ -68,7 +68,7 @@ def job(number: str) -> dict[str, str]:
 
 def steps(folder: Path) -> int:
     path = folder / "metrics.jsonl"
-    return max((row["step"] for row in run_dir.read_metrics(path)), default=0) if path.exists() else 0
+    return max((row["step"] for row in read_metrics(path)), default=0) if path.exists() else 0
 
 
 @pytest.mark.slow

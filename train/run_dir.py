@@ -22,6 +22,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from conf.errors import reason
+from conf.metrics_file import METRICS, read_metrics
 from conf.provenance import code_revision
 from conf.strict import ConfigError
 from data.corpus import Corpus
@@ -192,7 +193,7 @@ def _provenance(step: int, world_size: int) -> dict[str, Any]:
 
 def cut_logs(run_dir: str | Path, step: int) -> None:
     """Drop what was logged after a step. For rank 0 alone."""
-    for name in ("metrics.jsonl", BAD_STEPS):
+    for name in (METRICS, BAD_STEPS):
         cut_metrics(Path(run_dir, name), step)
 
 
@@ -202,25 +203,6 @@ def cut_metrics(path: Path, step: int) -> None:
         return
     kept = [json.dumps(row) for row in read_metrics(path) if row["step"] <= step]
     write_whole(path, "".join(line + "\n" for line in kept).encode())
-
-
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, less a half-written last line and, with a warning, others that are damaged."""
-    rows, damaged = [], 0
-    lines = Path(path).read_bytes().split(b"\n")
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:  # not JSON, or not UTF-8
-            damaged += bool(line) and line is not lines[-1]
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-        else:
-            damaged += 1
-    if damaged:
-        logger.warning("%s: %d damaged lines are left out", path, damaged)
-    return rows
 
 
 def write_exit_status(run_dir: str | Path, status: int) -> None:
