@@ -153,7 +153,7 @@ def links(page: Path) -> Iterator[tuple[Path, str]]:
         yield (page.parent / path if path else page), anchor
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     for path, anchor in links(page):
         assert path.exists(), path
