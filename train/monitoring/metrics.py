@@ -3,6 +3,7 @@
 train/objective           weighted loss over the active exits, mean over the step's tokens
 train/loss/exit_03        cross entropy (nats per token) of an exit, mean over the steps since the last line in which it
                           was active; every checkpoint's step has a line, so that a continued run begins with it
+train/divergence/exit_03  under distillation, KL(p_L^tau || q_x^tau) of an exit (nats per token), as above
 train/grad_norm           before clipping
 train/bad_steps           steps of the run so far whose update was skipped (train/resilience/bad_steps.py)
 train/lr                  learning rate of the step
@@ -17,8 +18,10 @@ are finite. Its loss is in no other.
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.distributed as dist
 from torchtitan.components.metrics import MetricsProcessor
 from tqdm import tqdm
@@ -48,11 +51,27 @@ class LayerSkipMetrics(MetricsProcessor):
         self.started = time.perf_counter()
         self.exit_status = 1
         """What W&B is told when the sinks are closed: 1 until the run has come to an end that is none of an error."""
-        self.exit_losses = ExitLosses()
+        self.exit_losses, self.divergences = ExitLosses(), ExitLosses()
         visible = dist.get_rank() == 0
         self.bar = tqdm(
             total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=None if visible else True
         )
+
+    def begin_step(self) -> None:
+        """What is added from now on belongs to another optimizer step."""
+        self.exit_losses.begin_step()
+        self.divergences.begin_step()
+
+    def add(self, layers: Sequence[int], parts: Mapping[str, torch.Tensor]) -> None:
+        """Add what the loss gives beside itself of a micro-batch: [X] "exit_losses", and "divergences" if any."""
+        self.exit_losses.add(layers, parts["exit_losses"])
+        if "divergences" in parts:
+            self.divergences.add(layers[:-1], parts["divergences"][:-1])
+
+    def accept_step(self) -> None:
+        """Count this step in what is reported."""
+        self.exit_losses.accept_step()
+        self.divergences.accept_step()
 
     def report(self, step: int, step_metrics: dict[str, float], *, accepted: bool) -> None:
         """Write the line of a step. All ranks call it.
@@ -63,7 +82,8 @@ class LayerSkipMetrics(MetricsProcessor):
             accepted: whether its update was taken.
         """
         dims = self.parallel_dims
-        by_exit = self.exit_losses.means(dims.get_mesh("loss").get_group() if dims.dp_cp_enabled else None)
+        sharing = dims.get_mesh("loss").get_group() if dims.dp_cp_enabled else None
+        by_exit, divergences = self.exit_losses.means(sharing), self.divergences.means(sharing)
         elapsed = time.perf_counter() - self.time_last_log
         ranks = dims.world_size // dims.non_data_parallel_size
         metrics = step_metrics | {
@@ -71,6 +91,7 @@ class LayerSkipMetrics(MetricsProcessor):
             "train/data_wait_fraction": sum(self.data_loading_times) / elapsed,
         }
         metrics |= {f"train/loss/{exit_name(layer + 1)}": loss for layer, loss in by_exit.items()}
+        metrics |= {f"train/divergence/{exit_name(layer + 1)}": nats for layer, nats in divergences.items()}
         if (memory := self.device_memory_monitor.get_peak_stats().max_active_gib) > 0:
             metrics["train/memory_gib"] = memory
         self.write(step, metrics)

@@ -30,7 +30,9 @@ def summary(run_dir: str | Path, facts: dict[str, float]) -> str:
         return f"run folder {folder}: metrics.jsonl has no validation, as after a full disk"
     row = rows[-1]
     qualities = [
-        ExitQuality(exit_layer_of(e), *(row[f"val/{key}/{e}"] for key in ("loss", "ppl", "bpb", "agreement")))
+        ExitQuality(
+            exit_layer_of(e), *(row[f"val/{key}/{e}"] for key in ("loss", "ppl", "bpb", "agreement", "acceptance"))
+        )
         for e in exits_of(row)
     ]
     lines = [
