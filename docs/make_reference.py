@@ -35,8 +35,17 @@ is in [recipe.md](recipe.md) and [decoding.md](decoding.md).
 - Lists need quotes in a shell: `'exit_layers=[2,4]'`. `null` means "not set". A new entry of a table begins with `+`.
 - *Default* is the value that the command has when you set nothing. **required** means that there is none.
 - An unknown key, a wrong type or an impossible value ends the command in one line, before any work, with exit status 2.
-- `COMMAND --help` prints groups and keys, `--cfg job` the configuration that a command line gives, `--multirun` runs a
-  list of values one after another.
+
+```bash
+python -m train.pretrain --help                            # groups, choices, keys
+python -m train.pretrain experiment=demo --cfg job         # the configuration that this command line gives
+python -m train.pretrain experiment=demo --info defaults   # which file set what
+python -m train.pretrain --multirun experiment=demo optimizer.lr=1e-3,3e-4 early_exit=rotational,gradual   # four runs
+```
+
+`--multirun` takes every combination, one after another, each in a run folder of its own
+(`outputs/demo/optimizer.lr=0.001,...`). A job that fails does not stop the others, and the same command again goes on
+with what is missing.
 """
 
 
@@ -124,7 +133,7 @@ def _index() -> str:
 
 def _command(one: Command, done: list[Command], seen: dict[tuple[type, str], str]) -> Iterator[str]:
     config = composed(one.config_name)
-    yield f"{_escape(config.hydra.help.header)} `conf/{one.config_name}.yaml`, `{_file(one.schema)}`\n"
+    yield f"{_escape(config.hydra.help.header)} `{_yaml(one.config_name)}`, `{_file(one.schema)}`\n"
     base = next((c for c in done if c.schema in one.schema.__mro__), None)
     skipped = {f.name for f in fields(base.schema)} if base else set()
     if base:
@@ -149,7 +158,7 @@ def _choices_of_groups() -> Iterator[str]:
     yield "## Choices of groups\n\nEach is a file, `conf/GROUP/NAME.yaml`; a file of your own there is a new choice.\n"
     for group in sorted(folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()):
         files = sorted((ROOT / "conf" / group).glob("*.yaml"))
-        if group != "task" and files:  # the tasks are above
+        if group not in ("task", "eval") and files:  # the tasks are above, and eval is no group
             yield f"### {group}=\n\n| choice | what |\n|---|---|"
             yield "\n".join(f"| `{file.stem}` | {_comment(file)} |" for file in files) + "\n"
 
@@ -269,6 +278,12 @@ def _plain(raw: Any) -> Any:
 
 def _summary(kind: type) -> str:
     return _escape(" ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split()))
+
+
+def _yaml(config_name: str) -> str:
+    """Where a command's configuration lies."""
+    of_eval = f"conf/eval/{config_name}.yaml"
+    return of_eval if (ROOT / of_eval).exists() else f"conf/{config_name}.yaml"
 
 
 def _file(kind: type) -> str:
