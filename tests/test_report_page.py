@@ -255,7 +255,9 @@ def test_a_page_that_is_rewritten_loads_itself_and_stays_as_it_was(browser: Brow
     page = write_page(tmp_path / "page.html", folder, refresh=2)
     text = "return document.querySelector(arguments[0])?.textContent ?? ''"  # at once: the page may go at any moment
     browser.open(page)
-    browser.js("const e = document.getElementById('metric'); e.value = 'val/loss'; e.dispatchEvent(new Event('change'))")
+    browser.js(
+        "const e = document.getElementById('metric'); e.value = 'val/loss'; e.dispatchEvent(new Event('change'))"
+    )
     browser.js("scrollTo(0, 500); document.getElementById('depth').focus({ preventScroll: true })")
     with (folder / "metrics.jsonl").open("a") as stream:
         stream.write("".join(json.dumps(row) + "\n" for row in rows_of(30, 4)))
