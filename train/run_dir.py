@@ -35,8 +35,10 @@ logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 CORPUS = "corpus.json"
+METRICS = "metrics.jsonl"
 BAD_STEPS = "bad_steps.jsonl"
 EXIT_STATUS = "exit_status"
+STARTS = "starts.jsonl"
 # A checkpoint does not fit another model, and its position in the data means nothing for other rows. Everything else
 # may change, with a warning.
 FIXED = re.compile(
@@ -171,7 +173,7 @@ def start(config: PretrainConfig, corpus: Corpus, world_size: int) -> None:
     write_whole(folder / CORPUS, (json.dumps(text, indent=2) + "\n").encode())
     write_whole(folder / CONFIG, yaml.safe_dump(resolved(config), sort_keys=False).encode())
     (folder / EXIT_STATUS).unlink(missing_ok=True)
-    with (folder / "starts.jsonl").open("a") as stream:
+    with (folder / STARTS).open("a") as stream:
         stream.write(json.dumps(_provenance(step, world_size)) + "\n")
     cut_logs(folder, step)
 
@@ -190,9 +192,20 @@ def _provenance(step: int, world_size: int) -> dict[str, Any]:
     }
 
 
+def goes_on_from(run_dir: str | Path, step: int) -> None:
+    """Say which step this start goes on from, which is an earlier one than was thought if the newest checkpoint is
+    damaged, and drop what was logged after it. For rank 0 alone.
+    """
+    path = Path(run_dir, STARTS)
+    *before, last = path.read_text().splitlines()
+    start = json.loads(last) | {"from_step": step}
+    write_whole(path, "".join(line + "\n" for line in (*before, json.dumps(start))).encode())
+    cut_logs(run_dir, step)
+
+
 def cut_logs(run_dir: str | Path, step: int) -> None:
     """Drop what was logged after a step. For rank 0 alone."""
-    for name in ("metrics.jsonl", BAD_STEPS):
+    for name in (METRICS, BAD_STEPS):
         cut_metrics(Path(run_dir, name), step)
 
 
