@@ -66,8 +66,8 @@ def files_of(folder: Path, run_id: str) -> list[Path]:
 def cut_back(folder: Path, run_id: str, step: int) -> Taken | None:
     """Cut the files of a run back to a step; None if there are none.
 
-    What is on the server already stays as it is: files that `wandb sync` has marked, and those of a run that is online.
-    A file without any row is deleted with its folder if it does not even say of which run it is.
+    Rows that are on the server stay: those of files that `wandb sync` has marked, and those of a run that is online. A
+    file without any row is deleted with its folder if it does not even say of which run it is.
     """
     files = files_of(folder, run_id)
     if not files:
@@ -76,13 +76,14 @@ def cut_back(folder: Path, run_id: str, step: int) -> Taken | None:
 
     last, keys, later, revision, code = 0, frozenset[str](), 0, "", set[str]()
     for path in files:
-        offline = path.parent.name.startswith("offline-") and not path.with_name(path.name + ".synced").exists()
+        offline = path.parent.name.startswith("offline-")
+        sent = not offline or any(path.parent.glob(path.name + ".sync*"))
         end, n_records = len(HEADER), 0
         for offset, content in records(path):
             record = Record.FromString(content)
             row = row_of(record)
             if (of_row := int(row.get("step", 0))) > step:
-                if offline:
+                if not sent:
                     break
                 later = max(later, of_row)
             elif row and of_row >= last:

@@ -56,10 +56,10 @@ class WandbSink:
         self._processes = _children("wandb-core")
         self._broken = False
         self._drawn, self._defined = 0, {"step"}
-        self._try(partial(self._run.define_metric, "step", hidden=True))
+        self._try(partial(self._run.define_metric, "step", hidden=True), "the x axis")
         revision = code_revision()
         if revision not in taken.code or not re.fullmatch("[0-9a-f]+", revision):  # changes are part of no revision
-            self._try(partial(self._run.log_code, str(ROOT), name="layerskip", include_fn=_is_code))
+            self._try(partial(self._run.log_code, str(ROOT), name="layerskip", include_fn=_is_code), "the code")
         metrics = folder / METRICS
         for row in read_metrics(metrics) if metrics.exists() else []:
             lacks = row.keys() - taken.keys - {"step"} if taken.keys else set()
@@ -97,7 +97,7 @@ class WandbSink:
                 charts["by_exit/perplexity"] = wandb.Image(str(picture))
             self._run.log(charts, step=step)
 
-        self._try(log)
+        self._try(log, "the charts")
 
     def close(self, exit_status: int) -> None:
         """Finish the run: W&B calls it finished for 0, preempted for PREEMPTED, and else failed."""
@@ -129,13 +129,23 @@ class WandbSink:
     def _is_gone(self) -> bool:
         return any(_state(pid) in "ZX" for pid in self._processes)
 
-    def _try(self, action: Callable[[], object]) -> None:
+    def _try(self, action: Callable[[], object], dispensable: str | None = None) -> None:
+        """Do something with W&B, unless it has failed before. Training goes on in any case.
+
+        Args:
+            action: what to do.
+            dispensable: what it is about, if W&B can be without; None: after a failure nothing more is sent, so that
+                no row is missing in between.
+        """
         try:
             if not self._broken and self._is_gone():
                 raise ChildProcessError("its process has ended")
             if not self._broken:
                 action()
         except Exception as error:  # wandb has no list of what it raises
+            if dispensable and not self._is_gone():
+                logger.warning("W&B: %s: %s", dispensable, reason(error))
+                return
             self._broken = True
             sys.unraisablehook = lambda _: None  # what W&B does at exit fails as well
             logger.warning("W&B: %s; the rows from here on follow when the run goes on", reason(error))
