@@ -34,6 +34,8 @@ class Server:
         self.runs: dict[str, Run] = {}
         self.operations: list[tuple[str, dict[str, Any]]] = []
         self.files: list[str] = []
+        self.views: list[dict[str, Any]] = []
+        """Workspaces and reports, as they were sent."""
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -143,6 +145,29 @@ class Server:
     def _CreateRunFiles(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in variables["files"]]
         return {"data": {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}}
+
+    def _GetDefaultEntity(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"data": {"viewer": {"id": "viewer", "entity": "tester"}}}
+
+    def _ProjectInternalId(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"data": {"project": {"id": "project", "internalId": "7"}}}
+
+    def _GetProjects(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        project = {
+            "__typename": "Project", "id": "project", "name": "layerskip", "entityName": variables["entity"],
+            "createdAt": "2026-01-01T00:00:00Z", "isBenchmark": False, "user": None,
+        }  # fmt: skip
+        page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+        return {"data": {"models": {"pageInfo": page, "edges": [{"node": project}]}}}
+
+    def _upsertView(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        self.views.append(variables)
+        project = {"id": "project", "name": variables["projectName"], "entityName": variables["entityName"]}
+        keys = ("name", "displayName", "description", "type", "spec")
+        view = {"id": f"view-{len(self.views)}", "project": project, "updatedAt": "2026-01-01T00:00:00Z"}
+        return {"data": {"upsertView": {"view": view | {key: variables[key] for key in keys}, "inserted": True}}}
+
+    _UpsertView2 = _upsertView
 
     def _Viewer(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         viewer = {"id": "viewer", "entity": "tester", "username": "tester", "flags": "{}", "teams": {"edges": []}}

@@ -158,21 +158,25 @@ def _start(config: PretrainConfig, run_id: str, first_step: int, has_later: bool
     options, revision = config.wandb, code_revision()
     if not STAGING_GIVEN:  # in the home folder otherwise, where it stays until it is synced
         os.environ["WANDB_DATA_DIR"] = str(Path(config.run_dir, "wandb").absolute())
-    settings = wandb.Settings(silent=options.mode is not WandbMode.online)
-    if commit := re.match(r"[0-9a-f]{40}", revision):  # a snapshot of the code is no checkout, which W&B would look at
-        settings.git_commit = commit[0]
-    start = partial(
-        wandb.init,
-        mode=options.mode.value,
-        project=options.project,
-        entity=options.entity,
-        name=options.name or Path(config.run_dir).name,
-        group=options.group,
-        tags=options.tags,
-        dir=str(config.run_dir),
-        config=asdict(config) | {"revision": revision},
-        settings=settings,
-    )
+
+    def start(**how: Any) -> Any:
+        settings = wandb.Settings(silent=options.mode is not WandbMode.online)
+        # A snapshot of the code is no checkout, which W&B would look at.
+        if commit := re.match(r"[0-9a-f]{40}", revision):
+            settings.git_commit = commit[0]
+        return wandb.init(
+            mode=options.mode.value,
+            project=options.project,
+            entity=options.entity,
+            name=options.name or Path(config.run_dir).name,
+            group=options.group,
+            tags=options.tags,
+            dir=str(config.run_dir),
+            config=asdict(config) | {"revision": revision},
+            settings=settings,
+            **how,
+        )
+
     if has_later and options.mode is WandbMode.online:
         try:
             return start(resume_from=f"{run_id}?_step={first_step}")
