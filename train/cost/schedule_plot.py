@@ -9,6 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import PowerNorm
 from matplotlib.ticker import MaxNLocator
 
+from conf.errors import naming
 from train.config import PretrainConfig
 from train.cost.facts import dropout_at, sampled_steps, weights_at
 
@@ -49,5 +50,6 @@ def plot_schedules(config: PretrainConfig, path: str | os.PathLike[str]) -> None
         figure.colorbar(image, ax=axis)
     axes[0].set(ylabel="exit_layer = l + 1")
     figure.suptitle(f"{config.recipe}: {config.model.name}")
-    figure.savefig(path, dpi=120)
+    with naming(path):
+        figure.savefig(path, dpi=120)
     plt.close(figure)
