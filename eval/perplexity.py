@@ -58,7 +58,12 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     }
     rows = [{**quality._asdict(), **facts} for quality in qualities]
     csv = save_rows(rows, output)
-    names = {"perplexity": "perplexity", "bits_per_byte": "bits per byte", "agreement": "agreement with the last layer"}
+    names = {
+        "perplexity": "perplexity",
+        "bits_per_byte": "bits per byte",
+        "agreement": "agreement with the last layer",
+        "acceptance": "acceptance by the last layer",
+    }
     layers = [row["exit_layer"] for row in rows]
     curves = [
         Curve(title="", label=label, exits=layers, values=[row[key] for row in rows], log=key == "perplexity")

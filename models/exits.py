@@ -35,6 +35,21 @@ def chunk_bounds(n_exits: int, n_tokens: int, chunk_tokens: int) -> Iterator[tup
             yield x, start, min(start + chunk_tokens, n_tokens)
 
 
+def last_exit_first(n_exits: int, n_tokens: int, chunk_tokens: int) -> Iterator[tuple[int, int, int]]:
+    """As `chunk_bounds`, but chunk of tokens by chunk of tokens, and of each the last exit's first."""
+    for start in range(0, n_tokens, chunk_tokens):
+        for x in (n_exits - 1, *range(n_exits - 1)):
+            yield x, start, min(start + chunk_tokens, n_tokens)
+
+
+def overlap(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """sum_v min(p(v), q(v)) of distributions [n, V]: [n] chances that what q draws is accepted as drawn from p.
+
+    The memory of q is used for the minima.
+    """
+    return torch.minimum(p, q, out=q).sum(-1)
+
+
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """The part on this rank of a tensor that tensor parallelism has spread; of exit states every rank has the whole."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -11,6 +11,7 @@ import torch
 from conftest import compose_config, run_ranks
 from training import train
 
+from conf.metrics_file import read_metrics
 from models.flops import flops_per_token
 from train import run_dir
 from train.monitoring import metrics
@@ -49,7 +50,7 @@ def with_a_peak(rank: int, folder: Path, overrides: list[str]) -> None:
 def test_a_run_on_two_ranks(tmp_path: Path, tiny_run: list[str]) -> None:
     words = [*tiny_run, *OPTIONS]
     run_ranks(with_a_peak, 2, tmp_path / "run", words)
-    rows = run_dir.read_metrics(tmp_path / "run" / "metrics.jsonl")
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     config = compose_config(f"run_dir={tmp_path}", *words, world_size=2)
     lines = {row["step"]: row for row in rows if "train/objective" in row}
     # Lines: the first and the last step, each fifth, and those of checkpoints, which have no norms by layer.
@@ -143,4 +144,4 @@ def test_a_start_says_from_where_it_really_goes_on(tmp_path: Path) -> None:
         {"from_step": 0, "host": "a"},
         {"from_step": 10, "host": "b"},
     ]
-    assert run_dir.read_metrics(tmp_path / "metrics.jsonl") == [{"step": 10}]
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 10}]

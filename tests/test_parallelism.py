@@ -33,6 +33,8 @@ FP32, BF16 = 2e-5, 1e-2  # measured: below 3e-7 and 2e-3
 ROTATIONAL = "early_exit=rotational early_exit.rotation_period=2"
 RESCALED = "layer_dropout.rescale=inverse_keep"
 STRATIFIED = "layer_dropout.sampling=stratified"
+DISTILLED = "early_exit.distillation.strength=0.5 early_exit.distillation.kl_share=0.7"
+HALF_TAUGHT = f"{DISTILLED} early_exit.distillation.temperature=2 early_exit.distillation.teach_dropped_rows=false"
 # 401 ids do not divide among ranks; the tokenizer knows 400.
 ODD_VOCABULARY = "model.vocab_size=401 data.tokenizer.vocab_size=400"
 FULL, SELECTIVE = "activation_checkpoint=full", "activation_checkpoint=selective"
@@ -82,6 +84,8 @@ TABLE = [
     Case("ddp",                             2, 2, 4, "parallelism.replicate=2"),
     Case("hsdp",                            4, 4, 2, HSDP),
     Case("fsdp tp",                         4, 2, 2, TP, ROTATIONAL),
+    Case("fsdp accumulation distilled",     2, 2, 2, "", HALF_TAUGHT),
+    Case("tp distilled",                    2, 1, 4, TP, f"{HALF_TAUGHT} {ODD_VOCABULARY}"),
 ]
 SLOW = [
     Case("tp bf16",                         2, 1, 4, f"{TP} train.precision=bf16", tolerance=BF16),
@@ -89,6 +93,9 @@ SLOW = [
     Case("replicas of tp",                  4, 2, 4, f"{TP} parallelism.replicate=2"),
     Case("fsdp cp",                         4, 2, 2, CP, ROTATIONAL),
     Case("tp cp",                           4, 1, 4, f"{TP} {CP}"),
+    Case("fsdp bf16 distilled",             2, 2, 4, "train.precision=bf16", DISTILLED, tolerance=BF16),
+    Case("tp cp distilled",                 4, 1, 4, f"{TP} {CP}", DISTILLED),
+    Case("compile distilled",               1, 1, 4, "train.compile=true", f"{STRATIFIED} {HALF_TAUGHT}"),
     Case("compile",                         1, 1, 4, "train.compile=true", STRATIFIED),
     Case("fsdp compile checkpointing",      2, 2, 4, f"train.compile=true {SELECTIVE}", STRATIFIED),
     Case("cp compile",                      2, 1, 4, f"train.compile=true {CP}", STRATIFIED),

@@ -62,7 +62,7 @@ def test_against_whole_logits(stride: int, tmp_path: Path) -> None:
     rows = call(*given, "machine.dtype=float32", "batch_size=3")
     ids = torch.tensor(open_checkpoint(checkpoint).tokenizer.encode_document(TINY_TEXT[:3000]))
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    nats, agreeing = [0.0] * 4, [0.0] * 4
+    nats, agreeing, accepted = [0.0] * 4, [0.0] * 4, [0.0] * 4
     done = 1
     for start in range(0, len(ids) - 1, stride):
         window = ids[start : start + CONTEXT + 1]
@@ -77,6 +77,7 @@ def test_against_whole_logits(stride: int, tmp_path: Path) -> None:
             here = exit_logits[0, new]
             nats[i] += torch.nn.functional.cross_entropy(here, window[1:][new], reduction="sum").item()
             agreeing[i] += (here.argmax(-1) == last).sum().item()
+            accepted[i] += torch.minimum(here.softmax(-1), logits[-1][0, new].softmax(-1)).sum().item()
         done = start + len(window)
     n, n_bytes = len(ids) - 1, 3000 - len(open_checkpoint(checkpoint).tokenizer.decode([int(ids[0])]))
     assert [row["exit_layer"] for row in rows] == [1, 2, 3, 4]
@@ -86,6 +87,7 @@ def test_against_whole_logits(stride: int, tmp_path: Path) -> None:
         assert row["perplexity"] == pytest.approx(math.exp(nats[i] / n), rel=1e-4)
         assert row["bits_per_byte"] == pytest.approx(nats[i] / math.log(2) / n_bytes, rel=1e-5)
         assert row["agreement"] == pytest.approx(agreeing[i] / n, abs=1.5 / n)
+        assert row["acceptance"] == pytest.approx(accepted[i] / n, rel=1e-5)
     assert len({row["loss"] for row in rows}) == 4
     assert json.loads((tmp_path / "out.json").read_text()) == rows
     assert (tmp_path / "out.png").stat().st_size > 0
@@ -100,6 +102,7 @@ def test_it_is_what_training_found(trained: Path, tmp_path: Path) -> None:
         name = f"exit_{row['exit_layer']:02d}"
         assert row["loss"] == pytest.approx(last[f"val/loss/{name}"], rel=1e-3)
         assert row["bits_per_byte"] == pytest.approx(last[f"val/bpb/{name}"], rel=1e-3)
+        assert row["acceptance"] == pytest.approx(last[f"val/acceptance/{name}"], rel=1e-3)
     assert [row["exit_layer"] for row in call(*given, "max_tokens=64", "exit_layers=[2]")] == [2, 4]
 
 

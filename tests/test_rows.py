@@ -14,12 +14,13 @@ from eval.engine.agreement import distinct_4grams, first_difference, near_tie_af
 from eval.measure.records import Record, record_from_json
 from eval.measure.timing import PassTimes
 from eval.results import bootstrap
-from eval.results.ideal import early_exit_ideal, ideal_speedup, measured_cost_ideal
+from eval.results.ideal import early_exit_ideal, measured_cost_ideal
 from eval.results.row import Row
-from eval.results.rows import benchmark_rows, head_cost
+from eval.results.rows import benchmark_rows
 from eval.results.table import benchmark_table, details
 from eval.tasks.task import Sample, Task
 from models.inference import InferenceLlama
+from models.speculation import head_cost, ideal_speedup
 
 CPU = torch.device("cpu")
 

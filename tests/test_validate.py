@@ -10,6 +10,7 @@ from live_memory import LiveMemory
 from torch import nn
 
 from models.spec import llama_config
+from models.speculation import MOST_DRAFTS, head_cost, ideal_speedup
 from train.validate import exit_metrics, exit_sums
 
 
@@ -29,7 +30,7 @@ def test_against_whole_logits() -> None:
 
     model._skip_lm_head = True
     sums = exit_sums(model, model.lm_head, batches, layers, token_bytes, chunk_tokens=7)
-    metrics = exit_metrics(sums, layers, None)
+    metrics = exit_metrics(sums, layers, tiny_model(), None)
 
     assert metrics["val/tokens"] == valid.sum() == 80
     for layer, logit in zip(layers, logits, strict=True):
@@ -41,7 +42,31 @@ def test_against_whole_logits() -> None:
         assert metrics[f"val/bpb/{name}"] == pytest.approx(bits, rel=1e-5)
         agree = (logit.argmax(-1) == logits[-1].argmax(-1))[valid].float().mean().item()
         assert metrics[f"val/agreement/{name}"] == pytest.approx(agree)
-    assert metrics["val/agreement/exit_04"] == 1.0
+        accepted = torch.minimum(logit.softmax(-1), logits[-1].softmax(-1)).sum(-1)[valid].mean().item()
+        assert metrics[f"val/acceptance/{name}"] == pytest.approx(accepted, rel=1e-5)
+    assert metrics["val/agreement/exit_04"] == metrics["val/acceptance/exit_04"] == 1.0
+
+
+def test_the_predicted_speedup_is_the_best_of_all_settings() -> None:
+    size = tiny_model(n_layers=6)
+    # Of 100 tokens: exits after 1, 3 and 6 layers accept 30, 80 and 100, and agree on 20, 10 and 100.
+    sums = torch.tensor([9.0, 5.0, 3.0, 20.0, 10.0, 100.0, 30.0, 80.0, 100.0, 100.0, 400.0], dtype=torch.float64)
+    metrics = exit_metrics(sums, [0, 2, 5], size, None)
+    for how, chances in (("", {1: 0.3, 3: 0.8}), ("_greedy", {1: 0.2, 3: 0.1})):
+        by_setting = {}
+        for exit_layer, a in chances.items():
+            for d in range(1, MOST_DRAFTS + 1):
+                # The i-th draft counts if it and all before it are accepted.
+                n = sum(math.prod([a] * i) for i in range(1, d + 1))
+                speedup = ideal_speedup(n_layers=6, exit_layer=exit_layer, d=d, n=n, head=head_cost(size))
+                by_setting[exit_layer, d] = speedup
+        best = max(by_setting, key=lambda setting: by_setting[setting])
+        found = metrics[f"val/predicted_exit_layer{how}"], metrics[f"val/predicted_num_speculations{how}"]
+        assert found == best
+        assert metrics[f"val/predicted_speedup{how}"] == pytest.approx(by_setting[best])
+    assert metrics["val/predicted_num_speculations"] > metrics["val/predicted_num_speculations_greedy"] == 1
+    alone = exit_metrics(torch.tensor([3.0, 100.0, 100.0, 100.0, 400.0], dtype=torch.float64), [5], size, None)
+    assert not [key for key in alone if "predicted" in key], "no exit below the last was measured"
 
 
 def sums_of_stacked_states(
@@ -80,16 +105,17 @@ def test_exit_by_exit_gives_the_bits_of_all_exits_at_once(layers: list[int]) -> 
     assert sums[len(layers) : 2 * len(layers)].tolist() == agreeing.tolist()
 
 
-def test_memory_does_not_grow_with_the_number_of_exits() -> None:
-    model = llama_config(tiny_model(dim=64, n_layers=8)).build()
+def test_memory_grows_by_the_states_of_an_exit_and_by_no_logits() -> None:
+    """As training holds them: [B, T, D] of each exit. Logits are of a chunk, the last exit's and one other's."""
+    model = llama_config(tiny_model(dim=64, n_layers=8, vocab_size=4096)).build()
     model.init_states()
     model._skip_lm_head = True
     batch = (torch.zeros(4, 64, dtype=torch.int64), torch.zeros(4, 64, dtype=torch.int64))
     peaks = []
-    for layers in ([6, 7], [0, 1, 2, 3, 4, 5, 6, 7]):
+    for layers, chunk in (([6, 7], 16), ([0, 1, 2, 3, 4, 5, 6, 7], 16), ([0, 1, 2, 3, 4, 5, 6, 7], 32)):
         with LiveMemory() as live:
-            exit_sums(model, model.lm_head, [batch], layers, torch.ones(96, dtype=torch.int64), chunk_tokens=16)
+            exit_sums(model, model.lm_head, [batch], layers, torch.ones(4096, dtype=torch.int64), chunk_tokens=chunk)
         peaks.append(live.peak)
-    choices, sums = 4 * 256, 2 * 8
-    assert peaks[1] - peaks[0] <= 6 * (choices + sums)
-    assert 6 * (choices + sums) < 4 * 256 * 64, "the states of one exit are more than all that may grow"
+    states, sums, chunk_of_logits = 4 * 256 * 64, 3 * 8 * 8, 4 * 16 * 4096
+    assert peaks[1] - peaks[0] == pytest.approx(6 * states, abs=6 * sums + 4096)
+    assert peaks[2] - peaks[1] == pytest.approx(3 * chunk_of_logits, rel=0.02)

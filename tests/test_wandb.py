@@ -15,6 +15,7 @@ from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record
 from wandb_server import Server
 
+from conf.metrics_file import METRICS, read_metrics
 from train import run_dir
 from train.errors import PREEMPTED
 from train.monitoring import wandb_sink
@@ -56,7 +57,7 @@ def logged(
                 sink.write(step, validation(step))
         if step % 50 == 0:
             Image.new("RGB", (3, 2), (step, 0, 0)).save(picture := folder / "picture.png")
-            wandb.show(run_dir.read_metrics(folder / run_dir.METRICS), picture, last=step == last)
+            wandb.show(read_metrics(folder / METRICS), picture, last=step == last)
         if end == "its process ends" and step == last - 10:
             os.kill(wandb._processes[0], signal.SIGKILL)
     if end == "killed":

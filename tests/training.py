@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from conftest import compose_config
 
+from conf.metrics_file import read_metrics
 from data.corpus import prepare
 from train import run_dir
 from train.initial import start_from
@@ -67,7 +68,7 @@ def train(
 def rows(folder: Path) -> list[dict[str, Any]]:
     """The metrics of a run, less what depends on the clock, and less rows that have nothing else."""
     clock = re.compile("train/(tokens_per_second|data_wait_fraction|checkpoint_)")
-    logged = run_dir.read_metrics(folder / "metrics.jsonl")
+    logged = read_metrics(folder / "metrics.jsonl")
     left = [{key: value for key, value in row.items() if not clock.match(key)} for row in logged]
     return [row for row in left if len(row) > 1]
 

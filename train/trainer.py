@@ -13,6 +13,7 @@ from torchtitan.distributed import utils as dist_utils
 from torchtitan.trainer import Trainer
 
 from conf.errors import reason
+from conf.metrics_file import METRICS, read_metrics
 from data.batches.loader import Loader, validation_batches
 from data.batches.packing import IGNORE_INDEX
 from data.corpus import Corpus
@@ -31,12 +32,13 @@ from train.monitoring.plots import plot_perplexity_by_exit
 from train.monitoring.report import validation_line
 from train.monitoring.schedule import schedule_metrics
 from train.monitoring.sinks import open_sinks
+from train.recipe.chunk_losses import soft_targets
 from train.recipe.dropout_schedule import branch_scale, dropout_probability
 from train.recipe.exit_weights import exit_weights
 from train.resilience.bad_step_report import BadStep
 from train.resilience.bad_steps import BadSteps
 from train.resilience.finite_state import all_finite
-from train.run_dir import BAD_STEPS, METRICS, goes_on_from, read_metrics
+from train.run_dir import BAD_STEPS, goes_on_from
 from train.validate import exit_metrics, exit_sums
 
 logger = logging.getLogger(__name__)
@@ -130,7 +132,7 @@ class LayerSkipTrainer(Trainer):
         self.checkpointer.maybe_wait_for_staging()
         if not bad:
             self.optimizers.step()
-            self.metrics_processor.exit_losses.accept_step()
+            self.metrics_processor.accept_step()
         self.lr_schedulers.step()
         self.metrics_processor.flops += self.flops(self.step - 1)
         self.metrics_processor.bar.update()
@@ -153,7 +155,7 @@ class LayerSkipTrainer(Trainer):
     def forward_backward(self, data_iterator: Any) -> torch.Tensor:
         """The gradient of a step over all its micro-batches; returns this rank's part of the loss."""
         self.micro_batch = 0
-        self.metrics_processor.exit_losses.begin_step()
+        self.metrics_processor.begin_step()
         batches = [next(data_iterator) for _ in range(self.gradient_accumulation_steps)]
         # The mean over the step's tokens is the sum over ranks and micro-batches of loss sums / all valid tokens.
         valid_tokens = torch.stack([(labels != IGNORE_INDEX).sum() for _, labels in batches]).sum().to(self.device)
@@ -245,12 +247,15 @@ class LayerSkipTrainer(Trainer):
         weights = self.exit_weights(t)
         layers = tuple(weights)
         kept, scales = self.dropout_plan(t, len(inputs))
+        soft = soft_targets(self.recipe.early_exit.distillation, t, self.total_steps, labels, kept)
         with self.train_context():
             states = self.model_parts[0](inputs, exits=layers, kept_rows=kept, branch_scales=scales, **extra)
-            loss, parts = self.loss_fn(states, labels, global_valid_tokens, weights=tuple(weights.values()))
+            loss, parts = self.loss_fn(
+                states, labels, global_valid_tokens, weights=tuple(weights.values()), soft_targets=soft
+            )
             del states
             loss.backward()
-        self.metrics_processor.exit_losses.add(layers, parts["exit_losses"])
+        self.metrics_processor.add(layers, parts)
         self.micro_batch += 1
         return loss
 
@@ -322,7 +327,7 @@ class LayerSkipTrainer(Trainer):
         )
         model.train()
         sharing = self.parallel_dims.get_mesh("loss").get_group() if self.parallel_dims.dp_cp_enabled else None
-        metrics = exit_metrics(sums, layers, sharing)
+        metrics = exit_metrics(sums, layers, self.recipe.model, sharing)
         if not all(map(math.isfinite, metrics.values())):
             raise TrainingError(
                 f"step {self.step}: the validation loss is not finite; {self.checkpointer.from_where()} with a lower"

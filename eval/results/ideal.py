@@ -1,24 +1,8 @@
-"""How fast self-speculation could be: counted in blocks, and from the measured time of each pass.
-
-E layers draft d tokens, L - E verify; per round n of them are accepted, and one token more is emitted.
-"""
+"""How fast decoding could be, from the measured time of each pass; models/speculation.py counts in blocks instead."""
 
 from collections.abc import Sequence
 
 from eval.measure.timing import PassTimes
-
-
-def ideal_speedup(*, n_layers: int, exit_layer: int, d: float, n: float, head: float) -> float:
-    """(n + 1)(L + h) / (d(E + h) + L + h): every pass costs its blocks and its head, whatever its width.
-
-    Args:
-        n_layers: L.
-        exit_layer: E.
-        d: tokens drafted per round, on average.
-        n: tokens accepted per round, on average.
-        head: h, cost of the head in units of a block.
-    """
-    return (n + 1) * (n_layers + head) / (d * (exit_layer + head) + n_layers + head)
 
 
 def measured_cost_ideal(times: PassTimes, n_tokens: int, drafts: Sequence[int]) -> float:

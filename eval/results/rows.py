@@ -15,11 +15,12 @@ from eval.measure.timing import PassTimes
 from eval.results import bootstrap
 from eval.results.bootstrap import Estimate
 from eval.results.breakdown import by_group, by_position, by_prompt_length
-from eval.results.ideal import early_exit_ideal, ideal_speedup, measured_cost_ideal
+from eval.results.ideal import early_exit_ideal, measured_cost_ideal
 from eval.results.row import BesideTransformers, Counts, Drafts, Ideals, Memory, Output, OverBaseline, Row, Speed
 from eval.setting import BASELINE, TRANSFORMERS, Setting
 from eval.tasks.task import Sample, Task
 from models.config import ModelConfig
+from models.speculation import head_cost, ideal_speedup
 
 Key = tuple[str, int]
 """Sample and repeat."""
@@ -183,12 +184,6 @@ def _ideals(size: ModelConfig, setting: Setting, pairs: Sequence[Pair]) -> Ideal
         measured_cost_ideal=median(possible),
         share_of_measured_cost_ideal=median(shares),
     )
-
-
-def head_cost(size: ModelConfig) -> float:
-    """h, the cost of the LM head in units of a block, by multiplications per token."""
-    attention = size.head_dim * (2 * size.n_heads + 2 * size.kv_heads)
-    return size.vocab_size / (attention + 3 * size.ffn_dim)
 
 
 def _output(records: Sequence[Record]) -> Output:

@@ -4,6 +4,7 @@ train/objective           weighted loss over the active exits, mean over the ste
 train/loss/exit_03        cross entropy (nats per token) of an exit, mean over the steps since the last line in which it
                           was active; every checkpoint's step has a line, so that a continued run begins with it
 train/active_exits        exits that have a weight in this step
+train/divergence/exit_03  under distillation, KL(p_L^tau || q_x^tau) of an exit (nats per token), as train/loss
 train/grad_norm           before clipping
 train/layer_grad_norm/layer_03
                           of the third block's gradient alone, before clipping; /rest is that of the embedding, the
@@ -38,10 +39,12 @@ are finite. Its loss is in no other.
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torchtitan.components.metrics import MetricsProcessor
 from tqdm import tqdm
@@ -78,7 +81,7 @@ class LayerSkipMetrics(MetricsProcessor):
         self.started = time.perf_counter()
         self.exit_status = 1
         """What W&B is told when the sinks are closed: 1 until the run has come to an end that is none of an error."""
-        self.exit_losses = ExitLosses()
+        self.exit_losses, self.divergences = ExitLosses(), ExitLosses()
         self.layer_gradients = LayerGradients(n_layers)
         self.flops = 0.0
         """Of the matrix products since the last line, on all ranks."""
@@ -89,6 +92,22 @@ class LayerSkipMetrics(MetricsProcessor):
             total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=None if visible else True
         )
 
+    def begin_step(self) -> None:
+        """What is added from now on belongs to another optimizer step."""
+        self.exit_losses.begin_step()
+        self.divergences.begin_step()
+
+    def add(self, layers: Sequence[int], parts: Mapping[str, torch.Tensor]) -> None:
+        """Add what the loss gives beside itself of a micro-batch: [X] "exit_losses", and "divergences" if any."""
+        self.exit_losses.add(layers, parts["exit_losses"])
+        if "divergences" in parts:
+            self.divergences.add(layers[:-1], parts["divergences"][:-1])
+
+    def accept_step(self) -> None:
+        """Count this step in what is reported."""
+        self.exit_losses.accept_step()
+        self.divergences.accept_step()
+
     def report(self, step: int, step_metrics: dict[str, float], *, accepted: bool) -> None:
         """Write the line of a step. All ranks call it.
 
@@ -98,7 +117,8 @@ class LayerSkipMetrics(MetricsProcessor):
             accepted: whether its update was taken.
         """
         dims = self.parallel_dims
-        by_exit = self.exit_losses.means(dims.get_mesh("loss").get_group() if dims.dp_cp_enabled else None)
+        sharing = dims.get_mesh("loss").get_group() if dims.dp_cp_enabled else None
+        by_exit, divergences = self.exit_losses.means(sharing), self.divergences.means(sharing)
         elapsed = time.perf_counter() - self.time_last_log - self._stood_still()
         tokens_per_second = self.ntokens_since_last_log * (dims.world_size // dims.non_data_parallel_size) / elapsed
         metrics = step_metrics | {
@@ -110,6 +130,7 @@ class LayerSkipMetrics(MetricsProcessor):
         if peak := known_peak(monitor.device.type, monitor.device_name, self.gpu_peak_flops):
             metrics["train/mfu"] = self.flops / (elapsed * dims.world_size * peak)
         metrics |= {f"train/loss/{exit_name(layer + 1)}": loss for layer, loss in by_exit.items()}
+        metrics |= {f"train/divergence/{exit_name(layer + 1)}": nats for layer, nats in divergences.items()}
         norms = self.layer_gradients.norms()
         metrics |= (norms if accepted else {}) | self._checkpoint_seconds
         self._last_line, self._checkpoint_seconds = step, {}

@@ -1,12 +1,13 @@
-"""Where metrics go besides the console: metrics.jsonl in the run folder, and W&B."""
+"""Where metrics go besides the console: metrics.jsonl in the run folder, W&B, TensorBoard."""
 
 import json
 from pathlib import Path
 
+from conf.metrics_file import METRICS
 from train.config import PretrainConfig, WandbMode
+from train.monitoring.tensorboard import TensorboardSink
 from train.monitoring.wandb_sink import WandbSink
 from train.resilience.line_file import LineFile
-from train.run_dir import METRICS
 
 
 class JsonlSink:
@@ -24,7 +25,7 @@ class JsonlSink:
         self._lines.close()
 
 
-Sink = JsonlSink | WandbSink
+Sink = JsonlSink | WandbSink | TensorboardSink
 
 
 def open_sinks(config: PretrainConfig, first_step: int) -> list[Sink]:
@@ -32,6 +33,8 @@ def open_sinks(config: PretrainConfig, first_step: int) -> list[Sink]:
     sinks: list[Sink] = [JsonlSink(Path(config.run_dir, METRICS))]
     if config.wandb.mode is not WandbMode.disabled:
         sinks.append(WandbSink(config, first_step))
+    if config.tensorboard:
+        sinks.append(TensorboardSink(config.run_dir, first_step))
     return sinks
 
 

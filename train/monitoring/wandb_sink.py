@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import reason
+from conf.metrics_file import METRICS, read_metrics
 from conf.provenance import COPIED, ROOT, code_revision
 from train.config import PretrainConfig, WandbMode
 from train.errors import PREEMPTED
 from train.monitoring.wandb_charts import over_depth, over_steps
 from train.monitoring.wandb_files import Taken, cut_back
-from train.run_dir import METRICS, read_metrics
 
 logger = logging.getLogger(__name__)
 

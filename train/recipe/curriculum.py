@@ -1,9 +1,10 @@
 """C(t, l): which exits are trained at step t. Paper, section 4.2, "early exit loss curriculum"."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from conf.plugins import check_choice, is_plugin, load_function
+from train.recipe.distillation import DistillationConfig, Otherwise
 
 KEY, PARAMETERS = "early_exit.curriculum", ("step", "n_layers", "total_steps")
 
@@ -35,6 +36,8 @@ class EarlyExitConfig:
     include_last_layer: bool = True
     """Whether the last layer is trained at every step. The paper does not say; without it the rotational curriculum
     trains it once every R steps."""
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    """Exits that learn from the last layer's distribution; takes the place of the paper's weights."""
 
     def __post_init__(self) -> None:
         check_choice(self.curriculum, Curriculum, KEY, PARAMETERS)
@@ -45,6 +48,20 @@ class EarlyExitConfig:
         if self.curriculum != Curriculum.rotational and self.rotation_period is not None:
             raise ValueError(
                 f"early_exit.rotation_period={self.rotation_period}: only early_exit.curriculum=rotational has one"
+            )
+        self._check_distillation()
+
+    def _check_distillation(self) -> None:
+        distillation = self.distillation
+        if distillation.strength == 0.0:
+            return
+        key = f"early_exit.distillation.strength={distillation.strength}"
+        if self.curriculum == Curriculum.none:
+            raise ValueError(f"{key}: there is no exit to teach; choose exits, with early_exit=distilled for instance")
+        free = not distillation.always and distillation.otherwise is Otherwise.paper
+        if not self.include_last_layer and not free:
+            raise ValueError(
+                f"{key}: the last layer teaches, so it is run in every step; set early_exit.include_last_layer=true"
             )
 
 

@@ -4,6 +4,9 @@ Paper, equation 5: J(t) = sum_l e~(t, l) CE(g(x_{l+1}), Y). With S_x the sum of 
 micro-batch's valid labels and N the number of valid labels of the whole step (all ranks, all micro-batches), what is
 returned is sum_x e~_x S_x / N. FSDP sums gradients over ranks and accumulation sums them over micro-batches, so the
 gradient is that of the mean over all tokens of the step.
+
+Under distillation (train/recipe/distillation.py) the last layer's chunk comes first, and those of the other exits on
+the same tokens after it, beside what it predicts: one tensor of [chunk, vocabulary] more, and no matrix product.
 """
 
 from collections.abc import Sequence
@@ -11,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torchtitan.components.loss import ChunkedLossWrapper, cross_entropy_loss
 from torchtitan.config import CompileConfig
 
-from models.exits import chunk_bounds, gathered_head, local, spread, sync_last_chunk
+from models.exits import gathered_head, local, spread, sync_last_chunk
+from train.recipe.chunk_losses import LabelLoss, SoftTargets, TaughtLoss
 
 
 class EarlyExitLoss(ChunkedLossWrapper):
@@ -39,6 +44,8 @@ class EarlyExitLoss(ChunkedLossWrapper):
         global_valid_tokens: torch.Tensor | None = None,
         *,
         weights: Sequence[float] = (1.0,),
+        soft_targets: SoftTargets | None = None,
+        read_only_head: bool = False,
         **_: Any,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Weighted loss of X exits.
@@ -50,36 +57,50 @@ class EarlyExitLoss(ChunkedLossWrapper):
             pred: [X*B, T, D] exit states after the final norm, exit by exit.
             labels: [B, T] int64, IGNORE_INDEX where there is no loss.
             global_valid_tokens: N, of the whole step; None counts as 1.
-            weights: e~ of the X exits.
+            weights: of the X exits.
+            soft_targets: lets the last of them teach the others; None: all learn from the labels.
+            read_only_head: gives the head the gradient of the last exit alone.
 
         Returns:
-            The loss, a scalar in fp32, and {"exit_losses": [X] fp32, S_x / N of this micro-batch}.
+            The loss, a scalar in fp32, and of this micro-batch, [X] fp32 each: "exit_losses", S_x / N; with soft
+            targets "divergences", the sum of KL(p_L^tau || q_x^tau) / N, 0 for the last.
         """
         assert self.lm_head is not None, "the trainer sets the LM head"
-        n_exits = len(weights)
-        states = local(pred.detach()).view(n_exits, labels.numel(), pred.shape[-1])
-        targets = labels.reshape(-1)
+        n_exits, n_tokens = len(weights), labels.numel()
+        states = local(pred.detach()).view(n_exits, n_tokens, pred.shape[-1])
         scale = 1.0 if global_valid_tokens is None else 1.0 / global_valid_tokens
         train = torch.is_grad_enabled() and pred.requires_grad
-        grad = torch.empty_like(states) if train else None
-        placements = None
-        exit_losses = torch.zeros(n_exits, device=pred.device)
-        chunks = list(chunk_bounds(n_exits, labels.numel(), self.chunk_tokens))
+        grad, placements = torch.empty_like(states) if train else None, None
+        losses = self._losses(labels, n_exits, scale, soft_targets)
+        chunks = list(losses.order(n_exits, n_tokens, self.chunk_tokens))
+        last_of_head = max(i for i, (x, _, _) in enumerate(chunks) if x == n_exits - 1 or not read_only_head)
+        objectives = torch.zeros(n_exits, device=pred.device)
         with gathered_head(self.lm_head, then_backward=train):
             for i, (x, start, end) in enumerate(chunks):
-                if i == len(chunks) - 1:
+                if i == last_of_head:
                     sync_last_chunk(self.lm_head)
                 chunk = spread(states[x, start:end].unsqueeze(0), pred).requires_grad_(train)
-                loss = self.fn(self.lm_head(chunk), targets[None, start:end]) * scale
-                exit_losses[x] += loss.detach()
+                reads = read_only_head and x < n_exits - 1
+                logits = F.linear(chunk, self.lm_head.weight.detach()) if reads else self.lm_head(chunk)
+                loss = losses.of_chunk(logits, x, start, end)
+                del logits
+                objectives[x] += loss.detach()
                 if grad is not None:
-                    (loss * weights[x]).backward()
+                    torch.autograd.backward(loss * weights[x])
                     assert chunk.grad is not None
                     # Under tensor parallelism a sum still to be taken over ranks: once, over all chunks.
                     placements = getattr(chunk.grad, "placements", None)
                     grad[x, start:end] = local(chunk.grad)[0]
-        total = (exit_losses * torch.tensor(weights, device=pred.device)).sum()
+        # The weights stay numbers of the host: nothing is copied to the device.
+        total = torch.stack([one * weight for one, weight in zip(objectives, weights, strict=True)]).sum()
         if grad is not None:
             whole_grad = spread(grad.view(pred.shape), pred, placements)
             total = self._gradient_backprop(pred, whole_grad, total, self.lm_head, False)
-        return total, {"exit_losses": exit_losses}
+        return total, losses.parts()
+
+    def _losses(
+        self, labels: torch.Tensor, n_exits: int, scale: torch.Tensor | float, soft_targets: SoftTargets | None
+    ) -> LabelLoss | TaughtLoss:
+        if soft_targets is None or n_exits == 1:
+            return LabelLoss(self.fn, labels, n_exits, scale)
+        return TaughtLoss(soft_targets, labels, n_exits, scale)

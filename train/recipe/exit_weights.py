@@ -1,7 +1,8 @@
-"""e~(t, l): how much each exit weighs in the loss of step t. Paper, equations 5 and 6."""
+"""How much each exit weighs in the loss of step t: e~(t, l) of the paper's equations 5 and 6, or under distillation."""
 
 from conf.plugins import is_plugin
 from train.recipe.curriculum import Curriculum, EarlyExitConfig, active_layers, rotation
+from train.recipe.distillation import Otherwise, shares, strength_at
 
 
 def layer_weight(layer: int, n_layers: int, e_scale: float) -> float:
@@ -16,10 +17,23 @@ def layer_weight(layer: int, n_layers: int, e_scale: float) -> float:
 
 
 def exit_weights(config: EarlyExitConfig, step: int, n_layers: int, total_steps: int) -> dict[int, float]:
-    """e~(t, l) for the layers, ascending, whose weight is not zero; they sum to 1. Other exits need not be computed.
+    """The weights of the layers, ascending, whose weight is not zero. Other exits need not be computed.
 
-    Empty for a step without any weight, which `first_step_without_weight` finds beforehand.
+    The paper's e~(t, l), which sum to 1; in steps of distillation 1 for the last layer and lambda(t) w_x for those
+    below, of which there may be none. Empty for a step without any weight, which `first_step_without_weight` finds
+    beforehand.
     """
+    distillation, last = config.distillation, n_layers - 1
+    if strength := strength_at(distillation, step, total_steps):
+        below = tuple(layer for layer in active_layers(config, step, n_layers, total_steps) if layer < last)
+        return {x: strength * w for x, w in shares(distillation.weights, below).items()} | {last: 1.0}
+    if distillation.strength and distillation.otherwise is Otherwise.last_layer:
+        return {last: 1.0}
+    return paper_weights(config, step, n_layers, total_steps)
+
+
+def paper_weights(config: EarlyExitConfig, step: int, n_layers: int, total_steps: int) -> dict[int, float]:
+    """e~(t, l) for the layers, ascending, whose weight is not zero; they sum to 1, or there are none."""
     weights = {
         layer: layer_weight(layer, n_layers, config.e_scale)
         for layer in active_layers(config, step, n_layers, total_steps)
@@ -30,10 +44,12 @@ def exit_weights(config: EarlyExitConfig, step: int, n_layers: int, total_steps:
 
 def first_step_without_weight(config: EarlyExitConfig, n_layers: int, total_steps: int) -> int | None:
     """The first step t that would train nothing, or None. Possible only without the last layer."""
+    if config.distillation.strength and config.distillation.otherwise is Otherwise.last_layer:
+        return None
     # One rotation shows every step of a rotation; our other curricula only ever add exits.
     if is_plugin(config.curriculum):
         period = total_steps
     else:
         period = rotation(config, n_layers) if config.curriculum == Curriculum.rotational else 1
     steps = range(min(period, total_steps))
-    return next((t for t in steps if not exit_weights(config, t, n_layers, total_steps)), None)
+    return next((t for t in steps if not paper_weights(config, t, n_layers, total_steps)), None)

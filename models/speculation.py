@@ -1,0 +1,64 @@
+"""What self-speculation costs and gains, counted in blocks: a pass costs its blocks and its head, whatever its width.
+
+E layers draft d tokens, L - E verify; per round n of them are accepted, and one token more is emitted.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from models.config import ModelConfig
+
+MOST_DRAFTS = 16
+"""Drafts per round that a prediction looks at; the paper takes up to 12."""
+
+
+class Prediction(NamedTuple):
+    """The setting that should be fastest."""
+
+    speedup: float
+    """Over autoregressive decoding; below 1 where no setting is faster."""
+    exit_layer: int
+    """E."""
+    num_speculations: int
+    """d."""
+
+
+def head_cost(size: ModelConfig) -> float:
+    """h, the cost of the LM head in units of a block, by multiplications per token."""
+    attention = size.head_dim * (2 * size.n_heads + 2 * size.kv_heads)
+    return size.vocab_size / (attention + 3 * size.ffn_dim)
+
+
+def ideal_speedup(*, n_layers: int, exit_layer: int, d: float, n: float, head: float) -> float:
+    """(n + 1)(L + h) / (d(E + h) + L + h).
+
+    Args:
+        n_layers: L.
+        exit_layer: E.
+        d: tokens drafted per round, on average.
+        n: tokens accepted per round, on average.
+        head: h, cost of the head in units of a block.
+    """
+    return (n + 1) * (n_layers + head) / (d * (exit_layer + head) + n_layers + head)
+
+
+def expected_accepted(acceptance: float, d: int) -> float:
+    """Drafts before the first that is rejected, if each is accepted with the same chance: n = a + a^2 + ... + a^d."""
+    return sum(acceptance**i for i in range(1, d + 1))
+
+
+def predicted_best(acceptance: Mapping[int, float], n_layers: int, head: float) -> Prediction | None:
+    """The best E and d for the chance a of each exit layer that a draft is accepted; None without one below L.
+
+    a is the acceptance sum_v min(p_L(v), q_E(v)) for drafts that are drawn at temperature 1, and the agreement of the
+    first choices for greedy ones, both as means over the tokens of a text rather than over what is generated.
+    """
+    return max(
+        (
+            Prediction(ideal_speedup(n_layers=n_layers, exit_layer=e, d=d, n=expected_accepted(a, d), head=head), e, d)
+            for e, a in acceptance.items()
+            if e < n_layers
+            for d in range(1, MOST_DRAFTS + 1)
+        ),
+        default=None,
+    )
