@@ -4,6 +4,7 @@ train/objective           weighted loss over the active exits, mean over the ste
 train/loss/exit_03        cross entropy (nats per token) of an exit, mean over the steps since the last line in which it
                           was active; every checkpoint's step has a line, so that a continued run begins with it
 train/divergence/exit_03  under distillation, KL(p_L^tau || q_x^tau) of an exit (nats per token), as above
+train/gradient_cosine/..  of exits and last layer (train/monitoring/gradient_cosine.py), where it is asked for
 train/grad_norm           before clipping
 train/bad_steps           steps of the run so far whose update was skipped (train/resilience/bad_steps.py)
 train/lr                  learning rate of the step
@@ -53,6 +54,8 @@ class LayerSkipMetrics(MetricsProcessor):
         """What W&B is told when the sinks are closed: 1 until the run has come to an end that is none of an error."""
         self.exit_losses, self.divergences = ExitLosses(), ExitLosses()
         visible = dist.get_rank() == 0
+        self.gradient_cosine: dict[str, float] = {}
+        """Of the last step since the line before that measured it."""
         self.bar = tqdm(
             total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=None if visible else True
         )
@@ -91,6 +94,8 @@ class LayerSkipMetrics(MetricsProcessor):
             "train/data_wait_fraction": sum(self.data_loading_times) / elapsed,
         }
         metrics |= {f"train/loss/{exit_name(layer + 1)}": loss for layer, loss in by_exit.items()}
+        metrics |= self.gradient_cosine
+        self.gradient_cosine = {}
         metrics |= {f"train/divergence/{exit_name(layer + 1)}": nats for layer, nats in divergences.items()}
         if (memory := self.device_memory_monitor.get_peak_stats().max_active_gib) > 0:
             metrics["train/memory_gib"] = memory
