@@ -3,20 +3,27 @@ PYTHON ?= python3
 # The exact version first: a range could be answered with a build for another torch than torchtitan 0.3.0 runs on.
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
+# Processes that share the tests; each takes about a core and 2 GiB.
+WORKERS ?= 2
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: .venv/run.stamp
 	$(BIN)/python -m train.pretrain experiment=demo run_dir=outputs/demo $(DEMO)
 	$(BIN)/python -m eval.benchmark checkpoint=outputs/demo $(BENCHMARK)
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -m "not slow" $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(TESTS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What is generated in docs/: the reference of all keys, and the figures.
+docs: .venv/run.stamp
+	$(BIN)/python -m docs.make_reference
+	$(BIN)/python -m docs.make_figures
 
 clean:
 	rm -rf .venv outputs *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -5,15 +5,17 @@ from typing import Any
 
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-# Values within this ratio are read off evenly spaced ticks, others off 1, 2, 5, 10, ..., and wide ones off decades.
+# Values within the first ratio are read off evenly spaced ticks, within the second off 1, 1.5, 2, 3, 4, 5, 7, 10, ...,
+# others off 1, 2, 5, 10, ..., and wide ones off decades.
+EVEN = 3.0
 NARROW = 10.0
 WIDE = 1e4
 MOST_TICKS = 16
 
 
-def exit_ticks(axis: Any, exits: Sequence[int]) -> None:
-    """Ticks of the horizontal axis at exit layers alone, the first and the last among them."""
-    step = -(-len(exits) // MOST_TICKS)
+def exit_ticks(axis: Any, exits: Sequence[int], most: int = MOST_TICKS) -> None:
+    """Ticks of the horizontal axis at exit layers alone, the first and the last among them, about `most` of them."""
+    step = -(-len(exits) // most)
     ticks = list(exits[::-1][::step])[::-1]
     axis.set_xticks(ticks if exits[0] in ticks or step == 1 else [exits[0], *ticks[1:]])
     axis.set_xlabel("exit layer")
@@ -23,8 +25,10 @@ def log_ticks(axis: Any, values: Sequence[float]) -> None:
     """A logarithmic vertical axis for these positive values, with ticks in plain numbers wherever they lie."""
     axis.set_yscale("log")
     ratio = max(values) / min(values)
-    if ratio < NARROW:
+    if ratio < EVEN:
         axis.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    elif ratio < NARROW:
+        axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), numticks=12))
     else:
         axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio < WIDE else (1.0,), numticks=12))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))

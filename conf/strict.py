@@ -4,6 +4,7 @@ A schema is a dataclass whose sections are dataclasses; `S` below is its type.
 """
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, cast, get_args, get_origin
@@ -15,6 +16,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from conf.errors import UserError
 from conf.resolvers import register_resolvers
+from conf.search_path import extend_search_path
 from conf.values import check_values
 
 S = TypeVar("S")
@@ -31,6 +33,7 @@ class ConfigError(UserError, ValueError):
 def register_schema(config_name: str, schema: type) -> None:
     """Make known to Hydra what conf/<config_name>.yaml asks for: its schema, and what the files may compute."""
     register_resolvers()
+    extend_search_path()
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
 
 
@@ -98,7 +101,11 @@ def _unknown(full_key: str, schema: type) -> str:
         return f"{full_key}: is now {retired[key]}"
     near = difflib.get_close_matches(key, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"{full_key}: unknown key{hint}; allowed: {', '.join(names)}"
+    return f"{full_key}: unknown key{hint}; allowed: {_names(schema)}"
+
+
+def _names(schema: type) -> str:
+    return ", ".join(f.name for f in fields(schema))
 
 
 def _section(schema: type, path: str) -> type | None:
@@ -130,6 +137,8 @@ def one_line(error: BaseException, schema: type) -> str:
             return f"{key}: cannot be taken away; leave ~{key} out"
         if message.startswith("Missing mandatory value"):
             return f"{message.rpartition(' ')[2]}: missing; give a value, or choose a group that does"
+        if "is not a ListConfig" in message:
+            return f"{key}: is a list; write its values in brackets, '{key}=[VALUE]'"
         if "is not a subclass of" in message and key in {f.name for f in fields(schema)}:
             return f"{key}: is a section of keys; set one of them ({key}.KEY=VALUE)"
         if "is not a subclass of" in message:  # Hydra cannot begin a new entry from one of its values
@@ -145,6 +154,8 @@ def one_line(error: BaseException, schema: type) -> str:
     # Hydra suggests "+key=value" for unknown keys, which we refuse as well, and lists its search path.
     lines = [line for line in lines if "use +" not in line and not line.startswith(("Config search path", "provider="))]
     text = " ".join(lines)
+    if no_group := re.match(r"Could not (?:override|delete) '(\S+)'\. No match in the defaults list", text):
+        return f"{no_group[1]}: this command has no group of choices of that name; allowed: {_names(schema)}"
     if not isinstance(error, OverrideParseException):
         return text
     name = error.override.partition("=")[0]

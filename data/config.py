@@ -153,6 +153,11 @@ class DataConfig:
         at_most(MOST_LANES, self, "stream_lanes", section="data.")
         if not self.sources:
             raise ValueError("data.sources: empty; name at least one, or take data=text data.source=PATH")
+        if self.source is not None and not any(self.source in source.path for source in self.sources.values()):
+            raise ValueError(
+                f"data.source={self.source}: data={self.name} does not read it; take data=text data.source=PATH (or"
+                " data=shards, topv2, ...)"
+            )
         if self.text_field not in {"text", *(source.text_field for source in self.sources.values())}:
             name = next(iter(self.sources))
             raise ValueError(

@@ -13,7 +13,7 @@ from eval.config import Mode
 from eval.engine.stopping import StopRule
 from eval.exactness.compare_config import CompareConfig
 from eval.pages.page import write_page
-from eval.prompt_text import prompt_texts
+from eval.prompts.prompt_text import prompt_texts
 from eval.tasks.held_out import HeldOut
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 def compare(raw: DictConfig) -> None:
     """Decode every prompt in every mode, write the page, print a table."""
     config = convert(raw, CompareConfig)
-    from eval.chat import open_for_prompts
     from eval.engine.decoding import Engine
     from eval.engine.threads import Threads, one_token
     from eval.exactness.compared import mode_rows, mode_table, unexplained_sides
@@ -33,6 +32,7 @@ def compare(raw: DictConfig) -> None:
     from eval.measure.result_file import output_of
     from eval.pages.compare_page import compare_page
     from eval.policies import check_decodable
+    from eval.prompts.chat import open_for_prompts
 
     device, dtype = device_and_dtype(config.machine)
     checkpoint = open_for_prompts(config.checkpoint, chat=config.chat)

@@ -13,7 +13,7 @@ from data.files import write_whole
 from eval.depth.lens_config import LensConfig
 from eval.engine.stopping import StopRule
 from eval.pages.page import page, write_page
-from eval.prompt_text import prompt_text
+from eval.prompts.prompt_text import prompt_text
 
 if TYPE_CHECKING:
     from models.inference import InferenceLlama

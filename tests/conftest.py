@@ -96,6 +96,14 @@ def tiny_run(tiny_text: Path) -> list[str]:
     return [*TINY_RUN, f"data.source={tiny_text}", f"data.cache_dir={tiny_text.parent / 'cache'}"]
 
 
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Path]:
+    """Writes run folders for eval.figures."""
+    from figure_runs import maker  # it imports matplotlib, which ranks need not
+
+    return maker(tmp_path / "runs")
+
+
 def tiny_model(**changes: Any) -> ModelConfig:
     sizes: dict[str, Any] = {
         "name": "tiny",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from training import rows
 
+from conf.metrics_file import read_metrics
 from train import run_dir
 
 ROOT = Path(__file__).parent.parent
@@ -151,7 +152,7 @@ class Job:
 def last_step(run: Path) -> int:
     """The last step in the metrics."""
     path = run / "metrics.jsonl"
-    return max((r["step"] for r in run_dir.read_metrics(path)), default=0) if path.exists() else 0
+    return max((r["step"] for r in read_metrics(path)), default=0) if path.exists() else 0
 
 
 def newest(run: Path) -> Path:

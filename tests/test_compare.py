@@ -27,7 +27,7 @@ from eval.exactness.compared import mode_rows, mode_table, unexplained_sides
 from eval.exactness.side_by_side import Side, layers_per_token, side_by_side
 from eval.generate import generate
 from eval.measure.timing import Timed
-from eval.prompt_text import prompt_texts
+from eval.prompts.prompt_text import prompt_texts
 from eval.setting import Setting
 from models.inference import InferenceLlama
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import compose_config
+from documented import own_parts
 
 from conf.plugins import digest, is_plugin, load, load_class, load_function
 from conf.strict import ConfigError
@@ -28,9 +29,7 @@ MANUAL = (ROOT / "docs" / "extending.md").read_text()
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the manual's file, as a user has it."""
     folder = tmp_path_factory.mktemp("own")
-    (folder / "my_exits").mkdir()
-    (folder / "my_exits" / "__init__.py").write_text("")
-    (folder / "my_exits" / "mine.py").write_text("\n\n".join(re.findall(r"```python\n(.*?)```", MANUAL, re.S)))
+    own_parts(folder)
     return folder
 
 
@@ -49,7 +48,7 @@ def words_of(module: str, name: str) -> list[str]:
     """The overrides of the manual's command that has this name in it."""
     text = MANUAL.replace("\\\n", " ")
     [line] = [x for x in text.splitlines() if x.startswith(f"python -m {module} ") and name in x]
-    return [word.strip("'") for word in line.split()[3:]]
+    return [word.strip("'") for word in line.partition("#")[0].split()[3:]]
 
 
 def test_names_of_plugins_are_told_from_choices_files_and_hub() -> None:
@@ -66,6 +65,16 @@ def test_the_curriculum_and_the_schedules() -> None:
     )
     assert [dropout_probability(dropout, layer, 50, 4, 100) for layer in range(4)] == [0.0, 0.0, 0.4, 0.4]
     assert dropout_probability(dropout, 3, 5, 4, 100) == pytest.approx(0.2)
+
+
+def test_a_model_of_the_users_own(package: Path) -> None:
+    done = run(package, "train.describe", *words_of("train.describe", "--config-dir"))
+    assert done.returncode == 0, done.stderr
+    assert "demo: mine, 12 layers, 13,048,064 parameters" in done.stdout
+    wrong = run(package, "train.describe", "--config-dir", "my_conf", "model=min")
+    assert wrong.returncode == 2
+    assert "Could not find 'model/min'" in wrong.stderr
+    assert wrong.stderr.count("\n") == 1
 
 
 def test_a_run_with_all_of_them_is_recorded_and_resumes(package: Path, tiny_run: list[str], tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ BAD = {
     ("prompt=a", "machine.device=tpu"): "machine.device=tpu: cannot be used here",
     ("prompt=a", "sampling.temperature=-1"): "sampling.temperature=-1.0: must be 0 (greedy) or at least 0.0001",
     ("prompt=a", "sampling.top_q=1"): "sampling.top_q: unknown key (did you mean top_p?)",
+    ("prompt=a", "data=text"): "data: this command has no group of choices of that name; allowed: checkpoint, prompt",
     ("prompt=a", "max_new_tokens=0"): "max_new_tokens=0: must be at least 1",
     ("prompt=a", "stop=['']"): "stop: an empty string",
     ("prompt=a", "checkpoint=tests"): "tests: neither a run folder with a checkpoint",

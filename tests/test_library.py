@@ -8,7 +8,7 @@ import torch
 
 import eval.engine
 from eval.engine import exit_logits, load
-from eval.text import continuation
+from eval.prompts.text import continuation
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 [EXAMPLE] = re.findall(r"```python\n(.*?)```", README, re.S)

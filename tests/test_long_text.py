@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from conftest import TINY_TEXT
 
+from data.config import SourceConfig
 from data.sources.documents import Document
 from data.tokenizers.long_text import document_tokens
 from data.tokenizers.sentencepiece_tokenizer import train_tokenizer
 from data.tokenizers.tokenizer import Tokenizer
+from data.tokenizers.training_sample import training_sample
 
 ONE_LINE = TINY_TEXT.replace("\n", " ")
 ONE_WORD = ONE_LINE.replace(" ", "_")
@@ -56,8 +58,25 @@ def test_a_tokenizer_is_trained_on_lines_of_any_length() -> None:
     assert train_tokenizer([Document("a", ONE_WORD)], 400, 1, "a").vocab_size == 400
 
 
+@pytest.mark.parametrize("max_bytes", [100, 10_000])
+def test_of_few_and_large_files_some_text_is_drawn(tmp_path: Path, max_bytes: int) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(TINY_TEXT * 10)
+    sample = training_sample({"a": SourceConfig(path=str(tmp_path))}, 0.05, max_bytes)
+    assert {len(document.text) for document in sample} == {len(TINY_TEXT) * 10}
+
+
+def test_of_a_document_beyond_the_limit_no_more_than_that_is_trained_on() -> None:
+    marks = "#" * 50  # of which a piece is made where they are trained on
+
+    def n_tokens(text: str) -> int:
+        return len(train_tokenizer([Document("a", text)], 400, 1, "a").encode(marks))
+
+    megabyte = (TINY_TEXT * 11)[: 10**6]
+    assert n_tokens(megabyte + marks * 1000) > n_tokens(marks * 1000 + megabyte)
+
+
 def test_a_file_of_one_long_line(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from data.config import SourceConfig
     from data.prepared.preparation import prepare_shards
     from data.prepared.progress import Settings
     from data.prepared.shards import open_part, read_manifest

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from training import rows
 
+from conf.metrics_file import read_metrics
 from train import run_dir
 from train.errors import PREEMPTED
 
@@ -28,7 +29,7 @@ def start(launcher: list[str], *options: str) -> subprocess.Popen[str]:
 
 def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
     path = folder / "metrics.jsonl"
-    while not path.exists() or not any(row["step"] >= step for row in run_dir.read_metrics(path)):
+    while not path.exists() or not any(row["step"] >= step for row in read_metrics(path)):
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
 
@@ -94,7 +95,7 @@ def test_a_signal_to_all_processes_of_a_run(tmp_path: Path, tiny_run: list[str])
     step = run_dir.last_checkpoint(folder)
     assert step > 5
     missed = folder / "wandb_missed.jsonl"
-    assert run_dir.read_metrics(missed)[-1]["step"] == step
+    assert read_metrics(missed)[-1]["step"] == step
     done = start([sys.executable], *options, f"train.steps={step + 1}")
     _, errors = done.communicate(timeout=240)
     assert done.returncode == 0, errors

@@ -5,7 +5,8 @@ from dataclasses import asdict, fields
 from conftest import compose_config
 
 from data.config import DataConfig
-from models.storage.model_card import RECIPE, model_card
+from models.storage.model_card import model_card
+from models.storage.recipe import RECIPE
 from train.config import TrainConfig
 from train.run_dir import resolved
 

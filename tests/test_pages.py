@@ -14,6 +14,8 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from test_lens import data_of
 
+from conf.page import page as page_module
+from conf.page.page import embedded
 from conf.strict import register_schema
 from eval.compare import compare
 from eval.config import GenerateConfig
@@ -21,8 +23,7 @@ from eval.depth.lens_config import LensConfig
 from eval.exactness.compare_config import CompareConfig
 from eval.generate import generate
 from eval.lens import lens
-from eval.pages import page as page_module
-from eval.pages.page import embedded, page
+from eval.pages.page import page
 
 for name, schema in {"lens": LensConfig, "compare": CompareConfig, "generate": GenerateConfig}.items():
     register_schema(name, schema)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import compose_config
 
+from conf.metrics_file import read_metrics
 from conf.strict import ConfigError
 from train import run_dir
 
@@ -50,7 +51,7 @@ def test_metrics_are_cut_back(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     rows = [{"step": s, "train/objective": 0.1 + s} for s in (10, 20, 30)]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"step": 40, "tr')
-    assert run_dir.read_metrics(path) == rows
+    assert read_metrics(path) == rows
     run_dir.cut_metrics(path, 20)
     assert path.read_text() == "".join(json.dumps(r) + "\n" for r in rows[:2])
     run_dir.cut_metrics(path, 0)
@@ -151,7 +152,7 @@ def test_a_tokenizer_that_is_gone_is_put_back(tmp_path: Path) -> None:
 def test_damaged_lines_of_metrics_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n\xff\xfe\n{"step": 2\n[3]\n{"step": 4}\n{"step": 5')
-    assert run_dir.read_metrics(path) == [{"step": 1}, {"step": 4}]
+    assert read_metrics(path) == [{"step": 1}, {"step": 4}]
     assert "3 damaged lines" in caplog.text
 
 

@@ -97,6 +97,11 @@ def test_a_field_of_another_name_is_told_first_with_the_key_that_names_it(tmp_pa
         compose_config("data=stdlib", "data.text_field=content")
 
 
+def test_a_source_that_the_chosen_data_would_not_read_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.source=a\.txt: data=stdlib does not read it; take data=text"):
+        compose_config("data.source=a.txt")
+
+
 def test_prompts_and_completions(tmp_path: Path) -> None:
     write(tmp_path, a_dot_jsonl=json.dumps({"prompt": "2+2=", "completion": "4"}))
     of = source(tmp_path, format=Format.prompt_completion)

@@ -14,6 +14,7 @@ from data.config import DataError
 from data.sources.topv2 import Rendering
 from eval.humaneval.problems import read_problems
 from eval.measure.config import BenchmarkConfig
+from eval.prompts.text import continuation
 from eval.tasks.choices import TASKS
 from eval.tasks.cnn_dm import CnnDm
 from eval.tasks.cnn_dm_lm import CnnDmLm
@@ -24,7 +25,6 @@ from eval.tasks.rouge import rouge
 from eval.tasks.task import Task
 from eval.tasks.topv2 import TopV2
 from eval.tasks.xsum import XSum
-from eval.text import continuation
 
 register_schema("benchmark", BenchmarkConfig)
 CONF = Path(__file__).parent.parent / "conf" / "task"

@@ -10,7 +10,7 @@ import pytest
 from data.sources.documents import Document
 from data.tokenizers.sentencepiece_tokenizer import train_tokenizer
 from eval.pages.token_display import display_alone, display_by_id, display_in_text
-from eval.text import plain_text
+from eval.prompts.text import plain_text
 
 BOS = 1000
 

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from conftest import compose_config
 
+from conf.metrics_file import read_metrics
 from data.corpus import prepare
 from train import run_dir
 from train.initial import start_from
@@ -66,7 +67,7 @@ def train(
 def rows(folder: Path) -> list[dict[str, Any]]:
     """The metrics of a run, less what depends on the clock."""
     clock = ("train/tokens_per_second", "train/data_wait_fraction")
-    return [{k: v for k, v in r.items() if k not in clock} for r in run_dir.read_metrics(folder / "metrics.jsonl")]
+    return [{k: v for k, v in r.items() if k not in clock} for r in read_metrics(folder / "metrics.jsonl")]
 
 
 def full_state(trainer: LayerSkipTrainer) -> dict[str, torch.Tensor]:

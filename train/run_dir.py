@@ -22,6 +22,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from conf.errors import reason
+from conf.metrics_file import METRICS, read_metrics
 from conf.provenance import code_revision
 from conf.strict import ConfigError
 from data.corpus import Corpus
@@ -34,6 +35,8 @@ from train.config import PretrainConfig
 logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
+STARTS = "starts.jsonl"
+LOCK = ".lock"
 CORPUS = "corpus.json"
 BAD_STEPS = "bad_steps.jsonl"
 EXIT_STATUS = "exit_status"
@@ -57,7 +60,7 @@ def lock(run_dir: str | Path, seconds: float) -> FolderLock:
     system may hold on to the lock of a node that is dead.
     """
     Path(run_dir).mkdir(parents=True, exist_ok=True)
-    held = FolderLock(Path(run_dir, ".lock"))
+    held = FolderLock(Path(run_dir, LOCK))
     try:
         held.acquire(seconds)
     except TimeoutError as error:
@@ -140,7 +143,7 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
 
 def changed_keys(config: PretrainConfig) -> dict[str, tuple[Any, Any]]:
     """Dotted keys whose values differ from those the folder was last started with: (old, new)."""
-    old, new = _flatten(_read(Path(config.run_dir, CONFIG), yaml.safe_load)), _flatten(resolved(config))
+    old, new = flatten(_read(Path(config.run_dir, CONFIG), yaml.safe_load)), flatten(resolved(config))
     keys = sorted(old.keys() | new.keys())
     return {k: (old.get(k), new.get(k)) for k in keys if old.get(k) != new.get(k)}
 
@@ -152,10 +155,11 @@ def resolved(config: PretrainConfig) -> dict[str, Any]:
     return {str(k): v for k, v in plain.items()}
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one table of dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
 
 
@@ -171,7 +175,7 @@ def start(config: PretrainConfig, corpus: Corpus, world_size: int) -> None:
     write_whole(folder / CORPUS, (json.dumps(text, indent=2) + "\n").encode())
     write_whole(folder / CONFIG, yaml.safe_dump(resolved(config), sort_keys=False).encode())
     (folder / EXIT_STATUS).unlink(missing_ok=True)
-    with (folder / "starts.jsonl").open("a") as stream:
+    with (folder / STARTS).open("a") as stream:
         stream.write(json.dumps(_provenance(step, world_size)) + "\n")
     cut_logs(folder, step)
 
@@ -192,7 +196,7 @@ def _provenance(step: int, world_size: int) -> dict[str, Any]:
 
 def cut_logs(run_dir: str | Path, step: int) -> None:
     """Drop what was logged after a step. For rank 0 alone."""
-    for name in ("metrics.jsonl", BAD_STEPS):
+    for name in (METRICS, BAD_STEPS):
         cut_metrics(Path(run_dir, name), step)
 
 
@@ -202,25 +206,6 @@ def cut_metrics(path: Path, step: int) -> None:
         return
     kept = [json.dumps(row) for row in read_metrics(path) if row["step"] <= step]
     write_whole(path, "".join(line + "\n" for line in kept).encode())
-
-
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, less a half-written last line and, with a warning, others that are damaged."""
-    rows, damaged = [], 0
-    lines = Path(path).read_bytes().split(b"\n")
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:  # not JSON, or not UTF-8
-            damaged += bool(line) and line is not lines[-1]
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-        else:
-            damaged += 1
-    if damaged:
-        logger.warning("%s: %d damaged lines are left out", path, damaged)
-    return rows
 
 
 def write_exit_status(run_dir: str | Path, status: int) -> None:

@@ -13,6 +13,7 @@ from torchtitan.distributed import utils as dist_utils
 from torchtitan.trainer import Trainer
 
 from conf.errors import reason
+from conf.metrics_file import METRICS, read_metrics
 from data.batches.loader import Loader, validation_batches
 from data.batches.packing import IGNORE_INDEX
 from data.corpus import Corpus
@@ -36,7 +37,7 @@ from train.recipe.exit_weights import exit_weights
 from train.resilience.bad_step_report import BadStep
 from train.resilience.bad_steps import BadSteps
 from train.resilience.finite_state import all_finite
-from train.run_dir import BAD_STEPS, cut_logs, read_metrics
+from train.run_dir import BAD_STEPS, cut_logs
 from train.validate import exit_metrics, exit_sums
 
 logger = logging.getLogger(__name__)
@@ -352,7 +353,7 @@ class LayerSkipTrainer(Trainer):
         """Draw perplexity by exit. A disk that is full of it does not stop the run. For rank 0 alone."""
         folder = Path(self.recipe.run_dir)
         try:
-            plot_perplexity_by_exit(read_metrics(folder / "metrics.jsonl"), folder / "perplexity_by_exit.png")
+            plot_perplexity_by_exit(read_metrics(folder / METRICS), folder / "perplexity_by_exit.png")
         except (OSError, LookupError) as error:
             why = reason(error) if isinstance(error, OSError) else "metrics.jsonl has no validation yet"
             logger.warning("perplexity_by_exit.png: cannot be written (%s); training goes on", why)

@@ -130,15 +130,16 @@ def train_tokenizer(
 
 
 def _sample(documents: list[Document], max_bytes: int) -> Iterator[str]:
-    """Documents in a fixed random order until they make up so many bytes."""
+    """Documents in a fixed random order until they make up so many bytes; of a huge one, as many characters."""
     order = sorted(documents, key=lambda d: d.name)
     random.Random(0).shuffle(order)
     n_bytes = 0
     for document in order:
         if n_bytes >= max_bytes:
             return
-        n_bytes += len(document.text.encode("utf-8"))
-        yield document.text
+        text = document.text[:max_bytes]
+        n_bytes += len(text.encode("utf-8"))
+        yield text
 
 
 def _training_pieces(texts: Iterable[str]) -> Iterator[str]:

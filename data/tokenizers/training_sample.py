@@ -1,13 +1,14 @@
 """The text that a tokenizer is trained on: a sample of the training documents of all sources."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 
 from data.config import DataError, SourceConfig
 from data.sources.documents import Bad, Document
 from data.sources.reading import source_chunks
 from data.sources.source_files import COMPRESSED, PARQUET, find_files, has_files, kind
-from data.sources.split import TRAIN, split_of
+from data.sources.split import TRAIN, Split, split_of
 
 COMPRESSION = 4  # about how many bytes of text a compressed byte stands for
 
@@ -38,6 +39,16 @@ def _sample(source: SourceConfig, fraction: float, max_bytes: int, bad: list[Bad
     split = split_of(source, 0.0 if source.validation else fraction)
     # Twice as much as is needed: chunks differ in size, and what is held out falls away.
     share = 2 * max_bytes / max(1.0, _text_bytes(source))
+    some = False
+    for document in _documents(source, split, share, max_bytes, bad):
+        some = True
+        yield document
+    if not some and share < 1.0:  # few and large chunks, none of which was drawn: from the beginning, then
+        yield from _documents(source, split, math.inf, max_bytes, bad)
+
+
+def _documents(source: SourceConfig, split: Split, share: float, max_bytes: int, bad: list[Bad]) -> Iterator[Document]:
+    """Those of about a share of the chunks, or of all, until there are `max_bytes` where that is enough."""
     taken = 0
     for number, chunk in enumerate(source_chunks(source)):
         if share < 1.0 and _hash(number) >= share * 2**64:
@@ -50,7 +61,7 @@ def _sample(source: SourceConfig, fraction: float, max_bytes: int, bad: list[Bad
                 if part == TRAIN:
                     taken += len(piece.text.encode("utf-8")) + len(piece.prompt.encode("utf-8"))
                     yield Document(piece.name, piece.prompt + piece.text)
-        if taken > max_bytes and (share < 1.0 or not has_files(source.path)):
+        if taken > max_bytes and (share < 1.0 or share == math.inf or not has_files(source.path)):
             return
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from data.tokenizers.tokenizer import Tokenizer
 from eval.depth.lens import Predictions, layers_needed, settled_share
-from eval.text import plain_text
+from eval.prompts.text import plain_text
 
 DIGITS = 5
 

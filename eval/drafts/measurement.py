@@ -24,8 +24,8 @@ from eval.measure.identity import conditions, samples_digest, weights_digest
 from eval.measure.result_file import output_of
 from eval.measure.samples_file import samples_log, samples_path, why_anew
 from eval.policies import measured_drafting
+from eval.prompts.text import plain_text
 from eval.tasks.task import Sample, Selection
-from eval.text import plain_text
 
 
 class RejectionsPlan(NamedTuple):

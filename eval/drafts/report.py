@@ -1,7 +1,5 @@
 """The numbers of `eval.rejections` as text and in files."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +8,7 @@ from data.files import write_whole
 from eval.drafts.findings import DraftPositionPart, DraftsPart, Rejections, TokenPair
 from eval.results.bootstrap import Estimate
 from eval.results.columns import aligned, wrapped
+from eval.results.csv_file import write_csv
 from eval.results.row import flat_part
 
 TABLES = {
@@ -42,12 +41,7 @@ def save_rejections(found: Rejections, path: Path) -> Path:
     write_whole(path, (json.dumps(found.as_json(), indent=1) + "\n").encode())
     parts = found.breakdowns.by_name()
     rows = [{"table": name, **flat_part(part)} for name in TABLES for part in parts[name]]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(["table", *(key for row in rows for key in row)])))
-    writer.writeheader()
-    writer.writerows(rows)
-    out = path.with_suffix(".csv")
-    write_whole(out, text.getvalue().encode())
+    write_csv(out := path.with_suffix(".csv"), rows, first=["table"])
     return out
 
 

@@ -11,7 +11,7 @@ from eval.drafts.replay import Thought, disagrees, replay
 from eval.engine.decoding import Engine, Round, SelfSpeculative
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
-from eval.text import piece_of
+from eval.prompts.text import piece_of
 
 DIGITS = 6
 

@@ -19,9 +19,9 @@ from eval.engine.agreement import NEAR_TIE, first_difference, gap, is_near_tie, 
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.measure.contest import Run
+from eval.prompts.text import continuation
 from eval.setting import TRANSFORMERS, Setting
 from eval.tasks.task import Sample
-from eval.text import continuation
 from models.inference import InferenceLlama
 
 TAIL = 60

@@ -18,9 +18,9 @@ from eval.measure.ledger import Ledger
 from eval.measure.records import Record
 from eval.measure.timing import Timed, pass_times, timed
 from eval.measure.transformers_run import Transformers
+from eval.prompts.text import continuation
 from eval.setting import BASELINE, TRANSFORMERS, Setting
 from eval.tasks.task import Sample, Task
-from eval.text import continuation
 
 Run = Callable[[list[int], StopRule, SamplingOptions], Timed]
 """Decodes a prompt."""

@@ -8,7 +8,6 @@ import torch
 
 from conf.plugins import digest
 from conf.strict import ConfigError
-from eval.chat import with_chat
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Autoregressive, Engine, Policy
 from eval.engine.threads import Threads, one_token
@@ -23,6 +22,7 @@ from eval.measure.result_file import output_of
 from eval.measure.samples_file import samples_path, why_anew
 from eval.measure.transformers_run import Transformers, version
 from eval.policies import policies
+from eval.prompts.chat import with_chat
 from eval.setting import BASELINE, TRANSFORMERS, Setting
 from eval.tasks.task import Sample
 

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from data.tokenizers.tokenizer import Tokenizer
-from eval.text import name_of, piece_of
+from eval.prompts.text import name_of, piece_of
 
 DRAWN = " \t\n"
 

@@ -1,7 +1,5 @@
 """A benchmark's rows on the screen and in files."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any, NamedTuple
 from data.files import write_whole
 from eval.results.bootstrap import Estimate
 from eval.results.columns import aligned, wrapped
+from eval.results.csv_file import write_csv
 from eval.results.row import Part, Row, flat_part
 
 
@@ -154,10 +153,5 @@ def save_rows(rows: Sequence[Mapping[str, object]], path: Path) -> Path:
     """Write rows as JSON and, without lists, as CSV beside it; its path. A kill leaves no half file."""
     write_whole(path, (json.dumps(rows, indent=1) + "\n").encode())
     flat = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in rows]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in flat for key in row)))
-    writer.writeheader()
-    writer.writerows(flat)
-    out = path.with_suffix(".csv")
-    write_whole(out, text.getvalue().encode())
+    write_csv(out := path.with_suffix(".csv"), flat)
     return out

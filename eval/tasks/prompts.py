@@ -7,9 +7,9 @@ from omegaconf import MISSING
 
 from data.config import DataError, SourceConfig
 from data.sources.rows import read_rows
+from eval.prompts.text import first_turn
 from eval.tasks.rouge import rouge
 from eval.tasks.task import Chosen, Sample, Selection, Task, chosen_indices, fitting, shortened
-from eval.text import first_turn
 
 if TYPE_CHECKING:
     from eval.engine.checkpoint import Checkpoint

@@ -1,13 +1,14 @@
 """The README.md of an exported model: what it is, how it was trained, what each exit is good for, how to serve it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from conf.hub import HUB
+from conf.metrics_file import METRICS, read_metrics
 from models.config import ModelConfig
 from models.exits import exit_name
+from models.storage.recipe import recipe_of
 from models.storage.recommended import Recommended, default_exit, recommended
 
 HEAD = """---
@@ -41,17 +42,6 @@ print(tokenizer.decode(output[0], skip_special_tokens=True))
 autoregressive decoding. The same in the framework this model comes from, with one cache and without computing a layer
 twice: `python -m eval.generate checkpoint={folder}`. vLLM serves the folder at full depth: `vllm serve {folder}`.
 """
-# What decides about the weights that come out. What a machine needs (caches, workers, log lines) is no part of it.
-# None: all keys of a section.
-RECIPE: dict[str, tuple[str, ...] | None] = {
-    "checkpoint": ("initial",),
-    "layer_dropout": None,
-    "early_exit": None,
-    "train": ("steps", "seq_len", "global_batch_size", "seed", "precision", "max_grad_norm"),
-    "optimizer": None,
-    "lr_scheduler": None,
-    "data": ("packing", "validation_fraction"),
-}
 SOURCE = ("path", "format", "weight", "epochs")
 OF_THE_HUB = ("subset", "split", "revision")
 PATHS = ("initial", "path")
@@ -64,7 +54,7 @@ def model_card(
     recipe = config or {}
     how = "Trained with LayerSkip (arXiv 2404.16710)." if "early_exit" in recipe else "Converted, not trained further."
     text = HEAD.format(name=name, n_parameters=n_parameters, n_layers=size.n_layers, how=how)
-    text += _recipe(recipe) + (_exits(run / "metrics.jsonl", size.n_layers) if run else "")
+    text += _recipe(recipe) + (_exits(run / METRICS, size.n_layers) if run else "")
     best = recommended(run) if run else None
     exit_layer = best.exit_layer if best else default_exit(size.n_layers)
     # Drafts that cost more than they save are no example to follow.
@@ -82,12 +72,7 @@ def _recommended(best: Recommended) -> str:
 
 
 def _recipe(config: Mapping[str, Any]) -> str:
-    found = [
-        (f"{section}.{key}", value)
-        for section, keys in RECIPE.items()
-        for key, value in config.get(section, {}).items()
-        if key in (keys or config[section])
-    ]
+    found = list(recipe_of(config).items())
     for name, source in config.get("data", {}).get("sources", {}).items():
         keys = (*SOURCE, *OF_THE_HUB) if source["path"].startswith(HUB) else SOURCE
         found += [(f"data.sources.{name}.{key}", source.get(key)) for key in keys]
@@ -103,14 +88,8 @@ def _name(path: str) -> str:
 
 def _exits(metrics: Path, n_layers: int) -> str:
     """The last validation, by exit."""
-    found: dict[str, Any] = {}
-    if metrics.exists():
-        for line in metrics.read_text().split("\n"):
-            if "val/ppl/" in line:
-                try:
-                    found = json.loads(line)
-                except ValueError:
-                    continue  # a line that a kill has left half written
+    validations = [row for row in read_metrics(metrics) if "val/tokens" in row] if metrics.exists() else []
+    found = validations[-1] if validations else {}
     rows = [
         f"| {e} | {found[key]:.4g} |" for e in range(1, n_layers + 1) if (key := f"val/ppl/{exit_name(e)}") in found
     ]

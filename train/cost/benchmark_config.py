@@ -28,6 +28,7 @@ class MachineConfig:
     """Where to measure; `machine` is also the section's name in the commands of eval."""
 
     device: Device = Device.auto
+    """What the steps run on."""
     threads: int | None = None
     """CPU threads of each arm; null: torch's default."""
 

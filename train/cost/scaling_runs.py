@@ -96,11 +96,11 @@ def measured_row(
     """
     import torch
 
-    from train.run_dir import read_metrics
+    from conf.metrics_file import METRICS, read_metrics
 
     load = os.getloadavg()[0]
     _run(config, options, words, ranks, folder)
-    rows = [r for r in read_metrics(folder / "metrics.jsonl") if "train/tokens_per_second" in r]
+    rows = [r for r in read_metrics(folder / METRICS) if "train/tokens_per_second" in r]
     speeds = sorted(r["train/tokens_per_second"] for r in rows if r["step"] > options.warmup)
     gpus = torch.cuda.device_count()
     processors = min(ranks, gpus or usable_cores() // options.threads or 1)

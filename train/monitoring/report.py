@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import reason
+from conf.metrics_file import METRICS, read_metrics
 from models.exit_quality import ExitQuality, quality_table
 from models.exits import exit_layer_of
-from train.run_dir import read_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def validation_line(row: dict[str, Any]) -> str:
 def summary(run_dir: str | Path, facts: dict[str, float]) -> str:
     """The last validation as a table, one row an exit, and where everything lies."""
     folder = Path(run_dir)
-    rows = [r for r in read_metrics(folder / "metrics.jsonl") if exits_of(r)]
+    rows = [r for r in read_metrics(folder / METRICS) if exits_of(r)]
     if not rows:
         return f"run folder {folder}: metrics.jsonl has no validation, as after a full disk"
     row = rows[-1]

@@ -11,26 +11,6 @@ function el(tag, attributes, ...children) {
   return node;
 }
 
-const DRAWN = { "\n": "↵", "\t": "⇥" };
-
-/** A token as eval/pages/shown.py writes it: text and marks in turn. In running text a newline also breaks the line. */
-function token(shown, inText) {
-  const out = document.createDocumentFragment();
-  if (!shown.length) out.append(el("span", { class: "none" }));
-  shown.forEach((part, i) => {
-    if (i % 2 === 0) out.append(part);
-    else if (part === " ") out.append(el("span", { class: "space" }, " "));
-    else if (part in DRAWN) {
-      out.append(el("span", { class: "drawn" }, DRAWN[part]));
-      if (inText) out.append(part);
-    } else out.append(el("span", { class: "box" }, part));
-  });
-  return out;
-}
-
-/** A token within a sentence. */
-const quoted = (shown) => el("span", { class: "token" }, token(shown, false));
-
 const percent = (p) => (p > 0 && p < 0.001 ? "< 0.1%" : `${(100 * p).toFixed(1)}%`);
 const count = (n) => n.toLocaleString("en");
 const speed = (n) => (n < 10 ? n.toFixed(1) : count(Math.round(n)));
@@ -41,10 +21,10 @@ function totals(entries) {
     .map(([name, value]) => el("div", null, el("dt", null, name), el("dd", null, value))));
 }
 
-/** Radio buttons; `choose` gets the value. The first is chosen. */
-function choice(title, name, options, choose) {
-  return el("div", { class: "choice", role: "radiogroup", "aria-label": title }, el("span", null, title), Object.entries(options).map(([value, text], i) => {
-    const input = el("input", { type: "radio", name, value, checked: i === 0 });
+/** Radio buttons; `choose` gets the value. One is chosen: the first, unless `chosen` names another. */
+function choice(title, name, options, choose, chosen = Object.keys(options)[0]) {
+  return el("div", { class: "choice", role: "radiogroup", "aria-label": title }, el("span", null, title), Object.entries(options).map(([value, text]) => {
+    const input = el("input", { type: "radio", name, id: `${name}-${value}`, value, checked: value === chosen });
     input.addEventListener("change", () => choose(value));
     return el("label", null, input, text);
   }));

@@ -7,7 +7,7 @@ from conf.strict import ConfigError
 from data.config import DataError
 from data.sources.documents import Bad
 from data.sources.records import line_records
-from eval.text import first_turn, is_text
+from eval.prompts.text import first_turn, is_text
 
 
 def prompt_text(text: str | None, prompt_file: str) -> str:
