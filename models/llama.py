@@ -128,5 +128,7 @@ class LayerSkipLlama(Llama3Model):
 
         On a copy of the D numbers: FSDP may have freed the gathered weight when the backward comes to this.
         """
-        h: torch.Tensor = F.rms_norm(x, self.norm.normalized_shape, self.norm.weight.detach().clone(), self.norm.eps)
-        return h.redistribute(placements=like.placements) if isinstance(h, DTensor) and isinstance(like, DTensor) else h
+        h = F.rms_norm(x, self.norm.normalized_shape, self.norm.weight.detach().clone(), self.norm.eps)
+        if isinstance(h, DTensor) and isinstance(like, DTensor):
+            return h.redistribute(placements=like.placements)
+        return h
