@@ -27,6 +27,7 @@ ENTRIES = {
     "train.pretrain",
     "train.benchmark",
     "train.describe",
+    "train.report",
     "train.snapshot",
     "train.scaling",
     "eval.generate",
