@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.errors import UserError, of_machine, reason
-from conf.multirun import is_multirun, jobs_of, run_all, with_own_output
+from conf.multirun import LIST_JOBS, is_multirun, jobs_of, run_all, with_own_output
 from conf.strict import ConfigError, convert, one_line, register_schema
 
 RANK_0_SPEAKS = 3.0
@@ -109,7 +110,7 @@ def _printable(line: str) -> str:
 def _run_all(
     config_name: str, words: Sequence[str], verbatim: Sequence[str], check: Callable[[DictConfig], object], key: str
 ) -> int:
-    """All jobs of --multirun, none of which starts before every one's configuration has been checked."""
+    """All jobs of --multirun, none of which starts or is listed before every one's configuration has been checked."""
     jobs = []
     for job in jobs_of(words, lambda word: _quoted(word, verbatim)):
         with initialize_config_module("conf", version_base="1.3"):
@@ -119,6 +120,9 @@ def _run_all(
         except ConfigError as error:
             raise ConfigError(f"{error} (in job {job.name})") from None
         jobs.append(with_own_output(job, raw, key, verbatim=key in verbatim))
+    if LIST_JOBS in words:
+        print(*(shlex.join(job.overrides) for job in jobs), sep="\n")
+        return 0
     return run_all(jobs, lambda line: print(line, file=sys.stderr, flush=True))
 
 

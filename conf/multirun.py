@@ -2,6 +2,8 @@
 
 Hydra's launcher would run the jobs in this process and under folders of its own. Here each is the command that a user
 would have typed, in a process of its own, so that a job that is killed or finished is treated like any other run.
+
+`--jobs` prints those commands' arguments instead, a line each, for whoever else runs them (slurm/sweep.sh).
 """
 
 import itertools
@@ -18,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf.strict import ConfigError
 
-FLAGS = ("--multirun", "-m")
+LIST_JOBS = "--jobs"
+FLAGS = ("--multirun", "-m", LIST_JOBS)
 # Names of files and folders end at 255 bytes.
 LONGEST_NAME = 120
 
@@ -32,7 +35,7 @@ class Job(NamedTuple):
 
 
 def is_multirun(words: Sequence[str]) -> bool:
-    """Whether the command line asks for several jobs."""
+    """Whether the command line asks for several jobs, or for a list of them."""
     return any(word in FLAGS for word in words)
 
 

@@ -16,6 +16,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from conf.errors import UserError
 from conf.resolvers import register_resolvers
+from conf.search_path import extend_search_path
 from conf.values import check_values
 
 S = TypeVar("S")
@@ -32,6 +33,7 @@ class ConfigError(UserError, ValueError):
 def register_schema(config_name: str, schema: type) -> None:
     """Make known to Hydra what conf/<config_name>.yaml asks for: its schema, and what the files may compute."""
     register_resolvers()
+    extend_search_path()
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
 
 

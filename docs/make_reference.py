@@ -133,7 +133,7 @@ def _index() -> str:
 
 def _command(one: Command, done: list[Command], seen: dict[tuple[type, str], str]) -> Iterator[str]:
     config = composed(one.config_name)
-    yield f"{_escape(config.hydra.help.header)} `conf/{one.config_name}.yaml`, `{_file(one.schema)}`\n"
+    yield f"{_escape(config.hydra.help.header)} `{_yaml(one.config_name)}`, `{_file(one.schema)}`\n"
     base = next((c for c in done if c.schema in one.schema.__mro__), None)
     skipped = {f.name for f in fields(base.schema)} if base else set()
     if base:
@@ -158,7 +158,7 @@ def _choices_of_groups() -> Iterator[str]:
     yield "## Choices of groups\n\nEach is a file, `conf/GROUP/NAME.yaml`; a file of your own there is a new choice.\n"
     for group in sorted(folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()):
         files = sorted((ROOT / "conf" / group).glob("*.yaml"))
-        if group != "task" and files:  # the tasks are above
+        if group not in ("task", "eval") and files:  # the tasks are above, and eval is no group
             yield f"### {group}=\n\n| choice | what |\n|---|---|"
             yield "\n".join(f"| `{file.stem}` | {_comment(file)} |" for file in files) + "\n"
 
@@ -278,6 +278,12 @@ def _plain(raw: Any) -> Any:
 
 def _summary(kind: type) -> str:
     return _escape(" ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split()))
+
+
+def _yaml(config_name: str) -> str:
+    """Where a command's configuration lies."""
+    of_eval = f"conf/eval/{config_name}.yaml"
+    return of_eval if (ROOT / of_eval).exists() else f"conf/{config_name}.yaml"
 
 
 def _file(kind: type) -> str:

@@ -19,7 +19,16 @@
 #SBATCH --output=slurm-%j.out
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?run this with sbatch}"
-job=$SLURM_JOB_ID step= run_dir= signalled=
+step= run_dir= signalled=
+# Scontrol takes the number of an array's last task for the whole array.
+job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} job=${job:-$SLURM_JOB_ID}
+
+# A task of slurm/sweep.sh: its line has the folder of the snapshot, and the words that stand for those of the sweep.
+if [ -n "${SWEEP_LINES:-}" ]; then
+    eval "set -- $(sed -n "${SLURM_ARRAY_TASK_ID}p" "$SWEEP_LINES")"
+    export SNAPSHOT_FOLDER=$1
+    shift
+fi
 
 # A signal to this shell is passed on to the ranks by srun, again and again, because they may only be starting. Who is
 # still there when the run has ended (a torchrun that waits for another) is killed.
@@ -57,7 +66,7 @@ if [ -n "$signalled" ]; then again; exit 75; fi # before there was anything to p
 # Where the ranks meet: on the first node, at a port of this job's own.
 address() { scontrol show node "$1" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p'; }
 export -f address
-export MASTER="$(address "$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"):$((12000 + job % 20000))"
+export MASTER="$(address "$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"):$((12000 + SLURM_JOB_ID % 20000))"
 
 # Torchrun ignores what is meant for the ranks, and ends when they have.
 srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" bash -c '

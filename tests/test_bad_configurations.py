@@ -250,6 +250,15 @@ OTHERS = {
         "checkpoint=nowhere repeats=-1": r"repeats=-1: must be at least 1",
         "checkpoint=nowhere quality=beauty": r"quality=beauty: must be",
     },
+    "eval.figures": {
+        "runs=[]": r"runs: give run folders",
+        "runs=[nowhere]": r"runs: nowhere is nothing that exists",
+        "runs=[afolder]": r"runs: afolder holds no run",
+        "runs=nowhere": r"runs: is a list; write its values in brackets, 'runs=\[VALUE\]'",
+        "runs=[nowhere] figures=[beauty]": r"figures",
+        "arms={ours:[nowhere]}": r"arms\.ours: a new key of a table begins with a plus sign",
+        "+arms.ours=[]": r"arms\.ours: names no run",
+    },
     "eval.lens": {"checkpoint=nowhere top_k=0": r"top_k=0: must be at least 1"},
     "eval.perplexity": {
         "checkpoint=nowhere stride=0": r"stride=0: must be at least 1",

@@ -22,6 +22,7 @@ from train.titan import trainer_config
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = {g.name: sorted(f.stem for f in g.glob("*.yaml")) for g in sorted(CONF.iterdir()) if g.is_dir()}
 GROUPS.pop("__pycache__", None)
+GROUPS.pop("eval")  # of commands, no group
 GROUPS["model"].remove("initial")  # it needs a model to start from: test_initial.py
 NEEDED = {f"data={choice}": ["data.source=x"] for choice in ("text", "shards", "prompt_completion")}
 NEEDED |= {f"data={choice}": ["data.source=x"] for choice in ("topv2", "topv2_json")}
@@ -214,6 +215,7 @@ OURS = {
     "recipe",
     "run_dir",
     "wandb",
+    "tensorboard",
     "validation",
     "layer_dropout",
     "early_exit",

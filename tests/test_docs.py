@@ -102,13 +102,15 @@ def check(text: str, folder: Path) -> None:
 
 def module_of(words: list[str]) -> tuple[str, list[str], int]:
     """The module that a command runs, what follows, and the number of ranks."""
-    if words[0] in ("sbatch", "slurm/submit.sh"):
+    if words[0] in ("sbatch", "slurm/submit.sh", "slurm/sweep.sh"):
         script = next(w for w in words[1:] if w.endswith(".sh"))
         for path in {script, words[0]} - {"sbatch"}:
             assert (ROOT / path).stat().st_mode & 0o111
         rest = words[words.index(script) + 1 :]
         if script == "slurm/eval.sh":
             return rest[1], [f"checkpoint={rest[0]}", *rest[2:]], 1
+        if words[0] == "slurm/sweep.sh":
+            rest.append("--multirun")
         nodes, gpus = (int(words[words.index(option) + 1]) for option in ("--nodes", "--gpus-per-node"))
         return "train.pretrain", rest, nodes * gpus
     # What comes before the last pipe writes the prompt.

@@ -1,6 +1,7 @@
 """--multirun: which jobs a command line means, where each writes, and that all of them run."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,14 @@ def test_a_text_with_commas_is_one_value(trained: Path) -> None:
     done = run("eval.generate", "--multirun", *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("a, b = 1, 2") == 2
+
+
+def test_the_list_of_jobs_is_what_a_shell_would_run(tiny_run: list[str], tmp_path: Path) -> None:
+    done = run(
+        "train.pretrain", *tiny_run, f"run_dir={tmp_path / 'a sweep'}", "--jobs", "train.seed=0,1", "train.steps=2"
+    )
+    assert done.returncode == 0, done.stderr
+    jobs = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert [words[-1] for words in jobs] == [f"run_dir='{tmp_path}/a sweep/train.seed={seed}'" for seed in (0, 1)]
+    assert [words[-3:-1] for words in jobs] == [[f"train.seed={seed}", "train.steps=2"] for seed in (0, 1)]
+    assert not (tmp_path / "a sweep").exists(), "nothing is run"

@@ -143,3 +143,61 @@ def test_each_checkpoint_is_evaluated_in_a_job_of_its_own(tmp_path: Path, cluste
     identity = (tmp_path / "run" / "wandb_id").read_text()
     for number, step in ((2, 4), (3, 8)):
         assert f"numbers of step {step} logged to W&B run {identity}" in (folder / f"slurm-{number}.out").read_text()
+
+
+# The first training of one run kills itself with the power of a dead machine; its second one finds the mark.
+DIES_ONCE = """
+import os, pathlib, signal
+
+MARK = pathlib.Path({mark!r})
+
+
+def exits(step, n_layers, total_steps):
+    words = pathlib.Path("/proc/self/cmdline").read_text()
+    if step == 3 and "LOCAL_RANK" in os.environ and not MARK.exists() and "train.seed=1" in words:
+        MARK.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [step % 2, n_layers - 1]
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_is_an_array_whose_tasks_are_queued_again_alone(
+    tmp_path: Path, cluster: Path, tiny_run: list[str]
+) -> None:
+    (tmp_path / "dies_once.py").write_text(DIES_ONCE.format(mark=str(tmp_path / "mark")))
+    options = [*tiny_run, "train.steps=6", "checkpoint.every=2", "validation.every=2", f"run_dir={tmp_path / 'sweep'}"]
+    options += ["early_exit=all", "early_exit.curriculum=dies_once:exits", "train.seed=0,1"]
+    flags = ["--nodes", 1, "--output", tmp_path / "slurm-%j.out"]
+    submitted = run("slurm/sweep.sh", *flags, "slurm/pretrain.sh", *options)
+    lines = Path(re.findall(r"2 runs, a line each: (\S+)", submitted)[0])
+    number = submitted.split()[-1]
+    folders = [tmp_path / "sweep" / f"train.seed={seed}" for seed in (0, 1)]
+    assert all([path.name for path in folder.iterdir()] == ["code"] for folder in folders), "before any task starts"
+    ended = ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED")
+    tasks = [f"{number}_{i}" for i in (1, 2)]
+    wait("the end", lambda: all(job(task)["JobState"] in ended for task in tasks), 240)
+    logs = ["".join(path.read_text() for path in folder.glob("slurm-*.out")) for folder in folders]
+    assert [job(task)["JobState"] for task in tasks] == ["COMPLETED"] * 2, logs
+    assert [job(task)["Restarts"] for task in tasks] == ["0", "1"]
+    assert f"job {number}_2 is queued again" in logs[1]
+    for seed, folder in enumerate(folders):
+        assert (folder / "exit_status").read_text() == "0\n"
+        assert steps(folder) == 6
+        assert f"train.seed={seed}" in json.loads((folder / "starts.jsonl").read_text().splitlines()[0])["command"]
+    assert len((folders[1] / "starts.jsonl").read_text().splitlines()) == 2
+    # What it leaves is what eval.figures takes: one arm, two seeds.
+    drawn = run(sys.executable, "-m", "eval.figures", f"runs=[{tmp_path / 'sweep'}]", f"output={tmp_path / 'figures'}")
+    assert drawn.startswith("EE, ")
+    assert "n = 2: " in drawn
+    lines.unlink()
+
+
+@pytest.mark.slow
+def test_a_sweep_with_a_mistake_submits_nothing(tmp_path: Path, cluster: Path, tiny_run: list[str]) -> None:
+    words = ["slurm/sweep.sh", "slurm/pretrain.sh", *tiny_run, f"run_dir={tmp_path / 'sweep'}", "train.steps=2,0"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: train.steps=0: must be at least 1 (in job train.steps=0)"
+    assert not (tmp_path / "sweep").exists()
+    assert run("squeue", "--noheader") == ""

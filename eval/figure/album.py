@@ -19,9 +19,10 @@ from eval.figure.over_tokens import perplexity_over_tokens
 from eval.figure.panel import Drawn
 from eval.figure.speed_plot import speedups
 from eval.figure.speed_rows import SpeedRow, speed_rows
-from eval.figure.speed_table import comma_separated, latex, markdown
+from eval.figure.speed_table import every_setting, latex, markdown
 from eval.figure.style import save
 from eval.figure.task_scores import task_scores
+from eval.results.csv_file import write_csv
 
 
 def arms_of(config: FiguresConfig) -> list[Arm]:
@@ -68,14 +69,12 @@ class Album:
         files = [file for name, its in self.drawn.items() for file in save(draw(its), folder / name.value)]
         if FigureName.speed in self.drawn:
             spread = self.config.spread
-            tables = {
-                "md": markdown(self.speed, spread),
-                "tex": latex(self.speed, spread),
-                "csv": comma_separated(self.speed),
-            }
+            tables = {"md": markdown(self.speed, spread), "tex": latex(self.speed, spread)}
             for suffix, text in tables.items():
                 files.append(folder / f"{FigureName.speed.value}.{suffix}")
                 write_whole(files[-1], text.encode())
+            files.append(folder / f"{FigureName.speed.value}.csv")
+            write_csv(files[-1], every_setting(self.speed))
         files.append(folder / "figures.json")
         write_whole(files[-1], (json.dumps(self._numbers(), indent=1) + "\n").encode())
         return files

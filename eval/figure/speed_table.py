@@ -1,14 +1,14 @@
 """Speed and quality as tables: Markdown and LaTeX for people, CSV with every setting for programs."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from eval.figure.config import Spread
 from eval.figure.speed_plot import intervals
 from eval.figure.speed_rows import NUMBERS, OF_MEANS, SPEEDUP, SpeedRow, best_drafts, metrics_in
 from eval.figure.spread import Band
+from eval.results.bootstrap import Estimate
+from eval.results.row import flat
 
 LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
 
@@ -53,21 +53,17 @@ def latex(rows: Sequence[SpeedRow], spread: Spread) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def comma_separated(rows: Sequence[SpeedRow]) -> str:
-    """Every setting: NAME, NAME_low and NAME_high of each number, and n."""
+def every_setting(rows: Sequence[SpeedRow]) -> list[dict[str, Any]]:
+    """For a CSV file: NAME, NAME_low and NAME_high of each number, and n, of every setting."""
     numbers = [*metrics_in(rows), *NUMBERS]
-    names = [f"{name}{end}" for name in numbers for end in ("", "_low", "_high")]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["task", "arm", "mode", "exit_layer", "num_speculations", "exit_states", "n", *names])
-    writer.writeheader()
-    for row in rows:
-        values = {
-            name + end: value
-            for name, b in row.numbers.items()
-            for end, value in zip(("", "_low", "_high"), b, strict=False)
-        }
-        writer.writerow({"task": row.task, "arm": row.arm, "n": row.n} | row.setting._asdict() | values)
-    return text.getvalue()
+    return [
+        {"task": row.task, "arm": row.arm, "n": row.n} | row.setting._asdict() | flat(_estimates(row, numbers))
+        for row in rows
+    ]
+
+
+def _estimates(row: SpeedRow, names: Sequence[str]) -> dict[str, Estimate]:
+    return {name: Estimate(*row.numbers[name][:3]) for name in names if name in row.numbers}
 
 
 def _tables(rows: Sequence[SpeedRow]) -> list[tuple[str, list[SpeedRow], list[Column]]]:
