@@ -35,8 +35,17 @@ is in [recipe.md](recipe.md) and [decoding.md](decoding.md).
 - Lists need quotes in a shell: `'exit_layers=[2,4]'`. `null` means "not set". A new entry of a table begins with `+`.
 - *Default* is the value that the command has when you set nothing. **required** means that there is none.
 - An unknown key, a wrong type or an impossible value ends the command in one line, before any work, with exit status 2.
-- `COMMAND --help` prints groups and keys, `--cfg job` the configuration that a command line gives, `--multirun` runs a
-  list of values one after another.
+
+```bash
+python -m train.pretrain --help                            # groups, choices, keys
+python -m train.pretrain experiment=demo --cfg job         # the configuration that this command line gives
+python -m train.pretrain experiment=demo --info defaults   # which file set what
+python -m train.pretrain --multirun experiment=demo optimizer.lr=1e-3,3e-4 early_exit=rotational,gradual   # four runs
+```
+
+`--multirun` takes every combination, one after another, each in a run folder of its own
+(`outputs/demo/optimizer.lr=0.001,...`). A job that fails does not stop the others, and the same command again goes on
+with what is missing.
 """
 
 

@@ -12,6 +12,7 @@ NEEDS = {
     "cluster": "Slurm",
     "files": "files or folders of the reader's own",
     "package": "a package from PyPI that is no requirement",
+    "sandbox": "a machine that isolates programs (docs/humaneval.md)",
     "time": "many minutes",
     "shell": "the reader's own shell",
 }

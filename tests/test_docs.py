@@ -24,6 +24,15 @@ CONFIGS = {c.module: (c.config_name, c.schema) for c in modules()}
 COMMANDS = commands()
 MAKEFILE = (ROOT / "Makefile").read_text()
 README = (ROOT / "README.md").read_text()
+UNAVAILABLE = {
+    r"sbatch|slurm/submit": "cluster",
+    r"(?<![a-z:])/?path/to|\b(PATH|LAYERSKIP|TOPV2)\b": "files",
+    r"hellaswag|gsm8k|boolq": "hub",
+    r"execute=true": "sandbox",
+    r"^pip ": "package",
+    r"^source ": "shell",
+}
+"""What stands in a command -> what its block needs then."""
 OTHERS = ("pip", "source")
 """Commands that are not ours."""
 
@@ -32,6 +41,12 @@ def test_commands_are_found_and_what_they_need_is_known() -> None:
     assert len(COMMANDS) > 80
     assert len({command.page for command in COMMANDS}) > 12
     assert {need for command in COMMANDS for need in command.needs} <= NEEDS.keys()
+
+
+def test_what_a_test_machine_cannot_run_is_marked() -> None:
+    for command in COMMANDS:
+        for pattern, need in UNAVAILABLE.items():
+            assert need in command.needs or not re.search(pattern, command.text), f"{command}: mark it with {need}"
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +155,7 @@ def links(page: Path) -> Iterator[tuple[Path, str]]:
         yield (page.parent / path if path else page), anchor
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     for path, anchor in links(page):
         assert path.exists(), path

@@ -259,6 +259,8 @@ class PretrainConfig:
     bad_steps: BadStepsConfig = MISSING
     validation: ValidationConfig = MISSING
     wandb: WandbConfig = MISSING
+    tensorboard: bool = False
+    """Whether the metrics go to <run_dir>/tensorboard as well, for `tensorboard --logdir`."""
     cluster: ClusterConfig = MISSING
     plugins: dict[str, str] = field(default_factory=dict)
     """Filled in: digests of the files that hold the functions of your own which other keys name."""

@@ -29,6 +29,7 @@ from train.cost.fits import check_machine
 from train.errors import PREEMPTED, LostRankError
 from train.monitoring.console import set_up_logging
 from train.monitoring.sinks import wandb_login_missing
+from train.monitoring.tensorboard import check_tensorboard
 from train.resolve import resolve
 
 logger = logging.getLogger("train.pretrain")  # run as __main__
@@ -123,6 +124,7 @@ def _checked(raw: DictConfig, world_size: int) -> PretrainConfig:
     check_machine(config, world_size, int(os.environ.get("RANK", "0")))
     if wandb_login_missing(config):
         raise ConfigError("wandb.mode=online: no login found; run `wandb login`, or use offline or disabled")
+    check_tensorboard(config)
     return config
 
 

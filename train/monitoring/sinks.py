@@ -1,4 +1,4 @@
-"""Where metrics go besides the console: metrics.jsonl in the run folder, and W&B."""
+"""Where metrics go besides the console: metrics.jsonl in the run folder, W&B, TensorBoard."""
 
 import json
 import logging
@@ -15,7 +15,9 @@ from pathlib import Path
 from conf.errors import reason
 from train.config import PretrainConfig, WandbMode
 from train.errors import PREEMPTED
+from train.monitoring.tensorboard import TensorboardSink
 from train.resilience.line_file import LineFile
+from train.run_dir import last_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +130,7 @@ def _state(pid: int) -> str:
         return "X"
 
 
-Sink = JsonlSink | WandbSink
+Sink = JsonlSink | WandbSink | TensorboardSink
 
 
 def open_sinks(config: PretrainConfig) -> list[Sink]:
@@ -136,6 +138,8 @@ def open_sinks(config: PretrainConfig) -> list[Sink]:
     sinks: list[Sink] = [JsonlSink(Path(config.run_dir, "metrics.jsonl"))]
     if config.wandb.mode is not WandbMode.disabled:
         sinks.append(WandbSink(config))
+    if config.tensorboard:
+        sinks.append(TensorboardSink(config.run_dir, last_checkpoint(config.run_dir)))
     return sinks
 
 

@@ -13,11 +13,11 @@ OF_LAYER = re.compile(r"(.+)/(?:exit|layer)_(\d+)")
 """A metric of one exit or layer: what is measured, and after how many layers."""
 MOST_POINTS, FEWEST_POINTS = 800, 60
 """Of one series."""
-ALL_POINTS = 30_000
+ALL_POINTS = 24_000
 """Of all series together: the page stays below a megabyte."""
 MOST_ROWS, FEWEST_ROWS = 400, 20
 """Validations of one run."""
-ALL_NUMBERS = 60_000
+ALL_NUMBERS = 50_000
 """Of all validations together."""
 
 

@@ -20,7 +20,7 @@ function heatMap(id, { title, columns, end }) {
     el("div", { class: "upright", "aria-hidden": "true" }, el("span", null, String(layers - 1)), el("span", null, "layer l"), el("span", null, "0")),
     field,
     el("div", { class: "level", "aria-hidden": "true" }, el("span", null, "0"), el("span", null, "step t"), el("span", null, big(end - 1))),
-    el("div", { class: "key" }, el("span", null, "0"), el("span", { class: "shades", "aria-hidden": "true" }), el("span", null, short(most))));
+    el("div", { class: "key" }, most ? [el("span", null, "0"), el("span", { class: "shades", "aria-hidden": "true" }), el("span", null, short(most))] : "0 everywhere"));
   let at = null;
 
   function go(column, layer) {

@@ -75,7 +75,8 @@ function scale([lo, hi], from, to, log, most) {
  * Lines over steps, tokens or depth. Point at it, tap it, or move along with the arrow keys.
  *
  * lines: {name, x, y (null: no point), colour, dash, width, faint}; faint ones are drawn and not told of.
- * options: title, xName, xFormat, format (of y), log, ends ({x, y}, the same for several charts), marks ({x, kind, what}), note.
+ * options: title, xName, xFormat, format (of y), log, most (of the axis), whole (x has no fractions),
+ * ends ({x, y}, the same for several charts), marks ({x, kind, what}), note.
  */
 function lineChart(id, lines, options) {
   const { title, xName, xFormat = big, format = short, marks = [], note = "" } = options;
@@ -97,7 +98,7 @@ function lineChart(id, lines, options) {
     let [lo, hi] = options.ends?.y ?? yOf;
     if (!log) {
       const pad = (hi - lo) * 0.05 || Math.abs(hi) * 0.1 || 1;
-      [lo, hi] = [lo >= 0 && lo < (hi - lo) * 0.5 ? 0 : lo - pad, hi + pad];
+      [lo, hi] = [lo >= 0 && lo < (hi - lo) * 0.5 ? 0 : lo - pad, Math.min(hi + pad, options.most ?? Infinity)];
     }
     let [first, last] = options.ends?.x ?? extent(lines, "x", false);
     if (first === last) [first, last] = [first - 1, last + 1];

@@ -58,6 +58,7 @@ const haveTokens = runs.every((run) => run.tokens_per_step);
 const overTokens = () => haveTokens && chosen("x", "step") === "token";
 const xOf = (run, steps) => (overTokens() ? steps.map((step) => step * run.tokens_per_step) : steps);
 const isPercent = (key) => formatOf(key) === plainPercent;
+const mostOf = (key) => (isPercent(key) ? 1 : undefined);
 
 /** The part of the runs that is drawn: the last half, quarter, ... */
 const from = () => Number(chosen("from", "0")) * Math.max(1, ...visible().map((run) => run.step));
@@ -101,7 +102,7 @@ const exitLegend = el("ul", { class: "legend", "aria-label": "Colours of the exi
 
 const curves = el("div");
 function drawCurves() {
-  const options = { xName: overTokens() ? "token" : "step", format: formatOf(metric()), log: chosen("scale", "log") === "log" && !isPercent(metric()) };
+  const options = { xName: overTokens() ? "token" : "step", format: formatOf(metric()), most: mostOf(metric()), log: chosen("scale", "log") === "log" && !isPercent(metric()) };
   const marked = visible();
   exitLegend.hidden = several && chosen("view", "beside") === "over";
   if (exitLegend.hidden) {
@@ -141,7 +142,7 @@ function drawDepth() {
   const log = chosen("scale", "log") === "log" && !isPercent(key ?? "");
   show(depth, el("div", { class: "charts large" }, lineChart("depth", lines, {
     title: key ? nameOf(key) : "No validation", xName: share ? "share of the layers" : "exit layer", xFormat: share ? plainPercent : big, whole: !share,
-    format: formatOf(key), log })), runLegend());
+    format: formatOf(key), most: mostOf(key), log })), runLegend());
 }
 slider.addEventListener("input", () => {
   const steps = validationSteps(), index = Number(slider.value);
@@ -156,7 +157,7 @@ function drawWork() {
     const lines = visible().flatMap((run) => (run.series[key] ? [cut({
       name: several ? run.name : nameOf(key), steps: run.series[key][0], y: run.series[key][1], owner: run, colour: several ? run.colour : "var(--accent)", dash: several ? run.dash : "" })] : []));
     const ends = extent(lines, "y", false);
-    return lineChart(`work-${key.replaceAll("/", "-")}`, lines, { title: nameOf(key), xName: overTokens() ? "token" : "step", format: formatOf(key),
+    return lineChart(`work-${key.replaceAll("/", "-")}`, lines, { title: nameOf(key), xName: overTokens() ? "token" : "step", format: formatOf(key), most: mostOf(key),
       log: Boolean(ends) && ends[0] > 0 && ends[1] / ends[0] > 50, marks: marksOf(visible()) });
   })));
 }
