@@ -26,6 +26,7 @@ ENTRIES = {
     "eval.sweep",
     "train.pretrain",
     "train.benchmark",
+    "train.dashboard",
     "train.describe",
     "train.report",
     "train.snapshot",
