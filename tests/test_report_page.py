@@ -228,7 +228,7 @@ def test_tables(browser: Browser, pages: Pages) -> None:
     rows = browser.js(
         "return [...document.querySelectorAll('.numbers')].map((t) => [...t.rows].map((r) => r.cells.length))"
     )
-    assert rows[0] == [5] * 5, "loss, perplexity, bits per byte and agreement of four exits"
+    assert rows[0] == [6] * 5, "loss, perplexity, bits per byte, agreement and acceptance of four exits"
 
 
 def test_the_address_keeps_what_was_chosen(browser: Browser, pages: Pages) -> None:

@@ -16,6 +16,7 @@ BY_EXIT = {
     "loss": "val/loss",
     "bits per byte": "val/bpb",
     "agreement with the last layer": "val/agreement",
+    "acceptance of drafts": "val/acceptance",
     "training loss": "train/loss",
 }
 """Charts of TensorBoard's tab Custom Scalars, each with the lines of all exits."""

@@ -11,7 +11,7 @@ const METRICS = {
   "val/loss": ["Held-out loss, nats per token", short],
   "val/bpb": ["Held-out bits per byte", short],
   "val/agreement": ["Agreement with the last layer", plainPercent],
-  "val/acceptance": ["Drafts accepted by the last layer", plainPercent],
+  "val/acceptance": ["Acceptance: the chance that a sampled draft is kept", plainPercent],
   "train/loss": ["Training loss of each exit, nats per token", short],
   "train/objective": ["Weighted training loss over the active exits", short],
   "train/grad_norm": ["Gradient norm before clipping", short],

@@ -62,7 +62,9 @@ function drawTables() {
   const columns = some.flatMap((run) => keys.map((key) => ({ run, key, row: run.validations.metrics[key]?.at(-1) ?? [] })));
   const exits = [...new Set(some.flatMap((run) => run.validations.exits))].sort((a, b) => a - b);
   const title = ({ run, key }) => (several ? `${run.name}, step ${count(run.validations.steps.at(-1))}` : nameOf(key));
-  lastTable.replaceChildren(columns.length ? numbers(["exit layer", ...columns.map(title)], exits.map((exit) => el("tr", null,
+  const heldOut = [...new Set(some.map((run) => lastValue(run, "val/tokens")))].filter(Boolean);
+  const onWhat = heldOut.length ? el("p", { class: "note" }, `On ${heldOut.map((n) => short(n)).join(" or ")} held-out tokens; the one after the last step may be on more than those before (validation.final_tokens).`) : "";
+  lastTable.replaceChildren(onWhat, columns.length ? numbers(["exit layer", ...columns.map(title)], exits.map((exit) => el("tr", null,
     el("th", { scope: "row" }, String(exit)),
     columns.map(({ run, key, row }) => el("td", null, dashed(written(row[run.validations.exits.indexOf(exit)], formatOf(key)))))))) : el("p", { class: "note" }, "No validation yet."));
   const events = visible().flatMap((run) => run.events.map((event) => ({ run, ...event }))).sort((a, b) => a.step - b.step);
