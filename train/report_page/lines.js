@@ -103,7 +103,7 @@ function lineChart(id, lines, options) {
     let [first, last] = options.ends?.x ?? extent(lines, "x", false);
     if (first === last) [first, last] = [first - 1, last + 1];
     const y = scale([lo, hi], HEIGHT - BOTTOM, TOP, log, 5);
-    const x = scale([first, last], LEFT, width - RIGHT, false, Math.max(2, Math.floor(width / 90)));
+    const x = scale([first, last], LEFT, width - RIGHT, false, Math.max(2, Math.floor(width / 65)));
     const grid = [
       ...y.ticks.map((v) => [svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y.at(v), y2: y.at(v) }),
         svg("text", { x: LEFT - 6, y: y.at(v) + 4, "text-anchor": "end" }, format(v))]),

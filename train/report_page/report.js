@@ -29,6 +29,10 @@ const METRICS = {
   "train/checkpoint_write_seconds": ["Seconds until checkpoints were complete", short],
   "val/predicted_speedup": ["Predicted speed-up of self-speculation, temperature 1", short],
   "val/predicted_speedup_greedy": ["Predicted speed-up of self-speculation, greedy", short],
+  "val/predicted_exit_layer": ["Exit layer E with that speed-up, temperature 1", short],
+  "val/predicted_exit_layer_greedy": ["Exit layer E with that speed-up, greedy", short],
+  "val/predicted_num_speculations": ["Drafts per round d with it, temperature 1", short],
+  "val/predicted_num_speculations_greedy": ["Drafts per round d with it, greedy", short],
   "train/mfu": ["Share of the accelerator's peak FLOP/s (MFU)", plainPercent],
   "train/bad_steps": ["Skipped steps so far", short],
 };
