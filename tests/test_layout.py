@@ -28,6 +28,7 @@ ENTRIES = {
     "train.benchmark",
     "train.dashboard",
     "train.describe",
+    "train.report",
     "train.snapshot",
     "train.scaling",
     "eval.generate",

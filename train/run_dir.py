@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from conf.errors import reason
 from conf.metrics_file import METRICS, read_metrics
 from conf.provenance import code_revision
+from conf.run_folders import CONFIG
 from conf.strict import ConfigError
 from data.corpus import Corpus
 from data.files import write_whole
@@ -34,7 +35,6 @@ from train.config import PretrainConfig
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "config.yaml"
 STARTS = "starts.jsonl"
 LOCK = ".lock"
 CORPUS = "corpus.json"

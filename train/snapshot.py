@@ -35,7 +35,8 @@ def snapshot(raw: DictConfig) -> None:
         for name in COPIED:
             shutil.copytree(ROOT / name, partial / name, ignore=shutil.ignore_patterns("__pycache__"))
         (partial / REVISION).write_text(code_revision() + "\n")
-        from train.run_dir import CONFIG, resolved
+        from conf.run_folders import CONFIG
+        from train.run_dir import resolved
 
         (partial / CONFIG).write_text(yaml.safe_dump(resolved(config), sort_keys=False))
         partial.rename(folder)

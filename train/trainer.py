@@ -27,6 +27,7 @@ from train.cluster.heartbeat import MARGIN_SECONDS
 from train.cluster.preemption import Preemption
 from train.config import PretrainConfig
 from train.errors import TrainingError
+from train.monitoring.gradient_cosine import Gradients, gradient_cosine, gradients
 from train.monitoring.metrics import LayerSkipMetrics
 from train.monitoring.plots import plot_perplexity_by_exit
 from train.monitoring.report import validation_line
@@ -143,7 +144,7 @@ class LayerSkipTrainer(Trainer):
         if saves or self.metrics_processor.should_log(self.step):
             metrics = {} if bad else {"train/objective": agreed.loss, "train/grad_norm": agreed.grad_norm}
             metrics |= {
-                "train/active_exits": len(self.exit_weights(self.step - 1)),
+                "train/active_exits": len(self.weights),
                 "train/lr": lr,
                 "train/tokens": self.dataloader.position * self.recipe.train.seq_len,
                 "train/bad_steps": self.bad_steps.total,
@@ -156,11 +157,25 @@ class LayerSkipTrainer(Trainer):
         """The gradient of a step over all its micro-batches; returns this rank's part of the loss."""
         self.micro_batch = 0
         self.metrics_processor.begin_step()
+        # torchtitan counts the step it is in, from 1; t is the number of steps completed.
+        self.weights = self.exit_weights(self.step - 1)
         batches = [next(data_iterator) for _ in range(self.gradient_accumulation_steps)]
         # The mean over the step's tokens is the sum over ranks and micro-batches of loss sums / all valid tokens.
         valid_tokens = torch.stack([(labels != IGNORE_INDEX).sum() for _, labels in batches]).sum().to(self.device)
         if self.parallel_dims.dp_enabled:
             valid_tokens = dist_utils.dist_sum_tensor(valid_tokens, self.parallel_dims.get_mesh("batch"))
+        alone = self.last_layer_alone(batches, valid_tokens)
+        loss = self.accumulate(batches, valid_tokens)
+        if alone is not None:
+            *exits, _ = self.weights
+            head = not self.recipe.early_exit.read_only_head
+            self.metrics_processor.gradient_cosine = gradient_cosine(self.model_parts[0], alone, exits, head=head)
+        return loss
+
+    def accumulate(
+        self, batches: list[tuple[dict[str, torch.Tensor], torch.Tensor]], valid_tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """Forward and backward of all micro-batches, each let go of in turn; returns this rank's part of the loss."""
         losses = []
         while batches:
             inputs, labels = batches.pop(0)
@@ -171,6 +186,22 @@ class LayerSkipTrainer(Trainer):
                 ).detach()
             )
         return torch.stack(losses).sum()
+
+    def last_layer_alone(
+        self, batches: list[tuple[dict[str, torch.Tensor], torch.Tensor]], valid_tokens: torch.Tensor
+    ) -> Gradients | None:
+        """The gradient of the last layer's part of the step's loss, where it is to be compared with the exits'."""
+        every, last, weights = self.recipe.early_exit.gradient_cosine_every, self.n_layers - 1, self.weights
+        if every is None or self.step % every or last not in weights or len(weights) == 1:
+            return None
+        self.weights = {last: weights[last]}
+        self.accumulate(list(batches), valid_tokens)
+        self.weights = weights
+        found = gradients(self.model_parts[0])
+        self.optimizers.zero_grad()
+        self.micro_batch = 0
+        self.metrics_processor.begin_step()
+        return found
 
     def agree(self, loss: torch.Tensor, grad_norm: torch.Tensor) -> "Agreed":
         """What all ranks know of a step, the same on each, in one sum over all of them.
@@ -242,16 +273,22 @@ class LayerSkipTrainer(Trainer):
             # This rank will have a part of each row, and must know which.
             input_dict["positions"] = torch.arange(labels.shape[1], device=self.device).expand(labels.shape)
         inputs, labels, extra = self.post_dataloading_process(input_dict, labels)
-        # torchtitan counts the step it is in, from 1; t is the number of steps completed.
-        t = self.step - 1
-        weights = self.exit_weights(t)
+        t, weights = self.step - 1, self.weights
         layers = tuple(weights)
         kept, scales = self.dropout_plan(t, len(inputs))
+        read_only = self.recipe.early_exit.read_only_head
         soft = soft_targets(self.recipe.early_exit.distillation, t, self.total_steps, labels, kept)
         with self.train_context():
-            states = self.model_parts[0](inputs, exits=layers, kept_rows=kept, branch_scales=scales, **extra)
+            states = self.model_parts[0](
+                inputs, exits=layers, kept_rows=kept, branch_scales=scales, read_only_norm=read_only, **extra
+            )
             loss, parts = self.loss_fn(
-                states, labels, global_valid_tokens, weights=tuple(weights.values()), soft_targets=soft
+                states,
+                labels,
+                global_valid_tokens,
+                weights=tuple(weights.values()),
+                soft_targets=soft,
+                read_only_head=read_only,
             )
             del states
             loss.backward()

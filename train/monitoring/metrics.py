@@ -5,6 +5,7 @@ train/loss/exit_03        cross entropy (nats per token) of an exit, mean over t
                           was active; every checkpoint's step has a line, so that a continued run begins with it
 train/active_exits        exits that have a weight in this step
 train/divergence/exit_03  under distillation, KL(p_L^tau || q_x^tau) of an exit (nats per token), as train/loss
+train/gradient_cosine/..  of exits and last layer (train/monitoring/gradient_cosine.py), where it is asked for
 train/grad_norm           before clipping
 train/layer_grad_norm/layer_03
                           of the third block's gradient alone, before clipping; /rest is that of the embedding, the
@@ -88,6 +89,8 @@ class LayerSkipMetrics(MetricsProcessor):
         self._checkpoints, self._checkpoint_seconds = checkpoints, dict[str, float]()
         self._last_line = first_step
         visible = dist.get_rank() == 0
+        self.gradient_cosine: dict[str, float] = {}
+        """Of the last step since the line before that measured it."""
         self.bar = tqdm(
             total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=None if visible else True
         )
@@ -130,6 +133,8 @@ class LayerSkipMetrics(MetricsProcessor):
         if peak := known_peak(monitor.device.type, monitor.device_name, self.gpu_peak_flops):
             metrics["train/mfu"] = self.flops / (elapsed * dims.world_size * peak)
         metrics |= {f"train/loss/{exit_name(layer + 1)}": loss for layer, loss in by_exit.items()}
+        metrics |= self.gradient_cosine
+        self.gradient_cosine = {}
         metrics |= {f"train/divergence/{exit_name(layer + 1)}": nats for layer, nats in divergences.items()}
         norms = self.layer_gradients.norms()
         metrics |= (norms if accepted else {}) | self._checkpoint_seconds
