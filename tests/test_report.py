@@ -26,7 +26,6 @@ from train.report_page.content import content_of
 from train.report_page.document import document
 from train.report_page.run_names import default_output, names_of
 from train.report_page.run_record import RunRecord
-from train.report_page.schedules import SECTIONS
 from train.report_page.thinned import thinned
 
 ROOT = Path(__file__).parent.parent
@@ -168,15 +167,13 @@ def test_events(tmp_path: Path) -> None:
 def test_schedules_are_those_of_the_recipe(tmp_path: Path) -> None:
     options = ["layer_dropout=exp_scratch", "early_exit=rotational", "early_exit.rotation_period=3"]
     folder = write_run(tmp_path / "run", *options, n_layers=6, steps=5000, done=10)
-    record = RunRecord(folder, "run")
-    record.read()
+    config = compose_config("data=text", "data.source=text", *options, "model.n_layers=6", "train.steps=5000")
     dropout, mean, first = read(folder)["runs"][0]["schedules"]
-    typed = {name: section(**record.section(name)) for name, section in SECTIONS.items()}
-    last = [dropout_probability(typed["layer_dropout"], layer, 4999, 6, 5000) for layer in range(6)]
+    last = [dropout_probability(config.layer_dropout, layer, 4999, 6, 5000) for layer in range(6)]
     assert dropout["columns"][-1] == pytest.approx(last, abs=0.01)
     assert dropout["columns"][0] == pytest.approx([0.0] * 6, abs=0.01)
     for step in (0, 1, 2, 63):
-        weights = exit_weights(typed["early_exit"], step, 6, 5000)
+        weights = exit_weights(config.early_exit, step, 6, 5000)
         assert first["columns"][step] == pytest.approx([weights.get(layer, 0.0) for layer in range(6)], rel=1e-3)
     assert all(column == mean["columns"][0] for column in mean["columns"]), "whole rotations: no interference"
     assert sum(mean["columns"][0]) == pytest.approx(1, rel=1e-3)
