@@ -82,6 +82,7 @@ class LayerSkipLlama(Llama3Model):
         kept_rows: Sequence[torch.Tensor | None] | None = None,
         branch_scales: Sequence[float] | None = None,
         visit: Callable[[int, torch.Tensor], None] | None = None,
+        read_only_norm: bool = False,
     ) -> torch.Tensor:
         """Run the blocks and return the normed hidden states, or the logits, of the asked exits.
 
@@ -94,6 +95,7 @@ class LayerSkipLlama(Llama3Model):
             branch_scales: for each layer, what its branch is multiplied with; None: 1.
             visit: called with an exit's index in `exits` and its normed states [B, T, D] as soon as they exist, so that
                 the states of several exits are never held at the same time; the last exit's are then returned alone.
+            read_only_norm: gives the final norm's weight the gradient of the last exit alone.
 
         Returns:
             [X*B, T, D], exit by exit, after the final norm (applied once, over the stack: norm and head are one FSDP
@@ -114,6 +116,19 @@ class LayerSkipLlama(Llama3Model):
             else:
                 h = self.norm(x)
                 visit(exits.index(layer), h)
-        if visit is None:
+        if visit is None and read_only_norm and len(hidden) > 1:
+            h = self.norm(hidden.pop())  # first: it gathers the weight where FSDP shards it
+            h = torch.cat([self._read_only_norm(torch.cat(hidden), like=h), h])
+        elif visit is None:
             h = self.norm(hidden[0] if len(hidden) == 1 else torch.cat(hidden))
         return h if self._skip_lm_head else self.lm_head(h)
+
+    def _read_only_norm(self, x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """The final norm without a gradient of its weight; placed `like` what the norm itself has given.
+
+        On a copy of the D numbers: FSDP may have freed the gathered weight when the backward comes to this.
+        """
+        h = F.rms_norm(x, self.norm.normalized_shape, self.norm.weight.detach().clone(), self.norm.eps)
+        if isinstance(h, DTensor) and isinstance(like, DTensor):
+            return h.redistribute(placements=like.placements)
+        return h

@@ -24,6 +24,7 @@ from torchtitan.distributed.utils import clip_grad_norm_, get_spmd_backend, set_
 
 import models.llama
 from train.config import PretrainConfig
+from train.recipe.chunk_losses import SoftTargets
 from train.titan import trainer_config
 
 KINDS = {
@@ -123,12 +124,13 @@ def simulated_step(
     kept: Sequence[torch.Tensor | None] | None = None,
     micro_batches: int = 1,
     memory: bool = False,
+    soft_targets: SoftTargets | None = None,
 ) -> Simulation:
     """Forward, loss, backward and gradient norm, as the trainer runs them, of the given exits and kept rows.
 
     `memory` counts what lives at a time as well, parameters and gradients included, the optimizer's state not.
     """
-    found, backend = Simulation(), get_spmd_backend()
+    found, backend, weights = Simulation(), get_spmd_backend(), (1 / len(exits),) * len(exits)
     set_spmd_backend("partial_dtensor")
     local, context = config.train.local_batch_size or 0, config.parallelism.context
     tokens = torch.zeros(local, config.train.seq_len // context, dtype=torch.int64)
@@ -149,7 +151,7 @@ def simulated_step(
                 for _ in range(micro_batches):
                     states = model(tokens, positions, exits=tuple(exits), kept_rows=kept)
                     found.peaks["forward"] = live.next_phase()
-                    loss, _ = loss_fn(states, tokens, torch.tensor(1.0), weights=(1 / len(exits),) * len(exits))
+                    loss, _ = loss_fn(states, tokens, torch.tensor(1.0), weights=weights, soft_targets=soft_targets)
                     del states
                     found.peaks["loss"] = live.next_phase()
                     loss.backward()

@@ -111,8 +111,9 @@ def test_memory_by_hand() -> None:
     assert memory.one_block == tokens * (none - selective + 2 * (2 * 192 + 2 * 64))
     assert memory.gathered == 2 * 2 * block + 2 * 64 * 192  # the block above had more activations than gradients
     assert memory.embedding == (2 * 2 + 4) * head
-    logits, choices = tokens * 4096 * 8, 4 * tokens * 6
-    assert memory.validation == 2 * head + choices + 2 * block + 2 * tokens * 2 * 64 + logits
+    assert memory.teacher_chunk == 0
+    states, logits = tokens * 2 * 64, tokens * 4096 * 12
+    assert memory.validation == 2 * head + 6 * states + logits
     always = 2 * PARAMETERS
     assert memory.in_loss == always + memory.activations + memory.exit_states + memory.head + memory.logits_chunk
     backward = memory.exit_gradient + memory.gathered + memory.one_block
@@ -133,7 +134,15 @@ def test_memory_of_the_head_and_of_the_last_reduction() -> None:
     # Nothing is reduced between the head and the last block, and the weight stays for the embedding.
     assert tied.gathered - untied.gathered == (4 + 2) * 4096 * 64
     exits = [memory_per_gpu(run(f"validation.exit_layers={layers}"), 1, 1) for layers in ([], [6])]
-    assert exits[0].validation - exits[1].validation == 5 * 4 * 16 * 256, "a first choice for each exit and token"
+    assert exits[0].validation - exits[1].validation == 5 * 4096 * 2 * 64, "the states of each exit"
+
+
+def test_memory_of_distillation_is_a_chunk_of_logits() -> None:
+    plain, taught = (run("train.local_batch_size=2", f"early_exit={e}") for e in ("rotational_pair", "distilled"))
+    with_teacher, without = memory_per_gpu(taught, 1, 2), memory_per_gpu(plain, 1, 2)
+    assert with_teacher.teacher_chunk == 2 * 256 * 4096 * 4  # fewer tokens than a chunk has
+    assert with_teacher.in_loss - without.in_loss == with_teacher.teacher_chunk
+    assert memory_per_gpu(taught, 1, 1).teacher_chunk == 0, "nobody is taught"
 
 
 def test_deadline_and_break_even() -> None:

@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import compose_config
+from conftest import compose_config, tiny_model
 from torch import nn
 
 from conf.strict import ConfigError
+from models.spec import llama_config
 from train.recipe.chunk_losses import SoftTargets, soft_targets
 from train.recipe.curriculum import Curriculum, EarlyExitConfig
 from train.recipe.distillation import DistillationConfig, DistillationWeights, Otherwise, strength_at
@@ -74,6 +75,33 @@ def test_the_gradient_that_is_written_out(temperature: float) -> None:
     assert torch.autograd.gradcheck(
         lambda z: soft_loss(z, labels, teacher, b, temperature, None).objective, logits, fast_mode=False
     )
+
+
+def test_a_read_only_head_learns_from_the_last_exit_alone() -> None:
+    torch.manual_seed(3)
+    model = llama_config(tiny_model()).build()
+    model.init_states()
+    model._skip_lm_head = True
+    tokens, labels = torch.randint(96, (2, 16)), torch.randint(96, (2, 16))
+    loss_fn = EarlyExitLoss.Config(chunk_tokens=10).build()
+    loss_fn.set_lm_head(model.lm_head)
+
+    def gradients(weights: dict[int, float], read_only: bool, soft: SoftTargets | None) -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        states = model(tokens, exits=tuple(weights), read_only_norm=read_only)
+        options = {"weights": tuple(weights.values()), "soft_targets": soft, "read_only_head": read_only}
+        loss, _ = loss_fn(states, labels, torch.tensor(32), **options)
+        loss.backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    shared = ("norm.weight", "lm_head.weight")
+    for soft in (None, SoftTargets(0.5, 1.0)):
+        exits = {1: 0.3, 2: 0.2, 3: 1.0}
+        alone, whole = gradients({3: 1.0}, False, None), gradients(exits, False, soft)
+        found = gradients(exits, True, soft)
+        for name, grad in found.items():
+            torch.testing.assert_close(grad, (alone if name in shared else whole)[name], rtol=1e-4, atol=1e-7)
+        assert not any(torch.allclose(whole[name], alone[name], rtol=1e-2) for name in shared)
 
 
 def early_exit(
@@ -154,6 +182,8 @@ BAD = {
     f"early_exit=none {D_}strength=0.1": rf"{D_}strength=0\.1: there is no exit to teach; .*early_exit=distilled",
     "early_exit.include_last_layer=false": rf"{D_}strength=0\.3: the last layer teaches.*include_last_layer=true",
     f"early_exit.include_last_layer=false {D_}begin=0.5": r"include_last_layer=true",
+    "early_exit=rotational_alone early_exit.read_only_head=true": r"read_only_head=True: .*include_last_layer=true",
+    "early_exit.gradient_cosine_every=0": r"early_exit\.gradient_cosine_every=0: must be at least 1",
 }
 
 

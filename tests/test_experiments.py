@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, Shard
 from models.spec import llama_config
 from models.storage.hf import our_names, shape_of
 from train.config import PretrainConfig
-from train.cost.memory import n_parameters
+from train.cost.memory import memory_per_gpu, n_parameters
 from train.recipe.curriculum import rotation
 from train.recipe.exit_weights import exit_weights
 from train.trainer import LayerSkipTrainer
@@ -66,6 +66,13 @@ def test_the_papers_values(name: str) -> None:
     else:
         assert train.steps * train.global_batch_size * train.seq_len / 1e9 == pytest.approx(billions, rel=0.01)
     assert config.checkpoint.needs_initial != name.startswith("scratch")
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_validation_needs_no_more_memory_than_a_step(name: str) -> None:
+    """It holds the states of all exits, of which a step holds as much for its backward."""
+    memory = memory_per_gpu(experiment(name, "train.precision=bf16"), PAPER[name][0], 1)
+    assert memory.in_validation < max(memory.in_loss, memory.in_backward)
 
 
 @pytest.mark.parametrize("name", PAPER)

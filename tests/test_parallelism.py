@@ -35,6 +35,8 @@ RESCALED = "layer_dropout.rescale=inverse_keep"
 STRATIFIED = "layer_dropout.sampling=stratified"
 DISTILLED = "early_exit.distillation.strength=0.5 early_exit.distillation.kl_share=0.7"
 HALF_TAUGHT = f"{DISTILLED} early_exit.distillation.temperature=2 early_exit.distillation.teach_dropped_rows=false"
+HALF_TAUGHT += " early_exit.gradient_cosine_every=3"
+READ_ONLY = f"{DISTILLED} early_exit.read_only_head=true early_exit.gradient_cosine_every=3"
 # 401 ids do not divide among ranks; the tokenizer knows 400.
 ODD_VOCABULARY = "model.vocab_size=401 data.tokenizer.vocab_size=400"
 FULL, SELECTIVE = "activation_checkpoint=full", "activation_checkpoint=selective"
@@ -64,7 +66,8 @@ class Case:
 
     @property
     def reference(self) -> str:
-        return f"reference-{self.data_ranks}-{self.local_rows}-{re.sub('[ =]', '-', self.recipe)}"
+        recipe = re.sub("[ =]", "-", re.sub(r"early_exit\.(distillation\.)?", "", self.recipe))
+        return f"reference-{self.data_ranks}-{self.local_rows}-{recipe}"
 
 
 # fmt: off
@@ -86,6 +89,8 @@ TABLE = [
     Case("fsdp tp",                         4, 2, 2, TP, ROTATIONAL),
     Case("fsdp accumulation distilled",     2, 2, 2, "", HALF_TAUGHT),
     Case("tp distilled",                    2, 1, 4, TP, f"{HALF_TAUGHT} {ODD_VOCABULARY}"),
+    Case("fsdp read only head",             2, 2, 2, FULL, READ_ONLY),
+    Case("tp read only head",               2, 1, 4, TP, READ_ONLY),
 ]
 SLOW = [
     Case("tp bf16",                         2, 1, 4, f"{TP} train.precision=bf16", tolerance=BF16),
@@ -168,6 +173,9 @@ def test_same_numbers_as_one_process(trained_cases: Path, case: Case) -> None:
             torch.testing.assert_close(
                 b[key], a[key], rtol=case.tolerance, atol=1e-6, msg=lambda m, at=f"{key} {a['step']}": f"{at}: {m}"
             )
+    for row in got[:10]:
+        squares = sum(value**2 for key, value in row.items() if key.startswith("train/layer_grad_norm/"))
+        assert squares == pytest.approx(row["train/grad_norm"] ** 2, rel=case.tolerance), "each shard counts once"
     if case.tolerance == FP32:
         weights = [torch.load(trained_cases / f"{name}.pt") for name in (case.reference, case.folder)]
         for name in weights[0]:

@@ -9,6 +9,14 @@ from training import rows, train
 CURRICULA = {
     "rotational": ["early_exit=rotational", "early_exit.rotation_period=3", "layer_dropout=exp_scratch"],
     "gradual": ["early_exit=gradual", "layer_dropout=exp", "layer_dropout.sampling=stratified"],
+    "distilled": [
+        "early_exit=distilled",
+        "early_exit.distillation.begin=0.3",
+        "early_exit.distillation.otherwise=paper",
+        "early_exit.distillation.teach_dropped_rows=false",
+        "early_exit.gradient_cosine_every=5",
+        "layer_dropout=linear_decreasing",
+    ],
     "all": ["early_exit=all", "layer_dropout=exp", "train.precision=fp32", "activation_checkpoint=full"],
 }
 COMMON = ["train.steps=10", "checkpoint.every=3", "validation.every=5", "layer_dropout.p_max=0.6"]

@@ -53,12 +53,22 @@ def test_the_arms() -> None:
         ("EE", 2, 0.0),
         ("EE", 3, 0.0),
         ("EE", 12, 0.0),
+        ("EE+KL", 2, 0.0),
         ("LD+EE", 2, 0.2),
         ("LD+EE", 2, 0.5),
     ]
     assert exit_layers(1, 12) == (11,)
     assert exit_layers(3, 12) == (3, 7, 11)
     assert exit_layers(12, 12) == tuple(range(12))
+
+
+def test_a_teacher_costs_at_most_a_chunk_of_logits() -> None:
+    ours, taught = (Runner(config(), Arm("EE", n_exits=2, taught=t), False, CPU) for t in (False, True))
+    chunk = 16 * 96 * 4
+    assert taught.peak_bytes(0) <= ours.peak_bytes(0) + chunk + 1024
+    assert taught.step(0).flops == ours.step(0).flops
+    grads = [[p.grad for p in runner.model.parameters()] for runner in (ours, taught)]
+    assert not torch.equal(grads[0][0], grads[1][0])
 
 
 def test_predictions_are_of_the_rows_that_were_kept() -> None:
@@ -91,9 +101,10 @@ def test_the_command(tmp_path: Path) -> None:
     done = run(f"output={tmp_path}/rows.json", *words, "n_exits=[1,6]", "p_max=[0.5]", "checkpointing=[full]")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert [r["arm"] for r in rows] == ["plain", "LD", "EE", "EE", "LD+EE"]
+    assert [r["arm"] for r in rows] == ["plain", "LD", "EE", "EE", "EE+KL", "LD+EE"]
     assert {r["checkpointing"] for r in rows} == {"full"}
-    plain, dropped, one, every, both = rows
+    plain, dropped, one, every, taught, both = rows
+    assert taught["predicted_ratio"] == every["predicted_ratio"], "a teacher costs no matrix product"
     assert plain["predicted_ratio"] == one["predicted_ratio"] == 1.0
     assert dropped["predicted_ratio"] < 1.0 < both["predicted_ratio"] < every["predicted_ratio"]
     assert plain["extra_elements_per_BTD"] == 0.0

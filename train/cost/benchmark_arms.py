@@ -12,12 +12,13 @@ from torchtitan.config import CompileConfig
 from torchtitan.distributed.activation_checkpoint import FullAC
 from torchtitan.models.llama3.model import Llama3Model
 
+from models.flops import flops_per_token
 from models.layer_dropout import kept_rows
 from models.spec import llama_config
 from train.config import Recompute
 from train.cost.benchmark_config import TrainBenchmarkConfig
-from train.cost.flops import flops_per_token
 from train.cpu import prepare_torchtitan
+from train.recipe.chunk_losses import SoftTargets
 from train.recipe.dropout_schedule import LayerDropoutConfig, dropout_probability
 from train.recipe.early_exit_loss import EarlyExitLoss
 from train.recipe.exit_weights import layer_weight
@@ -30,9 +31,11 @@ class Arm:
     """What is trained."""
 
     name: str
-    """plain, LD, EE or LD+EE."""
+    """plain, LD, EE, EE+KL or LD+EE."""
     n_exits: int = 1
     p_max: float = 0.0
+    taught: bool = False
+    """Whether the exits learn from the last layer's distribution, as distillation lets them."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Step:
 
 
 def arms(config: TrainBenchmarkConfig) -> list[Arm]:
-    """Plain first, then LD, EE and LD+EE."""
+    """Plain first, then LD, EE, the same exits taught by the last layer, and LD+EE."""
     n_layers = config.model.n_layers
     exits = config.n_exits or sorted({1, 2, math.ceil(n_layers / 4), n_layers})
     both = exits[min(1, len(exits) - 1)]
@@ -54,6 +57,7 @@ def arms(config: TrainBenchmarkConfig) -> list[Arm]:
         Arm(PLAIN),
         *(Arm("LD", p_max=p) for p in config.p_max),
         *(Arm("EE", n_exits=n) for n in exits),
+        *([Arm("EE+KL", n_exits=both, taught=True)] if both > 1 else []),
         *(Arm("LD+EE", n_exits=both, p_max=p) for p in config.p_max),
     ]
 
@@ -121,7 +125,13 @@ class Runner:
                     loss, _ = self.loss(self.model(self.inputs), self.labels, n_tokens)
                 else:
                     states = self.model(self.inputs, exits=self.exits, kept_rows=plan)
-                    loss, _ = self.loss(states, self.labels, n_tokens, weights=tuple(w / sum(weights) for w in weights))
+                    loss, _ = self.loss(
+                        states,
+                        self.labels,
+                        n_tokens,
+                        weights=tuple(w / sum(weights) for w in weights),
+                        soft_targets=SoftTargets(kl_share=1.0, temperature=1.0) if self.arm.taught else None,
+                    )
                     del states
                 loss.backward()
 

@@ -81,6 +81,7 @@ def _memory(config: DescribeConfig, world_size: int, memory: Memory) -> str:
         "loss: exit states": memory.exit_states,
         "loss: head and its gradient": memory.head,
         f"loss: logits of {config.train.loss_chunk_tokens:,} tokens": memory.logits_chunk,
+        "loss: the last layer's predictions for as many": memory.teacher_chunk,
         "with all above": memory.in_loss,
         "backward: gradient of the exit states": memory.exit_gradient,
         "backward: gathered, gradients on their way": memory.gathered,

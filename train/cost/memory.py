@@ -14,6 +14,7 @@ In the loss:
     head          (c + 4) VD: its weight, and its gradient in fp32, into which chunk after chunk is added (if several)
     logits        12 V per token of a chunk: log-softmax and two gradients, in fp32; after the last chunk 4 VD instead,
                   the head's gradient on its way to the other ranks
+    teacher       4 V per token of a chunk, what the last layer predicts, where it teaches other exits
 In the backward of the last blocks:
     exit gradient n c X D
     gathered      2 c P: two blocks, one is fetched while the other runs; with a block's inside the gradient c DF of its
@@ -24,9 +25,10 @@ In the backward of the last blocks:
 At the end:
     embedding     (2c + 4) VD: its weight and gradient, and the latter in fp32
 In a validation, which measures one exit after the other:
-    validation    c VD, the head; 4 n for each exit, its first choices; and either a block at work, 2 c P and
-                  n c (3F + 4D), in the feed-forward, or n c (8D + 7K), where queries and keys are rotated in fp32; or
-                  the head, c P, 2 n c D for the exit's states before and after the norm, and 8 V per token of a chunk
+    validation    c VD, the head; n c D for each exit, its states; and either a block at work, 2 c P and n c (3F + 4D),
+                  in the feed-forward, or n c (8D + 7K), where queries and keys are rotated in fp32, before the last
+                  exit's states are there; or the head and 12 V per token of a chunk: the last exit's
+                  distribution, another's logits and their log-softmax
 
 Loss, backward and end are never there together, so the peak has the largest of them. All gradients are there before a
 backward from a step's second micro-batch on; with one micro-batch a step needs up to 4 N/W less. Tensor parallelism by
@@ -66,6 +68,7 @@ class Memory:
     exit_states: float
     head: float
     logits_chunk: float
+    teacher_chunk: float
     exit_gradient: float
     gathered: float
     one_block: float
@@ -80,7 +83,7 @@ class Memory:
     @property
     def in_loss(self) -> float:
         """All that is there while the loss is computed."""
-        return self.always + self.activations + self.exit_states + self.head + self.logits_chunk
+        return self.always + self.activations + self.exit_states + self.head + self.logits_chunk + self.teacher_chunk
 
     @property
     def in_backward(self) -> float:
@@ -136,6 +139,7 @@ def memory_per_gpu(config: PretrainConfig, world_size: int, n_exits: int) -> Mem
     first_gradient = c * model.dim * model.ffn_dim / tensor
     # Untied, the norm's gradient is sent off between that of the head and the last block's, whose buffer is then free.
     feed_forward, rotation = 3 * model.ffn_dim + 4 * model.dim, 8 * model.dim + 7 * model.kv_heads * model.head_dim
+    teaches = n_exits > 1 and config.early_exit.distillation.strength * config.early_exit.distillation.kl_share > 0
     several = n_exits * n > chunk  # with one chunk alone, its gradient is not added to anything
     in_flight = max(FP32 * of_block - activations / model.n_layers, FP32 * of_head if model.tie_embeddings else 0.0)
     stays = c * of_head if model.tie_embeddings else 0.0
@@ -147,14 +151,15 @@ def memory_per_gpu(config: PretrainConfig, world_size: int, n_exits: int) -> Mem
         exit_states=n_exits * states * (2 + 1 / tensor),
         head=(c + FP32 * several) * of_head,
         logits_chunk=max(chunk * model.vocab_size / tensor * 3 * FP32, (FP32 + c * (not several)) * of_head),
+        teacher_chunk=chunk * model.vocab_size / tensor * FP32 * teaches,
         exit_gradient=n_exits * states,
         gathered=2 * c * of_block + max(first_gradient, c * of_block - inside) + max(in_flight, 0.0) + stays,
         one_block=inside,
         embedding=(2 * c + FP32) * of_head,
         validation=c * of_head
-        + FP32 * n * n_validated
+        + n_validated * states
         + max(
-            2 * c * of_block + n * c * max(feed_forward, rotation) / tensor,
-            c * of_block + 2 * states + chunk * model.vocab_size * 2 * FP32,
+            2 * c * of_block + n * c * max(feed_forward, rotation) / tensor - states,
+            chunk * model.vocab_size * 3 * FP32,
         ),
     )

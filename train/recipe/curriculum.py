@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from conf.checks import at_least
 from conf.plugins import check_choice, is_plugin, load_function
 from train.recipe.distillation import DistillationConfig, Otherwise
 
@@ -36,6 +37,13 @@ class EarlyExitConfig:
     include_last_layer: bool = True
     """Whether the last layer is trained at every step. The paper does not say; without it the rotational curriculum
     trains it once every R steps."""
+    read_only_head: bool = False
+    """Whether the shared final norm and LM head learn from the last layer alone: exits below it go through them, and
+    leave them no gradient."""
+    gradient_cosine_every: int | None = None
+    """Steps between two measurements of the cosine between the exits' and the last layer's gradient (train/monitoring/
+    gradient_cosine.py), each of which takes the step's forward and backward once more; choose a number without a common
+    factor with rotation_period, or always the same exits are measured. null: never."""
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     """Exits that learn from the last layer's distribution; takes the place of the paper's weights."""
 
@@ -48,6 +56,12 @@ class EarlyExitConfig:
         if self.curriculum != Curriculum.rotational and self.rotation_period is not None:
             raise ValueError(
                 f"early_exit.rotation_period={self.rotation_period}: only early_exit.curriculum=rotational has one"
+            )
+        at_least(1, self, "gradient_cosine_every", section="early_exit.")
+        if self.read_only_head and not self.include_last_layer:
+            raise ValueError(
+                "early_exit.read_only_head=True: norm and LM head would learn in the steps of the last layer alone; set"
+                " early_exit.include_last_layer=true"
             )
         self._check_distillation()
 

@@ -1,0 +1,79 @@
+"""Whether the exits and the last layer pull the parameters that they share the same way.
+
+train/gradient_cosine/head    of the final norm and the LM head
+train/gradient_cosine/trunk   of the embedding and the blocks up to the deepest active exit below the last
+
+Each is the cosine between the gradient of the exits' part of a step's loss and that of the last layer's part, over all
+tokens of the step. Below 0, a step for the exits is one against the last layer.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+BLOCK = re.compile(r"layers\.(\d+)\.")
+Gradients = dict[str, torch.Tensor]
+
+
+def gradients(model: nn.Module) -> Gradients:
+    """A copy of this rank's part of the gradient of each parameter that has one."""
+    return {name: p.grad.detach().clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def gradient_cosine(model: Any, of_last: Gradients, exits: Sequence[int], *, head: bool) -> dict[str, float]:
+    """The metrics of a step. All ranks call it; every rank gets the same.
+
+    Args:
+        model: models.llama.LayerSkipLlama, with the gradient of the whole loss.
+        of_last: the gradient of the last layer's part of it.
+        exits: the active layers below the last, ascending.
+        head: whether the exits have a gradient in norm and head.
+    """
+    shared = {id(model.norm.weight), id(model.lm_head.weight)}
+    whole = {name: p.grad for name, p in model.named_parameters() if p.grad is not None and name in of_last}
+    in_head = {name for name, p in model.named_parameters() if id(p) in shared}
+    groups = {"trunk": [n for n in whole if n not in in_head and _block(n) <= exits[-1]]}
+    if head:
+        groups["head"] = [n for n in whole if n in in_head]
+    sums = torch.stack([_dots((whole[n], of_last[n]) for n in names) for names in groups.values()])
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(sums)
+    found = {}
+    for name, (both, ours, theirs) in zip(groups, sums.tolist(), strict=True):
+        cosine = both / math.sqrt(ours * theirs) if ours * theirs > 0 else math.nan
+        if math.isfinite(cosine):
+            found[f"train/gradient_cosine/{name}"] = cosine
+    return found
+
+
+def _block(name: str) -> int:
+    """The layer that a parameter is of; the embedding is below all."""
+    match = BLOCK.match(name)
+    return int(match[1]) if match else -1
+
+
+def _dots(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """[3] float64, to be summed over all ranks: exits . last, exits . exits, last . last; exits are whole - last."""
+    total: torch.Tensor | float = 0.0
+    for whole, last in pairs:
+        copies = _copies(whole)
+        a, b = (t.to_local() if isinstance(t, DTensor) else t for t in (whole - last, last))
+        a, b = a.double().flatten(), b.double().flatten()
+        total = total + torch.stack([a @ b, a @ a, b @ b]) / copies
+    assert isinstance(total, torch.Tensor)
+    return total
+
+
+def _copies(tensor: torch.Tensor) -> int:
+    """On how many ranks each number of a tensor lies."""
+    world_size = dist.get_world_size() if dist.is_initialized() else 1
+    if not isinstance(tensor, DTensor):
+        return world_size
+    shards = [size for size, p in zip(tensor.device_mesh.shape, tensor.placements, strict=True) if p.is_shard()]
+    return world_size // math.prod(shards)
