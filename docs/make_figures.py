@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from eval.results.ideal import ideal_speedup
+from models.speculation import ideal_speedup
 from train.recipe.curriculum import EarlyExitConfig
 from train.recipe.dropout_schedule import LayerDropoutConfig, depth_scale, dropout_probability, time_scale
 from train.recipe.exit_weights import exit_weights
