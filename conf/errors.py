@@ -1,10 +1,10 @@
 """Errors that end a command: one line for the user, no traceback, and an exit status."""
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import ClassVar
 
 # The disk, or what a user may have of it.
@@ -43,7 +43,7 @@ def of_machine(error: BaseException) -> str | None:
 
 
 @contextmanager
-def naming(path: str | Path) -> Iterator[None]:
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
     """Errors of writing to an open file, which do not say where, get the file's name."""
     try:
         yield

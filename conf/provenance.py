@@ -8,6 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CODE = ("conf", "data", "models", "train", "eval")
 """The folders whose files make up the code; notes, results and pages beside them change no number."""
+COPIED = (*CODE, "slurm")
+"""The folders of a copy of the code from which a run can be done."""
 REVISION = "REVISION"
 """File of a snapshot of the code: the revision that it was made from."""
 

@@ -18,6 +18,11 @@ def exit_name(exit_layer: int) -> str:
     return f"exit_{exit_layer:02d}"
 
 
+def layer_name(number: int) -> str:
+    """The name of a block in metrics: `layer_03` is the third, l = 2, whose output `exit_03` reads."""
+    return f"layer_{number:02d}"
+
+
 def exit_layer_of(name: str) -> int:
     """The exit layer E that `exit_name` has made a name of, also at the end of a metric's."""
     return int(name.rpartition("exit_")[2])

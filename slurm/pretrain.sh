@@ -92,7 +92,7 @@ evaluate
 # 75: a signal ended it after a checkpoint. No status: it was killed, and is queued again unless that happens four times
 # without a new checkpoint. Any other: it is finished, or a person has to look at it.
 status=$(cat "$run_dir/exit_status" 2>/dev/null || echo killed)
-newest=$(ls -t "$run_dir/checkpoint" 2>/dev/null | head -n 1)
+newest=$(ls -t "$run_dir/checkpoint" 2>/dev/null | head -n 1 || true) # none yet is no error
 if [ "$status" = killed ]; then
     echo "job $job was killed after $newest" >>"$run_dir/kills"
     if [ "$(tail -n 4 "$run_dir/kills" | grep -c "after $newest\$")" -lt 4 ]; then status=75; fi

@@ -14,6 +14,7 @@ NEEDS = {
     "package": "a package from PyPI that is no requirement",
     "sandbox": "a machine that isolates programs (docs/humaneval.md)",
     "time": "many minutes",
+    "account": "an account with W&B",
     "shell": "the reader's own shell",
 }
 BLOCK = re.compile(r"(?:<!-- needs: ([\w, ]+) -->\n)?```bash\n(.*?)```", re.S)

@@ -14,7 +14,9 @@ from train.run_dir import resolved
 def write_run(folder: Path, *overrides: str, n_layers: int = 4, steps: int = 40, done: int | None = None) -> Path:
     """A run up to step `done`, with a row for each step and a validation every 10th."""
     folder.mkdir(parents=True)
-    config = compose_config(f"model.n_layers={n_layers}", f"train.steps={steps}", "data.source=text", *overrides)
+    config = compose_config(
+        f"model.n_layers={n_layers}", f"train.steps={steps}", "data=text", "data.source=text", *overrides
+    )
     (folder / "config.yaml").write_text(yaml.safe_dump(resolved(config), sort_keys=False))
     start = {
         "time": "2026-11-28T10:00:00+0000",

@@ -215,6 +215,7 @@ OURS = {
     "recipe",
     "run_dir",
     "wandb",
+    "tensorboard",
     "validation",
     "layer_dropout",
     "early_exit",

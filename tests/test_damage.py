@@ -1,5 +1,6 @@
 """A run whose newest checkpoint is damaged goes on from the one before, by itself, with the losses of one piece."""
 
+import json
 import os
 import random
 import shutil
@@ -74,6 +75,8 @@ def test_a_damaged_checkpoint_is_set_aside(
     for name in damages:
         assert names(tmp_path / name) == ["step-2", "step-4", "step-4.damaged", "step-6", "step-7"], (name, SEED)
         assert rows(tmp_path / name) == whole, (name, SEED)
+        starts = [json.loads(line) for line in (tmp_path / name / "starts.jsonl").read_text().splitlines()]
+        assert [start["from_step"] for start in starts] == [0, 2], "the step that was used, not the damaged one"
 
 
 def refused(rank: int, tmp: Path, overrides: list[str]) -> None:

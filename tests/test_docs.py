@@ -31,9 +31,10 @@ UNAVAILABLE = {
     r"execute=true": "sandbox",
     r"^pip ": "package",
     r"^source ": "shell",
+    r"^wandb |wandb\.mode=online": "account",
 }
 """What stands in a command -> what its block needs then."""
-OTHERS = ("pip", "source")
+OTHERS = ("pip", "source", "wandb")
 """Commands that are not ours."""
 
 

@@ -3,7 +3,8 @@
 import pytest
 from conftest import compose_config, tiny_model
 
-from train.cost.flops import block_flops, flops_per_token, head_flops, mean_flops, plain_flops, step_flops
+from models.flops import block_flops, flops_per_token, head_flops, plain_flops
+from train.cost.flops import mean_flops, step_flops
 
 MODEL = tiny_model()  # dim 32, 4 layers, 4 heads of 8, 2 of keys, ffn 48, vocabulary 96
 

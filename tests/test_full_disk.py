@@ -7,14 +7,16 @@ import os
 import resource
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import run_ranks
+from conftest import compose_config, run_ranks
 from training import rows, train
 
+from train.cost.schedule_plot import plot_schedules
 from train.errors import TrainingError
+from train.monitoring.plots import plot_perplexity_by_exit
 from train.resilience.full_disk import NO_SPACE, in_words, no_space
 from train.resilience.line_file import LineFile
 
@@ -101,3 +103,15 @@ def test_what_is_a_full_disk(tmp_path: Path) -> None:
     assert no_space(wrapped, tmp_path) == "disk quota exceeded"
     assert no_space(OSError(errno.EIO, "Input/output error"), tmp_path) is None
     assert (in_words(90 << 30), in_words(3 << 19)) == ("90.0 GiB", "1.5 MiB")
+
+
+def test_a_picture_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    (full := tmp_path / "full.png").symlink_to("/dev/full")
+    validation = {"step": 1, "val/tokens": 9.0, "val/ppl/exit_01": 3.0, "val/ppl/exit_02": 2.0}
+    drawn: list[Callable[[], object]] = [
+        lambda: plot_perplexity_by_exit([validation], full),
+        lambda: plot_schedules(compose_config("run_dir=x"), full),
+    ]
+    for draw in drawn:
+        with pytest.raises(OSError, match=rf"No space left on device: '{full}'"):
+            draw()

@@ -173,6 +173,9 @@ def test_same_numbers_as_one_process(trained_cases: Path, case: Case) -> None:
             torch.testing.assert_close(
                 b[key], a[key], rtol=case.tolerance, atol=1e-6, msg=lambda m, at=f"{key} {a['step']}": f"{at}: {m}"
             )
+    for row in got[:10]:
+        squares = sum(value**2 for key, value in row.items() if key.startswith("train/layer_grad_norm/"))
+        assert squares == pytest.approx(row["train/grad_norm"] ** 2, rel=case.tolerance), "each shard counts once"
     if case.tolerance == FP32:
         weights = [torch.load(trained_cases / f"{name}.pt") for name in (case.reference, case.folder)]
         for name in weights[0]:

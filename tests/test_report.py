@@ -24,7 +24,7 @@ from train.report import report
 from train.report_page.config import ReportConfig
 from train.report_page.content import content_of
 from train.report_page.document import document
-from train.report_page.run_folders import default_output, names_of
+from train.report_page.run_names import default_output, names_of
 from train.report_page.run_record import RunRecord
 from train.report_page.schedules import SECTIONS
 from train.report_page.thinned import thinned
@@ -228,14 +228,15 @@ def test_the_command_takes_one_run_several_and_patterns(
     (tmp_path / "seed-notes").mkdir()
     run_command(f"run_dir={tmp_path / 'a'}")
     assert Path(capsys.readouterr().out.strip()).samefile(tmp_path / "a" / "report.html")
-    run_command(f"runs=[{tmp_path}/seed-*,{tmp_path}/a,{tmp_path}/seed-1]", f"output={tmp_path}/all.html")
+    run_command(f"runs=[{tmp_path}/seed-?,{tmp_path}]", f"output={tmp_path}/all.html")
     assert [run["name"] for run in data_of(tmp_path / "all.html")["runs"]] == ["seed-1", "seed-2", "a"]
     for overrides, message in (
         ([], "run_dir: missing"),
         ([f"run_dir={tmp_path}/a", f"runs=[{tmp_path}/a]"], "run_dir and runs: give one of them"),
-        ([f"run_dir={tmp_path}/none"], "is not there"),
-        ([f"run_dir={tmp_path}"], r"holds no run .* but a/ in it does"),
-        ([f"runs=[{tmp_path}/b*]"], "no run folder has such a name"),
+        ([f"run_dir={tmp_path}/none"], "is no folder; give the run_dir"),
+        ([f"run_dir={tmp_path}"], r"holds several runs; 'runs=\["),
+        ([f"run_dir={tmp_path}/seed-notes"], "holds no run"),
+        ([f"runs=[{tmp_path}/b*]"], "is nothing that exists"),
         ([f"run_dir={tmp_path}/a", "output=a.txt"], r"output=a.txt: must end in .html"),
         ([f"run_dir={tmp_path}/a", "refresh=0"], "refresh=0.0: must be at least 1"),
         ([f"run_dir={tmp_path}/a", "output=/proc/a.html"], "output=/proc/a.html"),

@@ -27,6 +27,7 @@ HEAVY = (
     "torchtitan",
     "transformers",
     "wandb",
+    "wandb_workspaces",
 )
 LINES = ("--help", "wrong_key=1", "+wrong_key=1")
 # Runs a module as `python -m` does, once for each line that its user may begin with; then tells what it has imported.

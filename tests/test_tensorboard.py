@@ -42,17 +42,17 @@ def test_a_continued_run_has_every_step_once(tmp_path: Path, tiny_run: list[str]
         events = found.Scalars(key)
         assert [event.step for event in events] == [step for step, _ in points], key
         assert [event.value for event in events] == pytest.approx([value for _, value in points], rel=1e-6), key
-    layout = found.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0].decode()
-    assert "val/ppl/exit_.*" in layout, "all exits in one chart"
+    layout = found.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    assert b"val/ppl/exit_.*" in layout, "all exits in one chart"
 
 
 def test_a_missing_package_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = compose_config("data.source=text", "tensorboard=true")
+    config = compose_config("data=text", "data.source=text", "tensorboard=true")
     check_tensorboard(config)
     monkeypatch.setattr(tensorboard, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="tensorboard=true: the package is not installed; run `pip install tensor"):
         check_tensorboard(config)
-    check_tensorboard(compose_config("data.source=text"))
+    check_tensorboard(compose_config("data=text", "data.source=text"))
 
 
 FULL = """

@@ -1,6 +1,7 @@
 """Training runs inside a rank of `run_ranks`, for tests that need several of them."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,11 @@ def train(
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The metrics of a run, less what depends on the clock."""
-    clock = ("train/tokens_per_second", "train/data_wait_fraction")
-    return [{k: v for k, v in r.items() if k not in clock} for r in read_metrics(folder / "metrics.jsonl")]
+    """The metrics of a run, less what depends on the clock, and less rows that have nothing else."""
+    clock = re.compile("train/(tokens_per_second|data_wait_fraction|checkpoint_)")
+    logged = read_metrics(folder / "metrics.jsonl")
+    left = [{key: value for key, value in row.items() if not clock.match(key)} for row in logged]
+    return [row for row in left if len(row) > 1]
 
 
 def full_state(trainer: LayerSkipTrainer) -> dict[str, torch.Tensor]:

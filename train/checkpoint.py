@@ -20,6 +20,7 @@ from conf.errors import reason
 from models.storage.checkpoints import PARTIAL, complete_checkpoints
 from models.storage.manifest import FileSum, Manifest, read_manifest, sums, sync_folder, write_manifest
 from train.errors import TrainingError
+from train.monitoring.checkpoint_clock import CheckpointClock
 from train.resilience.fallback import DELETED, choose
 from train.resilience.finite_state import all_finite, n_bytes
 from train.resilience.full_disk import in_words, no_space
@@ -55,6 +56,7 @@ class Checkpoints(CheckpointManager):
         self.now = time.monotonic
         """The clock of `every_minutes`, in seconds."""
         self._last_save = self.now()
+        self.clock = CheckpointClock()
         self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")
 
     def choose(self) -> tuple[int, Manifest | None]:
@@ -100,8 +102,19 @@ class Checkpoints(CheckpointManager):
             )
             raise TrainingError(f"{folder}: cannot be read ({reason(error)}); {remedy}") from error
 
+    def _maybe_wait_for_staging(self) -> None:
+        if self.save_future is not None:
+            with self.clock.waiting():
+                super()._maybe_wait_for_staging()
+
     def _save(self, curr_step: int, last_step: bool = False) -> bool:
-        if self._should_save(curr_step, last_step) and not all_finite(self.states):
+        if not self._should_save(curr_step, last_step):
+            return super()._save(curr_step, last_step)
+        with self.clock.waiting():
+            return self._save_now(curr_step, last_step)
+
+    def _save_now(self, curr_step: int, last_step: bool) -> bool:
+        if not all_finite(self.states):
             raise TrainingError(
                 f"step {curr_step}: the weights or the optimizer's state are not finite after the update, and are not"
                 f" saved; {self.from_where()} with a lower optimizer.lr or a longer warm-up"
@@ -124,16 +137,20 @@ class Checkpoints(CheckpointManager):
 
     def dcp_save(self, state_dict: dict[str, Any], checkpoint_id: str, *args: Any, **kwargs: Any) -> Any:
         """Write step-N.partial, and commit it when it is written: at once, or in the background after the writing."""
+        begun = time.perf_counter()
         folder, facts = Path(checkpoint_id), self.facts()
         facts["step"] = int(folder.name.removeprefix("step-"))
         written = super().dcp_save(state_dict, checkpoint_id + PARTIAL, *args, **kwargs)
         if not isinstance(written, Future | AsyncSaveResponse):
-            return self._commit(folder, facts, None)
+            self._commit(folder, facts, None)
+            self.clock.written(begun)
+            return None
         upload: Future = written.upload_completion if isinstance(written, AsyncSaveResponse) else written
 
         def commit() -> None:
             upload.result()
             self._commit(folder, facts, self.pg)
+            self.clock.written(begun)
 
         done = self._committing.submit(commit)
         return AsyncSaveResponse(written.staging_completion, done) if isinstance(written, AsyncSaveResponse) else done

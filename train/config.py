@@ -236,6 +236,16 @@ class WandbConfig:
     """Project of the run."""
     entity: str | None = None
     """User or team; null: the login's default."""
+    name: str | None = None
+    """Name of the run; null: that of the run folder."""
+    group: str | None = None
+    """Group of runs that belong together, such as seeds of one recipe; null: none."""
+    tags: list[str] = field(default_factory=list)
+    """Words to find the run by, of 1 to 64 characters each."""
+
+    def __post_init__(self) -> None:
+        for tag in self.tags:
+            _require(1 <= len(tag) <= 64, "wandb.tags", tag, "each must have 1 to 64 characters")
 
 
 @dataclass(kw_only=True)

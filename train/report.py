@@ -22,10 +22,10 @@ def report(raw: DictConfig) -> None:
         if sum(word.startswith(f"{key}=") for word in sys.argv[1:]) > 1:
             raise ConfigError(f"{key}: given more than once; several runs are 'runs=[FOLDER,FOLDER]'")
     config = convert(raw, ReportConfig)
-    from train.report_page.run_folders import default_output, names_of, run_folders
+    from train.report_page.run_names import default_output, folders_of, names_of
     from train.report_page.run_record import RunRecord
 
-    folders = run_folders(config)
+    folders = folders_of(config)
     output = writable(config.output or default_output(folders))
     records = [RunRecord(folder, name) for folder, name in zip(folders, names_of(folders), strict=True)]
     _write(records, output, config.refresh)

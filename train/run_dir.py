@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from conf.errors import reason
 from conf.metrics_file import METRICS, read_metrics
 from conf.provenance import code_revision
+from conf.run_folders import CONFIG
 from conf.strict import ConfigError
 from data.corpus import Corpus
 from data.files import write_whole
@@ -34,12 +35,12 @@ from train.config import PretrainConfig
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "config.yaml"
 STARTS = "starts.jsonl"
 LOCK = ".lock"
 CORPUS = "corpus.json"
 BAD_STEPS = "bad_steps.jsonl"
 EXIT_STATUS = "exit_status"
+STARTS = "starts.jsonl"
 # A checkpoint does not fit another model, and its position in the data means nothing for other rows. Everything else
 # may change, with a warning.
 FIXED = re.compile(
@@ -192,6 +193,17 @@ def _provenance(step: int, world_size: int) -> dict[str, Any]:
         "ranks": world_size,
         "threads": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())),
     }
+
+
+def goes_on_from(run_dir: str | Path, step: int) -> None:
+    """Say which step this start goes on from, which is an earlier one than was thought if the newest checkpoint is
+    damaged, and drop what was logged after it. For rank 0 alone.
+    """
+    path = Path(run_dir, STARTS)
+    *before, last = path.read_text().splitlines()
+    start = json.loads(last) | {"from_step": step}
+    write_whole(path, "".join(line + "\n" for line in (*before, json.dumps(start))).encode())
+    cut_logs(run_dir, step)
 
 
 def cut_logs(run_dir: str | Path, step: int) -> None:

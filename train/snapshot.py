@@ -15,12 +15,10 @@ import yaml
 from omegaconf import DictConfig
 
 from conf.command import command
-from conf.provenance import CODE, REVISION, ROOT, code_revision
+from conf.provenance import COPIED, REVISION, ROOT, code_revision
 from train.config import PretrainConfig
 from train.cost.gpu import check_gpu
 from train.resolve import resolve
-
-FOLDERS = (*CODE, "slurm")
 
 
 def snapshot(raw: DictConfig) -> None:
@@ -34,10 +32,11 @@ def snapshot(raw: DictConfig) -> None:
     if not folder.exists():
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        for name in FOLDERS:
+        for name in COPIED:
             shutil.copytree(ROOT / name, partial / name, ignore=shutil.ignore_patterns("__pycache__"))
         (partial / REVISION).write_text(code_revision() + "\n")
-        from train.run_dir import CONFIG, resolved
+        from conf.run_folders import CONFIG
+        from train.run_dir import resolved
 
         (partial / CONFIG).write_text(yaml.safe_dump(resolved(config), sort_keys=False))
         partial.rename(folder)

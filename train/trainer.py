@@ -19,6 +19,7 @@ from data.batches.packing import IGNORE_INDEX
 from data.corpus import Corpus
 from data.training import training_rows
 from models.exits import exit_name
+from models.flops import flops_per_token
 from models.layer_dropout import kept_rows
 from train.checkpoint import VALIDATION_LOSS, Checkpoints
 from train.cluster.agreement import any_rank, cpu_group
@@ -30,6 +31,7 @@ from train.monitoring.gradient_cosine import Gradients, gradient_cosine, gradien
 from train.monitoring.metrics import LayerSkipMetrics
 from train.monitoring.plots import plot_perplexity_by_exit
 from train.monitoring.report import validation_line
+from train.monitoring.schedule import schedule_metrics
 from train.monitoring.sinks import open_sinks
 from train.recipe.chunk_losses import soft_targets
 from train.recipe.dropout_schedule import branch_scale, dropout_probability
@@ -37,7 +39,7 @@ from train.recipe.exit_weights import exit_weights
 from train.resilience.bad_step_report import BadStep
 from train.resilience.bad_steps import BadSteps
 from train.resilience.finite_state import all_finite
-from train.run_dir import BAD_STEPS, cut_logs
+from train.run_dir import BAD_STEPS, goes_on_from
 from train.validate import exit_metrics, exit_sums
 
 logger = logging.getLogger(__name__)
@@ -89,11 +91,15 @@ class LayerSkipTrainer(Trainer):
         self.checkpointer.facts = self.checkpoint_facts
         first_step, manifest = self.checkpointer.choose()
         if dist.get_rank() == 0:
-            cut_logs(self.recipe.run_dir, first_step)
+            goes_on_from(self.recipe.run_dir, first_step)
         self.bad_steps = BadSteps(self.recipe.bad_steps, manifest.facts.get("bad_steps") if manifest else None)
         self.validation_loss: tuple[int, float | None] = (first_step, None)
         self.metrics_processor.attach(
-            open_sinks(self.recipe) if dist.get_rank() == 0 else [], first_step, self.total_steps
+            open_sinks(self.recipe, first_step) if dist.get_rank() == 0 else [],
+            first_step,
+            self.total_steps,
+            self.n_layers,
+            self.checkpointer.clock,
         )
         logger.info(
             "%s: %s parameters, %s layers, on %s x %s; steps %d..%d of %s tokens each",
@@ -118,8 +124,10 @@ class LayerSkipTrainer(Trainer):
         self.optimizers.zero_grad()
         lr = next(iter(self.lr_schedulers.get_metrics().values()))
         loss = self.forward_backward(data_iterator)
-        parameters = [p for part in self.model_parts for p in part.parameters()]
-        grad_norm = dist_utils.clip_grad_norm_(parameters, self.recipe.train.max_grad_norm, foreach=True)
+        parameters = dict(named for part in self.model_parts for named in part.named_parameters())
+        if self.metrics_processor.should_log(self.step):
+            self.metrics_processor.layer_gradients.measure(parameters.items())
+        grad_norm = dist_utils.clip_grad_norm_(parameters.values(), self.recipe.train.max_grad_norm, foreach=True)
         agreed = self.agree(loss, grad_norm)
         bad = self.judge(agreed)
         self.checkpointer.maybe_wait_for_staging()
@@ -127,6 +135,7 @@ class LayerSkipTrainer(Trainer):
             self.optimizers.step()
             self.metrics_processor.accept_step()
         self.lr_schedulers.step()
+        self.metrics_processor.flops += self.flops(self.step - 1)
         self.metrics_processor.bar.update()
         last = self.step == self.total_steps
         saves = self.checkpointer.decide(
@@ -135,6 +144,7 @@ class LayerSkipTrainer(Trainer):
         if saves or self.metrics_processor.should_log(self.step):
             metrics = {} if bad else {"train/objective": agreed.loss, "train/grad_norm": agreed.grad_norm}
             metrics |= {
+                "train/active_exits": len(self.weights),
                 "train/lr": lr,
                 "train/tokens": self.dataloader.position * self.recipe.train.seq_len,
                 "train/bad_steps": self.bad_steps.total,
@@ -148,7 +158,7 @@ class LayerSkipTrainer(Trainer):
         self.micro_batch = 0
         self.metrics_processor.begin_step()
         # torchtitan counts the step it is in, from 1; t is the number of steps completed.
-        self.weights = exit_weights(self.recipe.early_exit, self.step - 1, self.n_layers, self.total_steps)
+        self.weights = self.exit_weights(self.step - 1)
         batches = [next(data_iterator) for _ in range(self.gradient_accumulation_steps)]
         # The mean over the step's tokens is the sum over ranks and micro-batches of loss sums / all valid tokens.
         valid_tokens = torch.stack([(labels != IGNORE_INDEX).sum() for _, labels in batches]).sum().to(self.device)
@@ -286,12 +296,30 @@ class LayerSkipTrainer(Trainer):
         self.micro_batch += 1
         return loss
 
+    def exit_weights(self, t: int) -> dict[int, float]:
+        """e~(t, l) for the layers, ascending, whose weight is not zero in step t."""
+        return exit_weights(self.recipe.early_exit, t, self.n_layers, self.total_steps)
+
+    def dropout_probabilities(self, t: int) -> list[float]:
+        """p(l, t) of each layer in step t."""
+        return [
+            dropout_probability(self.recipe.layer_dropout, layer, t, self.n_layers, self.total_steps)
+            for layer in range(self.n_layers)
+        ]
+
+    def flops(self, t: int) -> float:
+        """Of the matrix products of step t, on all ranks, in expectation over the dropped rows."""
+        kept = [1.0 - p for p in self.dropout_probabilities(t)]
+        options = self.recipe.train
+        per_token = flops_per_token(self.recipe.model, options.seq_len, kept, tuple(self.exit_weights(t)))
+        return options.global_batch_size * options.seq_len * per_token
+
     def dropout_plan(self, t: int, batch_size: int) -> tuple[list[torch.Tensor | None] | None, list[float] | None]:
         """For each layer, the rows kept in this micro-batch and the scale of their branch; (None, None) if all are."""
         options = self.recipe.layer_dropout
         if options.p_max == 0.0:
             return None, None
-        p = [dropout_probability(options, i, t, self.n_layers, self.total_steps) for i in range(self.n_layers)]
+        p = self.dropout_probabilities(t)
         seed = self.recipe.train.seed
         rows = [
             kept_rows(seed, t, self.micro_batch, layer, p[layer], batch_size, options.sampling)
@@ -343,20 +371,24 @@ class LayerSkipTrainer(Trainer):
                 " optimizer.lr or a longer warm-up"
             )
         self.validation_loss = (self.step, metrics[f"val/loss/{exit_name(self.n_layers)}"])
-        self.metrics_processor.write(self.step, metrics)
+        self.metrics_processor.write(self.step, metrics | schedule_metrics(self.recipe, self.step))
         logger.info(validation_line(metrics))
         if dist.get_rank() == 0:
             self.plot()
         self.metrics_processor.reset_clock()
 
     def plot(self) -> None:
-        """Draw perplexity by exit. A disk that is full of it does not stop the run. For rank 0 alone."""
-        folder = Path(self.recipe.run_dir)
+        """Draw perplexity by exit, and show it. A disk that is full does not stop the run. For rank 0 alone."""
+        path = Path(self.recipe.run_dir, "perplexity_by_exit.png")
+        rows, picture = [], None
         try:
-            plot_perplexity_by_exit(read_metrics(folder / METRICS), folder / "perplexity_by_exit.png")
+            rows = read_metrics(Path(self.recipe.run_dir, METRICS))
+            plot_perplexity_by_exit(rows, path)
+            picture = path
         except (OSError, LookupError) as error:
-            why = reason(error) if isinstance(error, OSError) else "metrics.jsonl has no validation yet"
-            logger.warning("perplexity_by_exit.png: cannot be written (%s); training goes on", why)
+            why = reason(error) if isinstance(error, OSError) else f"{METRICS} has no validation yet"
+            logger.warning("%s: cannot be written (%s); training goes on", path, why)
+        self.metrics_processor.show(rows, picture)
 
     def part_of_rows(self) -> slice | None:
         """The tokens of each row that this rank has under context parallelism; None without it."""

@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from conf.axes import exit_ticks, label_values, log_ticks
+from conf.errors import naming
 
 PANELS_IN_A_ROW = 3
 
@@ -50,6 +51,7 @@ def plot_by_exit(curves: list[Curve], path: Path, heading: str) -> Path:
         axis.grid(alpha=0.3)
         axis.tick_params(which="both", labelsize="small")
     figure.suptitle(heading, fontsize="medium")
-    figure.savefig(path, dpi=120)
+    with naming(path):
+        figure.savefig(path, dpi=120)
     plt.close(figure)
     return path

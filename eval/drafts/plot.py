@@ -10,6 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from conf.errors import naming
 from eval.drafts.findings import DraftsPart, Rejections
 
 BLUE, RED, GREY = "#2a6fb0", "#c0392b", "#9aa3ab"
@@ -35,7 +36,8 @@ def plot(found: Rejections, path: Path) -> None:
         f" d={setting.num_speculations}; {totals.drafted:,} drafted, {totals.accepted:,} accepted,"
         f" {totals.rejected:,} rejected, {totals.after_rejection + totals.after_end:,} never judged"
     )
-    figure.savefig(path, dpi=120)
+    with naming(path):
+        figure.savefig(path, dpi=120)
     plt.close(figure)
 
 

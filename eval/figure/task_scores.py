@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from conf.errors import reason
+from conf.run_folders import matches
 from conf.strict import ConfigError
-from eval.figure.find import matches
 from eval.figure.run import Run
 from eval.lm.exit_rows import ExitScore
 

@@ -12,11 +12,11 @@ from torchtitan.config import CompileConfig
 from torchtitan.distributed.activation_checkpoint import FullAC
 from torchtitan.models.llama3.model import Llama3Model
 
+from models.flops import flops_per_token
 from models.layer_dropout import kept_rows
 from models.spec import llama_config
 from train.config import Recompute
 from train.cost.benchmark_config import TrainBenchmarkConfig
-from train.cost.flops import flops_per_token
 from train.cpu import prepare_torchtitan
 from train.recipe.chunk_losses import SoftTargets
 from train.recipe.dropout_schedule import LayerDropoutConfig, dropout_probability

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from models.flops import BACKWARD, head_flops, plain_flops
 from train.config import PretrainConfig, Recompute
 from train.cost.communication import Collective, collectives, mean_work, plain_work
-from train.cost.flops import BACKWARD, head_flops, mean_flops, plain_flops
+from train.cost.flops import mean_flops
 from train.cost.memory import Memory, memory_per_gpu, n_parameters
 from train.recipe.curriculum import Curriculum, rotation
 from train.recipe.dropout_schedule import dropout_probability

@@ -9,6 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import PowerNorm
 from matplotlib.ticker import MaxNLocator
 
+from conf.errors import naming
 from train.config import PretrainConfig
 from train.cost.schedule_maps import schedule_maps
 
@@ -32,5 +33,6 @@ def plot_schedules(config: PretrainConfig, path: str | os.PathLike[str]) -> None
         figure.colorbar(image, ax=axis)
     axes[0].set(ylabel="exit_layer = l + 1")
     figure.suptitle(f"{config.recipe}: {config.model.name}")
-    figure.savefig(path, dpi=120)
+    with naming(path):
+        figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -3,15 +3,36 @@
 train/objective           weighted loss over the active exits, mean over the step's tokens
 train/loss/exit_03        cross entropy (nats per token) of an exit, mean over the steps since the last line in which it
                           was active; every checkpoint's step has a line, so that a continued run begins with it
-train/divergence/exit_03  under distillation, KL(p_L^tau || q_x^tau) of an exit (nats per token), as above
+train/active_exits        exits that have a weight in this step
+train/divergence/exit_03  under distillation, KL(p_L^tau || q_x^tau) of an exit (nats per token), as train/loss
 train/gradient_cosine/..  of exits and last layer (train/monitoring/gradient_cosine.py), where it is asked for
 train/grad_norm           before clipping
+train/layer_grad_norm/layer_03
+                          of the third block's gradient alone, before clipping; /rest is that of the embedding, the
+                          final norm and the LM head. On steps that are multiples of train.log_every
 train/bad_steps           steps of the run so far whose update was skipped (train/resilience/bad_steps.py)
 train/lr                  learning rate of the step
 train/tokens              seen so far, all ranks
 train/tokens_per_second   all ranks, since the last line, without validation and checkpoints
+train/tokens_per_second_per_device
+                          the same, divided by the number of ranks
+train/mfu                 model FLOPs utilisation since the last line, 0..1: the FLOPs of the matrix products that the
+                          rows, layers and exits of the steps asked for (models/flops.py; nothing for skipped blocks or
+                          recomputation), over what the GPUs could have done at their bf16 peak, as torchtitan has it.
+                          On GPUs that torchtitan knows; on CPUs there is no such figure, and no metric
 train/data_wait_fraction  share of that time spent waiting for data, on rank 0
 train/memory_gib          peak memory on the accelerator, where there is one
+train/checkpoint_seconds  for how long training has stood still for checkpoints since the last line
+train/checkpoint_write_seconds
+                          from the beginning of a checkpoint's writing until it was complete, summed over those since
+                          the last line; with checkpoint.async_save training goes on meanwhile. The last checkpoint of a
+                          process has a row of its own, with these two alone
+
+The row of a validation also has the schedules (train/monitoring/schedule.py), which are functions of the configuration
+and the step and would double the size of metrics.jsonl if every line had them:
+
+train/dropout/layer_03    p(l, t), with which a row skips the third block in this step
+train/exit_weight/exit_03 e~(t, l), mean over the steps since the last validation, the last 1000 at most
 
 A skipped step has a row of its own: bad_step/objective, bad_step/loss/exit_12 and bad_step/grad_norm, as far as they
 are finite. Its loss is in no other.
@@ -21,6 +42,8 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -29,10 +52,15 @@ from tqdm import tqdm
 
 from conf.progress import duration
 from models.exits import exit_name
+from train.monitoring.checkpoint_clock import CheckpointClock
 from train.monitoring.exit_losses import ExitLosses
+from train.monitoring.layer_gradients import LayerGradients
 from train.monitoring.sinks import Sink
+from train.monitoring.wandb_sink import WandbSink
 
 logger = logging.getLogger(__name__)
+
+A100_FLOPS = 312e12
 
 
 class LayerSkipMetrics(MetricsProcessor):
@@ -46,13 +74,20 @@ class LayerSkipMetrics(MetricsProcessor):
         """Whether a step has a line, whatever else happens in it."""
         return step in (1, self.total_steps) or step % self.config.log_freq == 0
 
-    def attach(self, sinks: list[Sink], first_step: int, total_steps: int) -> None:
-        """Say where metrics go and which steps this process runs."""
+    def attach(
+        self, sinks: list[Sink], first_step: int, total_steps: int, n_layers: int, checkpoints: CheckpointClock
+    ) -> None:
+        """Say where metrics go, which steps this process runs, of how many layers, and who times its checkpoints."""
         self.sinks, self.first_step, self.total_steps = sinks, first_step, total_steps
         self.started = time.perf_counter()
         self.exit_status = 1
         """What W&B is told when the sinks are closed: 1 until the run has come to an end that is none of an error."""
         self.exit_losses, self.divergences = ExitLosses(), ExitLosses()
+        self.layer_gradients = LayerGradients(n_layers)
+        self.flops = 0.0
+        """Of the matrix products since the last line, on all ranks."""
+        self._checkpoints, self._checkpoint_seconds = checkpoints, dict[str, float]()
+        self._last_line = first_step
         visible = dist.get_rank() == 0
         self.gradient_cosine: dict[str, float] = {}
         """Of the last step since the line before that measured it."""
@@ -81,22 +116,29 @@ class LayerSkipMetrics(MetricsProcessor):
 
         Args:
             step: its number, from 1.
-            step_metrics: train/objective, grad_norm, lr, tokens and bad_steps; of a skipped step, those that hold.
+            step_metrics: what is known of the step alone; of a skipped step, what holds.
             accepted: whether its update was taken.
         """
         dims = self.parallel_dims
         sharing = dims.get_mesh("loss").get_group() if dims.dp_cp_enabled else None
         by_exit, divergences = self.exit_losses.means(sharing), self.divergences.means(sharing)
-        elapsed = time.perf_counter() - self.time_last_log
-        ranks = dims.world_size // dims.non_data_parallel_size
+        elapsed = time.perf_counter() - self.time_last_log - self._stood_still()
+        tokens_per_second = self.ntokens_since_last_log * (dims.world_size // dims.non_data_parallel_size) / elapsed
         metrics = step_metrics | {
-            "train/tokens_per_second": self.ntokens_since_last_log * ranks / elapsed,
+            "train/tokens_per_second": tokens_per_second,
+            "train/tokens_per_second_per_device": tokens_per_second / dims.world_size,
             "train/data_wait_fraction": sum(self.data_loading_times) / elapsed,
         }
+        monitor = self.device_memory_monitor
+        if peak := known_peak(monitor.device.type, monitor.device_name, self.gpu_peak_flops):
+            metrics["train/mfu"] = self.flops / (elapsed * dims.world_size * peak)
         metrics |= {f"train/loss/{exit_name(layer + 1)}": loss for layer, loss in by_exit.items()}
         metrics |= self.gradient_cosine
         self.gradient_cosine = {}
         metrics |= {f"train/divergence/{exit_name(layer + 1)}": nats for layer, nats in divergences.items()}
+        norms = self.layer_gradients.norms()
+        metrics |= (norms if accepted else {}) | self._checkpoint_seconds
+        self._last_line, self._checkpoint_seconds = step, {}
         if (memory := self.device_memory_monitor.get_peak_stats().max_active_gib) > 0:
             metrics["train/memory_gib"] = memory
         self.write(step, metrics)
@@ -118,6 +160,12 @@ class LayerSkipMetrics(MetricsProcessor):
         for sink in self.sinks:
             sink.write(step, metrics)
 
+    def show(self, rows: list[dict[str, Any]], picture: Path | None) -> None:
+        """Have W&B show a validation: all rows so far, and the picture if there is one."""
+        for sink in self.sinks:
+            if isinstance(sink, WandbSink) and rows:
+                sink.show(rows, picture, last=rows[-1]["step"] == self.total_steps)
+
     def seconds_left(self, step: int) -> float:
         """At the mean speed of this process so far, validation and checkpoints included."""
         return (time.perf_counter() - self.started) / (step - self.first_step) * (self.total_steps - step)
@@ -125,12 +173,36 @@ class LayerSkipMetrics(MetricsProcessor):
     def reset_clock(self) -> None:
         """Begin a new interval for speeds, after logging or after work that is not training."""
         self.ntokens_since_last_log = 0
+        self.flops = 0.0
+        self._stood_still()
         self.data_loading_times.clear()
         self.time_last_log = time.perf_counter()
         self.device_memory_monitor.reset_peak_stats()
 
+    def _stood_still(self) -> float:
+        """For how many seconds training has stood still for checkpoints since this was last asked."""
+        seconds = self._checkpoints.take()
+        for key, value in seconds.items():
+            self._checkpoint_seconds[key] = value + self._checkpoint_seconds.get(key, 0.0)
+        return seconds.get("train/checkpoint_seconds", 0.0)
+
     def close(self) -> None:
-        """Close the sinks."""
+        """Close the sinks, after a row of what the last checkpoint has taken."""
         self.bar.close()
+        self._stood_still()
+        if self._checkpoint_seconds:
+            self.write(self._last_line, self._checkpoint_seconds)
         for sink in self.sinks:
             sink.close(self.exit_status)
+
+
+def known_peak(device_type: str, name: str, peak_flops: float) -> float | None:
+    """FLOPs per second that a device can do in bf16; None for a CPU, and for a GPU that torchtitan does not know.
+
+    Args:
+        device_type: torch's, such as cuda.
+        name: of the device.
+        peak_flops: torchtitan's figure, which is the A100's for every device that it does not know.
+    """
+    guessed = peak_flops == A100_FLOPS and "A100" not in name
+    return None if device_type == "cpu" or guessed else peak_flops

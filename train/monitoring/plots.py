@@ -11,6 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 
 from conf.axes import exit_ticks, label_values, log_ticks
+from conf.errors import naming
 from models.exits import exit_layer_of
 from train.monitoring.report import exits_of
 
@@ -49,5 +50,6 @@ def plot_perplexity_by_exit(rows: list[dict[str, Any]], path: Path) -> None:
     for axis in (over_steps, by_exit):
         axis.grid(alpha=0.3)
         axis.tick_params(which="both", labelsize="small")
-    figure.savefig(path, dpi=120)
+    with naming(path):
+        figure.savefig(path, dpi=120)
     plt.close(figure)

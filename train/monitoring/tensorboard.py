@@ -33,7 +33,7 @@ class TensorboardSink:
         self._broken = False
         self._writer = SummaryWriter(str(Path(run_dir, FOLDER)), purge_step=first_step + 1)
         charts = {title: ["Multiline", [f"{metric}/exit_.*"]] for title, metric in BY_EXIT.items()}
-        self._writer.add_custom_scalars({"by exit": charts})  # type: ignore[no-untyped-call]
+        self._writer.add_custom_scalars({"by exit": charts})
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Write a row at a step, through to the disk: a row before a checkpoint must outlive a kill after it."""
@@ -41,8 +41,8 @@ class TensorboardSink:
             return
         try:
             for key, value in metrics.items():
-                self._writer.add_scalar(key, value, step)  # type: ignore[no-untyped-call]
-            self._writer.flush()  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(key, value, step)
+            self._writer.flush()
         except Exception as error:  # tensorboard's writing thread hands on whatever has ended it
             self._broken = True
             logger.warning("TensorBoard: %s; the rows from here on are in metrics.jsonl alone", reason(error))
@@ -50,7 +50,7 @@ class TensorboardSink:
     def close(self, exit_status: int) -> None:
         """Close the file."""
         if not self._broken:
-            self._writer.close()  # type: ignore[no-untyped-call]
+            self._writer.close()
 
 
 def check_tensorboard(config: PretrainConfig) -> None:

@@ -12,7 +12,7 @@ class ReportConfig:
     run_dir: str | None = None
     """Folder of one run."""
     runs: list[str] = field(default_factory=list)
-    """Folders of several runs, or patterns: 'runs=[outputs/a,outputs/seed-*]'."""
+    """Run folders, folders of runs (of a sweep), or globs of either: 'runs=[outputs/a,outputs/arms,outputs/seed-*]'."""
     output: str | None = None
     """An .html file; null: report.html in the run's folder, or in the folder that holds all of the runs."""
     refresh: float | None = None

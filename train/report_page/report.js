@@ -19,11 +19,21 @@ const METRICS = {
   "train/tokens_per_second": ["Tokens per second, all ranks", short],
   "train/data_wait_fraction": ["Time spent waiting for data", plainPercent],
   "train/memory_gib": ["Peak memory of the accelerator, GiB", short],
+  "train/active_exits": ["Exits with a weight in this step", short],
+  "train/layer_grad_norm": ["Gradient norm of each layer, before clipping", short],
+  "train/layer_grad_norm/rest": ["Gradient norm of embedding, final norm and head", short],
+  "train/dropout": ["p(l, t) as it was used", short],
+  "train/exit_weight": ["e~(t, l) as it was used, mean since the last validation", short],
+  "train/tokens_per_second_per_device": ["Tokens per second and rank", short],
+  "train/checkpoint_seconds": ["Seconds that training stood still for checkpoints", short],
+  "train/checkpoint_write_seconds": ["Seconds until checkpoints were complete", short],
+  "val/predicted_speedup": ["Predicted speed-up of self-speculation, temperature 1", short],
+  "val/predicted_speedup_greedy": ["Predicted speed-up of self-speculation, greedy", short],
   "train/mfu": ["Share of the accelerator's peak FLOP/s (MFU)", plainPercent],
   "train/bad_steps": ["Skipped steps so far", short],
 };
 const NOT_DRAWN = ["train/tokens", "val/tokens"];
-const OF_LAYER = /^(.+)\/(?:exit|layer)_(\d+)$/;
+const OF_LAYER = /^(.+)\/(exit|layer)_(\d+)$/;
 const nameOf = (key) => METRICS[key]?.[0] ?? key;
 const formatOf = (key) => METRICS[key]?.[1] ?? short;
 const known = (keys) => [...Object.keys(METRICS).filter((key) => keys.has(key)), ...[...keys].filter((key) => !(key in METRICS)).sort()];
@@ -34,6 +44,10 @@ const depthColour = (layer, layers) => {
 };
 const layersOf = (run) => run.n_layers ?? run.validations.exits.at(-1) ?? L;
 
+/** What is counted from 1 in a metric of several: exits, but where a whole layer is measured. */
+const WORDS = {};
+const wordOf = (key) => WORDS[key] ?? "exit";
+
 /** Metric -> exit layer -> [steps, values] of a run, of validation and of training. */
 function byExit(run) {
   const found = {};
@@ -42,8 +56,10 @@ function byExit(run) {
     found[metric] = new Map(exits.map((exit, j) => [exit, [steps, rows.map((row) => row[j])]]));
   }
   for (const [key, series] of Object.entries(run.series)) {
-    const [, metric, layer] = key.match(OF_LAYER) ?? [];
-    if (metric) (found[metric] ??= new Map()).set(Number(layer), series);
+    const [, metric, word, layer] = key.match(OF_LAYER) ?? [];
+    if (!metric) continue;
+    (found[metric] ??= new Map()).set(Number(layer), series);
+    WORDS[metric] = word;
   }
   for (const [metric, map] of Object.entries(found)) found[metric] = new Map([...map].sort(([a], [b]) => a - b));
   return found;
@@ -78,7 +94,7 @@ function marksOf(some) {
 function exitLines(run) {
   const layers = layersOf(run);
   return [...(run.byExit[metric()] ?? [])].map(([exit, [steps, y]]) => cut({
-    name: `exit ${exit}`, steps, y, owner: run, colour: depthColour(exit, layers), width: exit === layers ? 2.6 : 1.4 }));
+    name: `${wordOf(metric())} ${exit}`, steps, y, owner: run, colour: depthColour(exit, layers), width: exit === layers ? 2.6 : 1.4 }));
 }
 const EXITS = { last: "last layer", middle: "middle layer, L/2", quarter: "a quarter of the layers, L/4" };
 function exitOf(run, which) {
@@ -90,7 +106,7 @@ function exitOf(run, which) {
 function overlaid() {
   return visible().flatMap((run) => {
     const exit = exitOf(run, chosen("exit", "last")), series = run.byExit[metric()]?.get(exit);
-    return series ? [cut({ name: `${run.name}, exit ${exit}`, steps: series[0], y: series[1], owner: run, colour: run.colour, dash: run.dash, width: 2 })] : [];
+    return series ? [cut({ name: `${run.name}, ${wordOf(metric())} ${exit}`, steps: series[0], y: series[1], owner: run, colour: run.colour, dash: run.dash, width: 2 })] : [];
   });
 }
 

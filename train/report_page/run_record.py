@@ -10,10 +10,11 @@ import yaml
 
 from conf.errors import reason
 from conf.metrics_file import METRICS
+from conf.run_folders import CONFIG
 from models.storage.checkpoints import complete_checkpoints
 from train.errors import PREEMPTED
 from train.report_page.growing_log import GrowingLog, Metrics
-from train.run_dir import BAD_STEPS, CONFIG, EXIT_STATUS, LOCK, STARTS
+from train.run_dir import BAD_STEPS, EXIT_STATUS, LOCK, STARTS
 
 
 @dataclass(frozen=True)
