@@ -128,6 +128,7 @@ PRETRAIN = {
     "data.tokenizer.path=afolder": r"afolder",
     "recipe=": r"recipe: is empty",
     "wandb.entity=": r"wandb\.entity: is empty; give a value, or null for none",
+    "wandb.tags=[demo,'']": r"wandb\.tags=: each must have 1 to 64 characters",
     "checkpoint.initial=": r"checkpoint\.initial",
     "checkpoint.initial=afile": r"afile",
     "checkpoint.initial=nowhere": r"nowhere",

@@ -113,7 +113,7 @@ def test_memory_by_hand() -> None:
     assert memory.embedding == (2 * 2 + 4) * head
     assert memory.teacher_chunk == 0
     states, logits = tokens * 2 * 64, tokens * 4096 * 12
-    assert memory.validation == 2 * head + 6 * states + logits
+    assert memory.validation == 2 * head + 6 * states + 2 * block + logits
     always = 2 * PARAMETERS
     assert memory.in_loss == always + memory.activations + memory.exit_states + memory.head + memory.logits_chunk
     backward = memory.exit_gradient + memory.gathered + memory.one_block

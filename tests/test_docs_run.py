@@ -89,6 +89,7 @@ def run(text: str, folder: Path) -> None:
             for line in recipe_of_demo():
                 run(line, folder)
         return
+    print(text, flush=True)
     line = shortened(text).replace("python -m", f"{shlex.quote(sys.executable)} -m")
     environment = os.environ | {"PYTHONPATH": str(folder), "WANDB_MODE": "offline"}
     done = subprocess.run(["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True)

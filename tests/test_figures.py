@@ -64,6 +64,18 @@ def test_recipes_of_one_kind_are_told_apart_by_what_differs(make: Maker) -> None
     ]
 
 
+def test_an_option_that_an_older_run_lacks_is_one_that_is_off(make: Maker) -> None:
+    make("a", EE)
+    make("b", EE, {"train.seed": 1, "early_exit.later_option": False, "early_exit.another": None})
+    make("c", EE, {"early_exit.later_option": True})
+    make("d", EE, {"train.seed": 1, "early_exit.later_option": True})
+    arms = arms_of(FiguresConfig(runs=[str(make("e").parent)]))
+    assert [(arm.name, [run.folder.name for run in arm.runs]) for arm in arms[1:]] == [
+        ("EE (later_option=off)", ["a", "b"]),
+        ("EE (later_option=True)", ["c", "d"]),
+    ]
+
+
 def test_quality_by_exit_is_drawn_with_its_bands(make: Maker) -> None:
     album = album_of(FigureName.by_exit, runs=[four_arms(make)])
     figure = draw(album.drawn[FigureName.by_exit])

@@ -72,9 +72,9 @@ def test_a_run_on_two_ranks(tmp_path: Path, tiny_run: list[str]) -> None:
         assert row["train/active_exits"] == len(exits[-1])
         last = step
     waited = {row["step"]: row["train/checkpoint_seconds"] for row in rows if "train/checkpoint_seconds" in row}
-    assert set(waited) == {5, 10, 12}, "in the line after a checkpoint, and at the end"
+    assert set(waited) == {5, 10}, "in the line after a checkpoint"
     assert all(seconds > 0.001 for seconds in waited.values())
-    assert rows[-1].keys() == {"step", "train/checkpoint_seconds", "train/checkpoint_write_seconds"}
+    assert all("train/checkpoint_write_seconds" in row for row in rows if row["step"] in waited)
     validations = [row for row in rows if "val/tokens" in row]
     assert [row["step"] for row in validations] == [6, 12]
     assert all(schedule_metrics(config, row["step"]).items() <= row.items() for row in validations)

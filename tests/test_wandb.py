@@ -22,6 +22,7 @@ from train.monitoring import wandb_sink
 from train.monitoring.sinks import open_sinks
 from train.monitoring.wandb_files import cut_back, files_of, records, row_of
 
+ROOT = Path(__file__).parent.parent
 N_EXITS = 8
 REVISION = "0123456789" * 4
 
@@ -234,3 +235,20 @@ def test_files_without_a_row(tmp_path: Path) -> None:
     assert (taken.step, taken.later) == (0, 0)
     assert not list(folder.iterdir())
     assert cut_back(folder, "0123abcd", 10) is None
+
+
+def test_an_evaluation_beside_a_training_that_goes_on(tmp_path: Path) -> None:
+    """It may be writing at that moment: its file is none of those that are cut."""
+    folder = tmp_path / "run"
+    train(folder, 0, 20)
+    (folder / "config.yaml").write_text("wandb: {mode: offline, project: layerskip, entity: null}\n")
+    (result := tmp_path / "bench.json").write_text('{"speed": 2.5}')
+    words = [sys.executable, "-m", "train.log_evaluation", str(folder), "10", str(result)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert "1 numbers of step 10 logged" in done.stdout, done.stderr
+    [evaluation] = files_of(folder / "evaluations" / "wandb", (folder / "wandb_id").read_text())
+    content = evaluation.read_bytes()
+    train(folder, 10, 12)
+    assert evaluation.read_bytes() == content
+    [row_there] = histories(evaluation)
+    assert (row_there["eval/bench/speed"], row_there["eval/step"]) == (2.5, 10)

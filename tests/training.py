@@ -66,11 +66,10 @@ def train(
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The metrics of a run, less what depends on the clock, and less rows that have nothing else."""
+    """The metrics of a run, less what depends on the clock."""
     clock = re.compile("train/(tokens_per_second|data_wait_fraction|checkpoint_)")
     logged = read_metrics(folder / "metrics.jsonl")
-    left = [{key: value for key, value in row.items() if not clock.match(key)} for row in logged]
-    return [row for row in left if len(row) > 1]
+    return [{key: value for key, value in row.items() if not clock.match(key)} for row in logged]
 
 
 def full_state(trainer: LayerSkipTrainer) -> dict[str, torch.Tensor]:

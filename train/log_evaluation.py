@@ -38,6 +38,9 @@ def log_evaluation(run_dir: str, step: int, files: list[str]) -> str:
 
     metrics = {key: value for name, tree in results.items() for key, value in numbers(tree, f"eval/{name}")}
     online = options["mode"] == "online"
+    # Offline a folder of its own, as training cuts the files in RUN_DIR/wandb back when it goes on.
+    place = folder if online else folder / "evaluations"
+    place.mkdir(exist_ok=True)
     settings = wandb.Settings(silent=True, x_primary=False, x_label="eval") if online else wandb.Settings(silent=True)
     run = wandb.init(
         # Another process, the training, may be writing to the same run.
@@ -46,7 +49,7 @@ def log_evaluation(run_dir: str, step: int, files: list[str]) -> str:
         entity=options["entity"],
         id=(folder / "wandb_id").read_text().strip(),
         resume="allow",
-        dir=str(folder),
+        dir=str(place),
         settings=settings,
     )
     run.define_metric("eval/*", step_metric="eval/step")

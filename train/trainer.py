@@ -27,7 +27,7 @@ from train.cluster.heartbeat import MARGIN_SECONDS
 from train.cluster.preemption import Preemption
 from train.config import PretrainConfig
 from train.errors import TrainingError
-from train.monitoring.gradient_cosine import Gradients, gradient_cosine, gradients
+from train.monitoring.gradient_cosine import gradient_cosine, gradient_of_last
 from train.monitoring.metrics import LayerSkipMetrics
 from train.monitoring.plots import plot_perplexity_by_exit
 from train.monitoring.report import validation_line
@@ -164,12 +164,12 @@ class LayerSkipTrainer(Trainer):
         valid_tokens = torch.stack([(labels != IGNORE_INDEX).sum() for _, labels in batches]).sum().to(self.device)
         if self.parallel_dims.dp_enabled:
             valid_tokens = dist_utils.dist_sum_tensor(valid_tokens, self.parallel_dims.get_mesh("batch"))
-        alone = self.last_layer_alone(batches, valid_tokens)
+        of_last = gradient_of_last(self, batches, valid_tokens)
         loss = self.accumulate(batches, valid_tokens)
-        if alone is not None:
+        if of_last is not None:
             *exits, _ = self.weights
             head = not self.recipe.early_exit.read_only_head
-            self.metrics_processor.gradient_cosine = gradient_cosine(self.model_parts[0], alone, exits, head=head)
+            self.metrics_processor.gradient_cosine = gradient_cosine(self.model_parts[0], of_last, exits, head=head)
         return loss
 
     def accumulate(
@@ -186,22 +186,6 @@ class LayerSkipTrainer(Trainer):
                 ).detach()
             )
         return torch.stack(losses).sum()
-
-    def last_layer_alone(
-        self, batches: list[tuple[dict[str, torch.Tensor], torch.Tensor]], valid_tokens: torch.Tensor
-    ) -> Gradients | None:
-        """The gradient of the last layer's part of the step's loss, where it is to be compared with the exits'."""
-        every, last, weights = self.recipe.early_exit.gradient_cosine_every, self.n_layers - 1, self.weights
-        if every is None or self.step % every or last not in weights or len(weights) == 1:
-            return None
-        self.weights = {last: weights[last]}
-        self.accumulate(list(batches), valid_tokens)
-        self.weights = weights
-        found = gradients(self.model_parts[0])
-        self.optimizers.zero_grad()
-        self.micro_batch = 0
-        self.metrics_processor.begin_step()
-        return found
 
     def agree(self, loss: torch.Tensor, grad_norm: torch.Tensor) -> "Agreed":
         """What all ranks know of a step, the same on each, in one sum over all of them.

@@ -78,28 +78,35 @@ def _add_exits(
 ) -> None:
     """Add a batch's nats, agreements and acceptance at n exits to `sums`; `run(visit=...)` is the model's forward."""
     states: list[torch.Tensor] = []
-    valid = targets != IGNORE_INDEX
     with ExitStack() as head:
 
         def hold(x: int, normed: torch.Tensor) -> None:
             if x == 0:  # the forward has begun: before the first, FSDP does not know yet which module is its root
                 head.enter_context(gathered_head(lm_head))
             states.append(local(normed).reshape(len(targets), -1))
+            if x == n - 1:  # within the forward: FSDP takes a head that runs after it for the beginning of another
+                _measure(sums, states, lm_head, targets, chunk_tokens)
 
         run(visit=hold)
-        for x, start, end in last_exit_first(n, len(targets), chunk_tokens):
-            logits = whole(lm_head(states[x][None, start:end]))[0].float()
-            sums[x] += F.cross_entropy(logits, targets[start:end], reduction="sum", ignore_index=IGNORE_INDEX)
-            choices, q = logits.argmax(-1), logits.softmax(-1)
-            del logits
-            if x == n - 1:
-                last_choices, p, accepted = choices, q, torch.ones_like(q[:, 0])
-            else:
-                accepted = overlap(p, q)
-            counts = valid[start:end]
-            sums[n + x] += ((choices == last_choices) & counts).sum()
-            sums[2 * n + x] += (accepted * counts).sum()
-            del q
+
+
+def _measure(
+    sums: torch.Tensor, states: Sequence[torch.Tensor], lm_head: nn.Module, targets: torch.Tensor, chunk_tokens: int
+) -> None:
+    """Add to `sums` what the states [tokens, D] of n exits, the last layer's last, come to."""
+    n, valid = len(states), targets != IGNORE_INDEX
+    for x, start, end in last_exit_first(n, len(targets), chunk_tokens):
+        logits = whole(lm_head(states[x][None, start:end]))[0].float()
+        sums[x] += F.cross_entropy(logits, targets[start:end], reduction="sum", ignore_index=IGNORE_INDEX)
+        choices, q = logits.argmax(-1), logits.softmax(-1)
+        del logits
+        if x == n - 1:
+            last_choices, p, accepted = choices, q, torch.ones_like(q[:, 0])
+        else:
+            accepted = overlap(p, q)
+        sums[n + x] += ((choices == last_choices) & valid[start:end]).sum()
+        sums[2 * n + x] += (accepted * valid[start:end]).sum()
+        del q
 
 
 def exit_metrics(

@@ -12,6 +12,7 @@ BASELINE, LD, EE, LD_EE = "baseline", "LD", "EE", "LD+EE"
 FOUR = (BASELINE, LD, EE, LD_EE)
 """The paper's arms, in its order: plain training, layer dropout, early-exit loss, both."""
 SEED = "train.seed"
+OFF = (None, False, 0, "none")
 LENGTH = ("train.steps", "train.global_batch_size")
 """How long a run is; Figure 11 has runs of several lengths in a line."""
 
@@ -42,10 +43,13 @@ def kind_of(run: Run) -> str:
 
 
 def recipe(run: Run) -> dict[str, Any]:
-    """What decides about the run's weights, less what has no effect while layer dropout or exits are off."""
+    """What decides about the run's weights, less what is off or has no effect while layer dropout or exits are off.
+
+    So a run of an older version, whose configuration lacks an option, is of the same recipe as one that has it off.
+    """
     kind = kind_of(run)
     off = {BASELINE: ("layer_dropout.", "early_exit."), LD: ("early_exit.",), EE: ("layer_dropout.",), LD_EE: ()}[kind]
-    return {key: value for key, value in recipe_of(run.config).items() if not key.startswith(off)}
+    return {k: v for k, v in recipe_of(run.config).items() if not k.startswith(off) and v not in OFF}
 
 
 def arms_by_recipe(runs: Sequence[Run]) -> list[Arm]:
@@ -57,9 +61,10 @@ def arms_by_recipe(runs: Sequence[Run]) -> list[Arm]:
     found = []
     for kind, variants in groups.items():
         recipes = [dict(variant) for variant in variants]
-        differing = [key for key in (recipes[0] if recipes else ()) if len({r.get(key) for r in recipes}) > 1]
+        keys = dict.fromkeys(key for values in recipes for key in values)
+        differing = [key for key in keys if len({values.get(key) for values in recipes}) > 1]
         for values, its in zip(recipes, variants.values(), strict=True):
-            said = ", ".join(f"{key.rpartition('.')[2]}={values.get(key)}" for key in differing)
+            said = ", ".join(f"{key.rpartition('.')[2]}={values.get(key, 'off')}" for key in differing)
             found.append(Arm(name=f"{kind} ({said})" if said else kind, runs=its))
     for arm in found:
         _seeds_alone(arm, "runs")

@@ -17,7 +17,8 @@ HEIGHT = 2.1
 """Inches of a row of panels."""
 MARKERS = 16
 """Markers on a line of many points, at most."""
-EXIT_TICKS = 9
+TICKS_AN_INCH = 3.2
+"""Exit layers that are written below an inch of a panel, at most."""
 SIDEWAYS = 0.75
 """Share of the distance between exit layers that the points of all arms take, where they are not joined."""
 MOST_POINTS = 12
@@ -39,14 +40,14 @@ def draw(drawn: Drawn) -> Figure:
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
         for axis, panel in zip(axes.flat, panels, strict=False):
-            _panel(axis, panel, arms, look)
+            _panel(axis, panel, arms, look, most_ticks=int(TICKS_AN_INCH * width / n_columns))
         _legend(figure, drawn, arms, axes, width)
         characters = int(width * 21)
         figure.supxlabel("\n".join(textwrap.wrap(drawn.caption, characters)), fontsize=6.5, color="0.25")
     return figure
 
 
-def _panel(axis: Any, panel: Panel, arms: Sequence[str], look: dict[str, Look]) -> None:
+def _panel(axis: Any, panel: Panel, arms: Sequence[str], look: dict[str, Look], most_ticks: int) -> None:
     for line in panel.lines:
         at = arms.index(line.arm)
         if panel.joined:
@@ -57,7 +58,7 @@ def _panel(axis: Any, panel: Panel, arms: Sequence[str], look: dict[str, Look]) 
         axis.axhline(panel.reference, color="0.4", linewidth=0.8, zorder=1)
     axis.set(title=panel.title, ylabel=panel.label)
     if panel.axis is Axis.exits:
-        exit_ticks(axis, sorted({int(x) for line in panel.lines for x in line.x}), most=EXIT_TICKS)
+        exit_ticks(axis, sorted({int(x) for line in panel.lines for x in line.x}), most=most_ticks)
     else:
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))

@@ -27,7 +27,7 @@ At the end:
 In a validation, which measures one exit after the other:
     validation    c VD, the head; n c D for each exit, its states; and either a block at work, 2 c P and n c (3F + 4D),
                   in the feed-forward, or n c (8D + 7K), where queries and keys are rotated in fp32, before the last
-                  exit's states are there; or the head and 12 V per token of a chunk: the last exit's
+                  exit's states are there; or the head, c P and 12 V per token of a chunk: the last exit's
                   distribution, another's logits and their log-softmax
 
 Loss, backward and end are never there together, so the peak has the largest of them. All gradients are there before a
@@ -160,6 +160,6 @@ def memory_per_gpu(config: PretrainConfig, world_size: int, n_exits: int) -> Mem
         + n_validated * states
         + max(
             2 * c * of_block + n * c * max(feed_forward, rotation) / tensor - states,
-            chunk * model.vocab_size * 3 * FP32,
+            c * of_block + chunk * model.vocab_size * 3 * FP32,
         ),
     )

@@ -14,16 +14,36 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.distributed.tensor import DTensor
 
 BLOCK = re.compile(r"layers\.(\d+)\.")
 Gradients = dict[str, torch.Tensor]
 
 
-def gradients(model: nn.Module) -> Gradients:
-    """A copy of this rank's part of the gradient of each parameter that has one."""
-    return {name: p.grad.detach().clone() for name, p in model.named_parameters() if p.grad is not None}
+def gradient_of_last(
+    trainer: Any, batches: Sequence[tuple[dict[str, torch.Tensor], torch.Tensor]], valid_tokens: torch.Tensor
+) -> Gradients | None:
+    """The gradient of the last layer's part of a step's loss, by parameter, of this rank's part of each.
+
+    None where the step is not to be measured, or has no exit below the last. The trainer is left as it was before the
+    step's forward and backward.
+
+    Args:
+        trainer: train.trainer.LayerSkipTrainer, in a step whose `weights` are set.
+        batches: the step's micro-batches.
+        valid_tokens: labels of the whole step.
+    """
+    every, last, weights = trainer.recipe.early_exit.gradient_cosine_every, trainer.n_layers - 1, trainer.weights
+    if every is None or trainer.step % every or last not in weights or len(weights) == 1:
+        return None
+    trainer.weights = {last: weights[last]}
+    trainer.accumulate(list(batches), valid_tokens)
+    named = trainer.model_parts[0].named_parameters()
+    found = {name: p.grad.detach().clone() for name, p in named if p.grad is not None}
+    trainer.weights, trainer.micro_batch = weights, 0
+    trainer.optimizers.zero_grad()
+    trainer.metrics_processor.begin_step()
+    return found
 
 
 def gradient_cosine(model: Any, of_last: Gradients, exits: Sequence[int], *, head: bool) -> dict[str, float]:

@@ -26,7 +26,7 @@ train/checkpoint_seconds  for how long training has stood still for checkpoints 
 train/checkpoint_write_seconds
                           from the beginning of a checkpoint's writing until it was complete, summed over those since
                           the last line; with checkpoint.async_save training goes on meanwhile. The last checkpoint of a
-                          process has a row of its own, with these two alone
+                          process, after which no line follows, is in its log alone
 
 The row of a validation also has the schedules (train/monitoring/schedule.py), which are functions of the configuration
 and the step and would double the size of metrics.jsonl if every line had them:
@@ -87,7 +87,6 @@ class LayerSkipMetrics(MetricsProcessor):
         self.flops = 0.0
         """Of the matrix products since the last line, on all ranks."""
         self._checkpoints, self._checkpoint_seconds = checkpoints, dict[str, float]()
-        self._last_line = first_step
         visible = dist.get_rank() == 0
         self.gradient_cosine: dict[str, float] = {}
         """Of the last step since the line before that measured it."""
@@ -138,7 +137,7 @@ class LayerSkipMetrics(MetricsProcessor):
         metrics |= {f"train/divergence/{exit_name(layer + 1)}": nats for layer, nats in divergences.items()}
         norms = self.layer_gradients.norms()
         metrics |= (norms if accepted else {}) | self._checkpoint_seconds
-        self._last_line, self._checkpoint_seconds = step, {}
+        self._checkpoint_seconds = {}
         if (memory := self.device_memory_monitor.get_peak_stats().max_active_gib) > 0:
             metrics["train/memory_gib"] = memory
         self.write(step, metrics)
@@ -187,11 +186,11 @@ class LayerSkipMetrics(MetricsProcessor):
         return seconds.get("train/checkpoint_seconds", 0.0)
 
     def close(self) -> None:
-        """Close the sinks, after a row of what the last checkpoint has taken."""
+        """Close the sinks, and say what the last checkpoint has taken."""
         self.bar.close()
         self._stood_still()
-        if self._checkpoint_seconds:
-            self.write(self._last_line, self._checkpoint_seconds)
+        if seconds := self._checkpoint_seconds.get("train/checkpoint_seconds"):
+            logger.info("the last checkpoint took %.1f s", seconds)
         for sink in self.sinks:
             sink.close(self.exit_status)
 

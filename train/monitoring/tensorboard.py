@@ -16,8 +16,9 @@ BY_EXIT = {
     "loss": "val/loss",
     "bits per byte": "val/bpb",
     "agreement with the last layer": "val/agreement",
-    "acceptance of drafts": "val/acceptance",
+    "acceptance by the last layer": "val/acceptance",
     "training loss": "train/loss",
+    "divergence from the last layer": "train/divergence",
 }
 """Charts of TensorBoard's tab Custom Scalars, each with the lines of all exits."""
 

@@ -60,7 +60,9 @@ def row_of(record: Any) -> dict[str, Any]:
 
 def files_of(folder: Path, run_id: str) -> list[Path]:
     """The .wandb files of a run in its folder wandb/, in the order of its starts."""
-    return sorted(folder.glob(f"*run-*-{run_id}/run-{run_id}.wandb"), key=lambda path: path.parent.name[-24:])
+    # A second start in the same second has -1 after the id.
+    found = folder.glob(f"*run-*-{run_id}*/run-{run_id}.wandb")
+    return sorted(found, key=lambda path: path.parent.name.partition("run-")[2])
 
 
 def cut_back(folder: Path, run_id: str, step: int) -> Taken | None:

@@ -182,6 +182,7 @@ def _start(config: PretrainConfig, run_id: str, first_step: int, has_later: bool
             return start(resume_from=f"{run_id}?_step={first_step}")
         except Exception as error:  # as not every server rewinds runs
             logger.warning("W&B: the run cannot be rewound to step %d (%s)", first_step, reason(error))
+            wandb.teardown()  # its process still takes the run for one that is going on
     return start(id=run_id, resume="allow")
 
 

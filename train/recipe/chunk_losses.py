@@ -93,7 +93,7 @@ class TaughtLoss:
         if x == self.last:
             self.teacher = None  # that of the tokens before, whose memory is free for the next
         found = soft_loss(
-            local(logits)[0], self.labels[here], self.teacher, self.kl_shares[here], self.temperature, part
+            local(logits).squeeze(0), self.labels[here], self.teacher, self.kl_shares[here], self.temperature, part
         )
         if x == self.last:
             self.teacher = teacher_of(found.log_probabilities, self.temperature, part)

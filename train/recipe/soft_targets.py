@@ -4,7 +4,9 @@ For one token with label y, the teacher's p^tau and the exit's logits z, q = sof
 
     (1 - b) CE + b tau^2 KL(p^tau || q^tau),    whose gradient is    (1 - b) (q - 1_y) + b tau (q^tau - p^tau)
 
-Autograd would keep several tensors of [tokens, vocabulary] for it; here the log-probabilities are kept, nothing else.
+Autograd would keep several tensors of [tokens, vocabulary] for it; here the log-probabilities are kept alone, and
+their memory becomes the gradient's: there can be one backward.
+
 Under tensor parallelism each rank has a part of the vocabulary; sums over it are taken over ranks, and the gradient
 needs none.
 """
@@ -122,14 +124,16 @@ class _SoftLoss(torch.autograd.Function):
         ctx.dtype, ctx.temperature = logits.dtype, temperature
         nats, divergence = nats.sum(), divergence.sum()
         ctx.mark_non_differentiable(nats, divergence, log_q)
+        ctx.set_materialize_grads(False)  # for log_q they would be zeros of its size
         return objective.sum(), nats, divergence, log_q
 
     @staticmethod
     def backward(ctx: Any, scale: torch.Tensor, *_: Any) -> tuple[torch.Tensor, None, None, None, None, None]:
         log_q, log_sum, at, here, valid, p, b = ctx.saved_tensors
-        grad, hard = log_q.exp(), torch.ones_like(b) if p is None else 1 - b
-        if log_sum is not None:
-            q_tau = log_q.div(ctx.temperature).sub_(log_sum).exp_()
+        hard = torch.ones_like(b) if p is None else 1 - b
+        q_tau = None if log_sum is None else log_q.div(ctx.temperature).sub_(log_sum).exp_()
+        grad = log_q.exp_()  # in the memory of log q, which nobody needs any more
+        if q_tau is not None:
             grad.mul_(hard).addcmul_(q_tau.sub_(p), b * ctx.temperature)
         elif p is not None:
             grad.addcmul_(p, b, value=-1.0)  # q stays whole: (1 - b) q + b q

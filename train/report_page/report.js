@@ -13,6 +13,7 @@ const METRICS = {
   "val/agreement": ["Agreement with the last layer", plainPercent],
   "val/acceptance": ["Acceptance: the chance that a sampled draft is kept", plainPercent],
   "train/loss": ["Training loss of each exit, nats per token", short],
+  "train/divergence": ["Divergence of each exit from the last layer, training", short],
   "train/objective": ["Weighted training loss over the active exits", short],
   "train/grad_norm": ["Gradient norm before clipping", short],
   "train/lr": ["Learning rate", short],
