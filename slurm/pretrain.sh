@@ -7,7 +7,8 @@
 #
 # The job goes on by itself: 300 s before the time limit, when it is preempted and after `scontrol requeue` all ranks save
 # a checkpoint, and it is queued again; after a crash it is queued again, too.
-# `scancel` ends it for good; `scancel --signal=USR1 JOB` ends it with a checkpoint. Output: <run_dir>/slurm-JOB.out.
+# `scancel` ends it for good, with a checkpoint if KillWait is long enough; `scancel --signal=USR1 JOB` has it saved and queued
+# again, where another `scancel` ends it with nothing lost. Output: <run_dir>/slurm-JOB.out.
 # EVAL="eval.perplexity source=held_out.txt" evaluates each checkpoint in a job of its own (slurm/eval.sh).
 #SBATCH --job-name=layerskip
 #SBATCH --ntasks-per-node=1
