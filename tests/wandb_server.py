@@ -106,7 +106,7 @@ class Server:
             "historyTail": json.dumps([json.dumps(run.history[-1])] if run.history else []),
             "summaryMetrics": json.dumps(run.history[-1] if run.history else {}), "eventsTail": "[]",
             "config": json.dumps({key: {"value": value} for key, value in run.config.items()}),
-            "tags": [], "wandbConfig": "{}", "sweepName": None,
+            "tags": [], "wandbConfig": '{"t": 1}', "sweepName": None,
         }  # fmt: skip
 
     def _UpsertBucket(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
