@@ -18,6 +18,7 @@ from train.monitoring import metrics
 from train.monitoring.checkpoint_clock import CheckpointClock
 from train.monitoring.layer_gradients import LayerGradients
 from train.monitoring.metrics import known_peak
+from train.monitoring.report import summary
 from train.monitoring.schedule import MOST, schedule_metrics
 from train.recipe.dropout_schedule import dropout_probability
 from train.recipe.exit_weights import exit_weights
@@ -145,3 +146,10 @@ def test_a_start_says_from_where_it_really_goes_on(tmp_path: Path) -> None:
         {"from_step": 10, "host": "b"},
     ]
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 10}]
+
+
+def test_the_summary_of_a_run_from_before_acceptance_was_measured(tmp_path: Path) -> None:
+    row = {"step": 2, "val/tokens": 9.0} | {f"val/{key}/exit_01": 0.5 for key in ("loss", "ppl", "bpb", "agreement")}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    table = summary(tmp_path, {"gzip_bits_per_byte": 1.0, "xz_bits_per_byte": 1.0}).splitlines()
+    assert table[1].split() == ["1", "0.5000", "0.5", "1.000", "0.5000", "50.0%", "nan%"]

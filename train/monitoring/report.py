@@ -1,6 +1,7 @@
 """What a run has come to, in words and a table, from its metrics."""
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def validation_line(row: dict[str, Any]) -> str:
 
 
 def summary(run_dir: str | Path, facts: dict[str, float]) -> str:
-    """The last validation as a table, one row an exit, and where everything lies."""
+    """The last validation as a table, one row an exit, and where everything lies; nan for what it did not measure."""
     folder = Path(run_dir)
     rows = [r for r in read_metrics(folder / METRICS) if exits_of(r)]
     if not rows:
@@ -31,7 +32,8 @@ def summary(run_dir: str | Path, facts: dict[str, float]) -> str:
     row = rows[-1]
     qualities = [
         ExitQuality(
-            exit_layer_of(e), *(row[f"val/{key}/{e}"] for key in ("loss", "ppl", "bpb", "agreement", "acceptance"))
+            exit_layer_of(e),
+            *(row.get(f"val/{key}/{e}", math.nan) for key in ("loss", "ppl", "bpb", "agreement", "acceptance")),
         )
         for e in exits_of(row)
     ]
