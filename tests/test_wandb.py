@@ -51,6 +51,7 @@ def logged(
         config = compose_config(f"run_dir={folder}", "wandb.mode=offline", *options)
         jsonl, wandb = open_sinks(config, first)
     assert isinstance(wandb, wandb_sink.WandbSink)
+    (folder / "has_until").write_text(str(wandb._has_until))
     for step in range(first + 1, last + 1):
         for sink in (jsonl, wandb):
             sink.write(step, row(step))
@@ -221,6 +222,8 @@ def test_a_run_that_is_online(tmp_path: Path, can_rewind: bool) -> None:
     rewound = [variables for name, variables in server.operations if name == "RewindRun"]
     assert [variables["metricValue"] for variables in rewound] == [50]
     assert run.exit_codes == [PREEMPTED, 0]
+    # What W&B has is not offered to it: it would warn of each row.
+    assert (folder / "has_until").read_text() == ("50" if can_rewind else "58")
     assert (run.sent["groupName"], run.config["revision"]) == ("g", REVISION)
 
 

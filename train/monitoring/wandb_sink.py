@@ -45,7 +45,7 @@ class WandbSink:
         self._run = _start(config, run_id, first_step, bool(taken and taken.later))
         if config.wandb.mode is WandbMode.online:
             code = taken.code if taken else frozenset()
-            taken = Taken(self._run.step - 1, frozenset(), self._run.step - 1, code)
+            taken = Taken(self._run.starting_step - 1, frozenset(), self._run.starting_step - 1, code)
         elif taken is None:  # `wandb clean` deletes what has been synced
             taken = Taken(first_step if known else 0, frozenset(), 0, frozenset())
         self._has_until = max(taken.step, taken.later)
