@@ -57,7 +57,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(source, folder / name, ignore=ignored) if source.is_dir() else shutil.copy(
             source, folder / name
         )
-    texts = [f"Text number {i} of those that a reader has, and {i * 7} words more.\n" * 20 for i in range(200)]
+    texts = [path.read_text() for path in sorted((ROOT / "eval").rglob("*.py"))]
     (folder / "texts.jsonl").write_text("".join(json.dumps({"content": text}) + "\n" for text in texts))
     prompts = [{"prompt": "import os", "id": "a"}, {"prompt": "def f(x):", "reference": " return x"}]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
