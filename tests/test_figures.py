@@ -68,7 +68,7 @@ def test_an_option_that_an_older_run_lacks_is_one_that_is_off(make: Maker) -> No
     make("a", EE)
     make("b", EE, {"train.seed": 1, "early_exit.later_option": False, "early_exit.another": None})
     make("c", EE, {"early_exit.later_option": True})
-    make("d", EE, {"train.seed": 1, "early_exit.later_option": True})
+    make("d", EE, {"train.seed": 1, "early_exit.later_option": True, "early_exit.gradient_cosine_every": 7})
     arms = arms_of(FiguresConfig(runs=[str(make("e").parent)]))
     assert [(arm.name, [run.folder.name for run in arm.runs]) for arm in arms[1:]] == [
         ("EE (later_option=off)", ["a", "b"]),

@@ -13,6 +13,8 @@ RECIPE: dict[str, tuple[str, ...] | None] = {
     "lr_scheduler": None,
     "data": ("packing", "validation_fraction"),
 }
+ONLY_MEASURE = {"early_exit.gradient_cosine_every"}
+"""Keys of these sections that change no weight."""
 
 
 def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,5 +27,5 @@ def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
         f"{section}.{key}": value
         for section, keys in RECIPE.items()
         for key, value in config.get(section, {}).items()
-        if key in (keys or config[section])
+        if key in (keys or config[section]) and f"{section}.{key}" not in ONLY_MEASURE
     }
