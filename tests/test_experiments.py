@@ -1,6 +1,5 @@
 """The paper's experiments: its values, its models, and each at its world size without a GPU."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,15 +117,11 @@ def check_shards(model: Any, config: PretrainConfig, world_size: int) -> None:
 
 def a_step_that_drops(config: PretrainConfig) -> tuple[int, list[torch.Tensor | None]]:
     """A late step in which rows skip layers, and the kept rows of each layer, as the trainer draws them."""
-    trainer: Any = SimpleNamespace(
-        recipe=config,
-        n_layers=config.model.n_layers,
-        total_steps=config.train.steps,
-        micro_batch=0,
-        device=torch.device("cpu"),
-    )
+    trainer: Any = LayerSkipTrainer.__new__(LayerSkipTrainer)  # without a model
+    trainer.recipe, trainer.n_layers, trainer.total_steps = config, config.model.n_layers, config.train.steps
+    trainer.micro_batch, trainer.device = 0, torch.device("cpu")
     for t in range(config.train.steps - 1, 0, -1):
-        kept, _ = LayerSkipTrainer.dropout_plan(trainer, t, config.train.local_batch_size or 0)
+        kept, _ = trainer.dropout_plan(t, config.train.local_batch_size or 0)
         assert kept is not None
         if any(k is not None for k in kept):
             return t, kept
