@@ -96,7 +96,8 @@ def test_a_signal_to_all_processes_of_a_run(tmp_path: Path, tiny_run: list[str])
     step = run_dir.last_checkpoint(folder)
     assert step > 5
     [begun] = files(folder)
-    assert histories(begun)[-1]["step"] <= step
+    # It writes 32 KiB at a time, so there may be none.
+    assert max((row["step"] for row in histories(begun)), default=0) <= step
     done = start([sys.executable], *options, f"train.steps={step + 1}")
     _, errors = done.communicate(timeout=240)
     assert done.returncode == 0, errors
