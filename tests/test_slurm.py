@@ -23,10 +23,14 @@ SLOW = """
 import time
 import torch.distributed
 
+newest = -1
+
 
 def exits(step, n_layers, total_steps):
-    if torch.distributed.is_initialized() and torch.distributed.get_rank() == 0 and step % 2 == 0:
-        time.sleep({seconds})
+    global newest
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() == 0 and newest < step and step % 2 == 0:
+        time.sleep({seconds})  # once a step; a validation asks for all of them again
+    newest = max(newest, step)
     return [step % 2, n_layers - 1]
 """
 
