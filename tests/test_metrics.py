@@ -119,7 +119,7 @@ def test_schedules_are_those_of_the_step() -> None:
         assert found[f"train/exit_weight/exit_{layer + 1:02d}"] == pytest.approx(sum(weights) / 4, rel=1e-5)
     weights = [value for name, value in found.items() if "exit_weight" in name]
     assert sum(weights) == pytest.approx(1.0, rel=1e-5)
-    with patch("train.monitoring.schedule.exit_weights", wraps=exit_weights) as asked:
+    with patch("train.recipe.exit_weights.exit_weights", wraps=exit_weights) as asked:
         schedule_metrics(compose_config("run_dir=x", *words, "validation.every=4000"), 4000)
     assert asked.call_count == MOST
 

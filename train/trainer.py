@@ -34,7 +34,7 @@ from train.monitoring.report import validation_line
 from train.monitoring.schedule import schedule_metrics
 from train.monitoring.sinks import open_sinks
 from train.recipe.chunk_losses import soft_targets
-from train.recipe.dropout_schedule import branch_scale, dropout_probability
+from train.recipe.dropout_schedule import branch_scale, dropout_probabilities
 from train.recipe.exit_weights import exit_weights
 from train.resilience.bad_step_report import BadStep
 from train.resilience.bad_steps import BadSteps
@@ -135,7 +135,7 @@ class LayerSkipTrainer(Trainer):
             self.optimizers.step()
             self.metrics_processor.accept_step()
         self.lr_schedulers.step()
-        self.metrics_processor.flops += self.flops(self.step - 1)
+        self.metrics_processor.flops += self.flops()
         self.metrics_processor.bar.update()
         last = self.step == self.total_steps
         saves = self.checkpointer.decide(
@@ -158,7 +158,7 @@ class LayerSkipTrainer(Trainer):
         self.micro_batch = 0
         self.metrics_processor.begin_step()
         # torchtitan counts the step it is in, from 1; t is the number of steps completed.
-        self.weights = self.exit_weights(self.step - 1)
+        self.weights = exit_weights(self.recipe.early_exit, self.step - 1, self.n_layers, self.total_steps)
         batches = [next(data_iterator) for _ in range(self.gradient_accumulation_steps)]
         # The mean over the step's tokens is the sum over ranks and micro-batches of loss sums / all valid tokens.
         valid_tokens = torch.stack([(labels != IGNORE_INDEX).sum() for _, labels in batches]).sum().to(self.device)
@@ -280,22 +280,12 @@ class LayerSkipTrainer(Trainer):
         self.micro_batch += 1
         return loss
 
-    def exit_weights(self, t: int) -> dict[int, float]:
-        """e~(t, l) for the layers, ascending, whose weight is not zero in step t."""
-        return exit_weights(self.recipe.early_exit, t, self.n_layers, self.total_steps)
-
-    def dropout_probabilities(self, t: int) -> list[float]:
-        """p(l, t) of each layer in step t."""
-        return [
-            dropout_probability(self.recipe.layer_dropout, layer, t, self.n_layers, self.total_steps)
-            for layer in range(self.n_layers)
-        ]
-
-    def flops(self, t: int) -> float:
-        """Of the matrix products of step t, on all ranks, in expectation over the dropped rows."""
-        kept = [1.0 - p for p in self.dropout_probabilities(t)]
+    def flops(self) -> float:
+        """Of the matrix products of this step, on all ranks, in expectation over the dropped rows."""
+        dropped = dropout_probabilities(self.recipe.layer_dropout, self.step - 1, self.n_layers, self.total_steps)
         options = self.recipe.train
-        per_token = flops_per_token(self.recipe.model, options.seq_len, kept, tuple(self.exit_weights(t)))
+        kept = [1.0 - p for p in dropped]
+        per_token = flops_per_token(self.recipe.model, options.seq_len, kept, tuple(self.weights))
         return options.global_batch_size * options.seq_len * per_token
 
     def dropout_plan(self, t: int, batch_size: int) -> tuple[list[torch.Tensor | None] | None, list[float] | None]:
@@ -303,7 +293,7 @@ class LayerSkipTrainer(Trainer):
         options = self.recipe.layer_dropout
         if options.p_max == 0.0:
             return None, None
-        p = self.dropout_probabilities(t)
+        p = dropout_probabilities(options, t, self.n_layers, self.total_steps)
         seed = self.recipe.train.seed
         rows = [
             kept_rows(seed, t, self.micro_batch, layer, p[layer], batch_size, options.sampling)

@@ -19,7 +19,7 @@ from train.config import Recompute
 from train.cost.benchmark_config import TrainBenchmarkConfig
 from train.cpu import prepare_torchtitan
 from train.recipe.chunk_losses import SoftTargets
-from train.recipe.dropout_schedule import LayerDropoutConfig, dropout_probability
+from train.recipe.dropout_schedule import LayerDropoutConfig, dropout_probabilities
 from train.recipe.early_exit_loss import EarlyExitLoss
 from train.recipe.exit_weights import layer_weight
 
@@ -111,7 +111,7 @@ class Runner:
 
     def _work(self, t: int) -> tuple[Callable[[], None], float]:
         n_layers, rows = self.config.model.n_layers, self.config.batch_size
-        p = [dropout_probability(self.dropout, i, 0, n_layers, 1) for i in range(n_layers)]
+        p = dropout_probabilities(self.dropout, 0, n_layers, 1)
         kept = [kept_rows(0, t, 0, i, p[i], rows, self.config.sampling) for i in range(n_layers)]
         share = [1.0 if k is None else len(k) / rows for k in kept]
         flops = flops_per_token(self.config.model, self.config.seq_len, share, self.exits, self.recompute)

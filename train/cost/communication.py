@@ -27,7 +27,7 @@ from models.row_sampling import Sampling
 from train.config import PretrainConfig, Recompute
 from train.cost.memory import FP32
 from train.precision import Precision
-from train.recipe.dropout_schedule import dropout_probability
+from train.recipe.dropout_schedule import dropout_probabilities
 from train.recipe.exit_weights import exit_weights
 
 
@@ -88,7 +88,7 @@ def work_at(config: PretrainConfig, step: int) -> Work:
     n_layers, total = config.model.n_layers, config.train.steps
     exits = list(exit_weights(config.early_exit, step, n_layers, total))
     rows, dropout = config.train.local_batch_size or 1, config.layer_dropout
-    p = [dropout_probability(dropout, i, step, n_layers, total) for i in range(exits[-1] + 1)]
+    p = dropout_probabilities(dropout, step, n_layers, total)[: exits[-1] + 1]
     return Work(
         blocks=sum(1 - chance_of_no_row(p_l, rows, dropout.sampling) for p_l in p),
         rows=sum(1 - p_l for p_l in p),

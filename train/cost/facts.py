@@ -9,8 +9,8 @@ from train.cost.communication import Collective, collectives, mean_work, plain_w
 from train.cost.flops import mean_flops
 from train.cost.memory import Memory, memory_per_gpu, n_parameters
 from train.recipe.curriculum import Curriculum, rotation
-from train.recipe.dropout_schedule import dropout_probability
-from train.recipe.exit_weights import exit_weights
+from train.recipe.dropout_schedule import dropout_probabilities
+from train.recipe.exit_weights import exit_weights, mean_weights_of
 
 SAMPLED_STEPS = 2000
 DAY = 86400
@@ -65,20 +65,17 @@ def sampled_steps(config: PretrainConfig) -> list[int]:
 
 def dropout_at(config: PretrainConfig, step: int) -> list[float]:
     """p(l, t) of every layer."""
-    n_layers, total = config.model.n_layers, config.train.steps
-    return [dropout_probability(config.layer_dropout, layer, step, n_layers, total) for layer in range(n_layers)]
+    return dropout_probabilities(config.layer_dropout, step, config.model.n_layers, config.train.steps)
 
 
 def weights_at(config: PretrainConfig, step: int) -> list[float]:
     """e~(t, l) of every layer, 0 where its exit is not trained."""
-    weights = exit_weights(config.early_exit, step, config.model.n_layers, config.train.steps)
-    return [weights.get(layer, 0.0) for layer in range(config.model.n_layers)]
+    return mean_weights(config, [step])
 
 
 def mean_weights(config: PretrainConfig, steps: Sequence[int]) -> list[float]:
     """Mean over steps of e~(t, l), for every layer."""
-    columns = zip(*(weights_at(config, step) for step in steps), strict=True)
-    return [sum(column) / len(steps) for column in columns]
+    return mean_weights_of(config.early_exit, steps, config.model.n_layers, config.train.steps)
 
 
 def facts_of(config: PretrainConfig, world_size: int) -> Facts:

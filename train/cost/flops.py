@@ -4,14 +4,14 @@ from collections.abc import Iterable
 
 from models.flops import flops_per_token
 from train.config import PretrainConfig
-from train.recipe.dropout_schedule import dropout_probability
+from train.recipe.dropout_schedule import dropout_probabilities
 from train.recipe.exit_weights import exit_weights
 
 
 def step_flops(config: PretrainConfig, step: int, recompute: bool = False) -> float:
     """FLOPs of step t of a run, per token, in expectation over the dropped rows."""
     n_layers, total = config.model.n_layers, config.train.steps
-    kept = [1.0 - dropout_probability(config.layer_dropout, i, step, n_layers, total) for i in range(n_layers)]
+    kept = [1.0 - p for p in dropout_probabilities(config.layer_dropout, step, n_layers, total)]
     exits = tuple(exit_weights(config.early_exit, step, n_layers, total))
     return flops_per_token(config.model, config.train.seq_len, kept, exits, recompute)
 

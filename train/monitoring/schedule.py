@@ -2,8 +2,8 @@
 
 from models.exits import exit_name, layer_name
 from train.config import PretrainConfig
-from train.recipe.dropout_schedule import dropout_probability
-from train.recipe.exit_weights import exit_weights
+from train.recipe.dropout_schedule import dropout_probabilities
+from train.recipe.exit_weights import mean_weights_of
 
 MOST = 1000
 """Steps over which weights are averaged at most."""
@@ -23,15 +23,8 @@ def schedule_metrics(config: PretrainConfig, step: int) -> dict[str, float]:
     n_layers, total = config.model.n_layers, config.train.steps
     since = (step - 1) // config.validation.every * config.validation.every
     steps = range(max(since, step - MOST), step)  # t of equations 4 and 6, the number of steps completed before
-    sums = dict.fromkeys(range(n_layers), 0.0)
-    for t in steps:
-        for layer, weight in exit_weights(config.early_exit, t, n_layers, total).items():
-            sums[layer] += weight
-    metrics = {
-        f"train/dropout/{layer_name(layer + 1)}": dropout_probability(
-            config.layer_dropout, layer, step - 1, n_layers, total
-        )
-        for layer in range(n_layers)
-    }
-    metrics |= {f"train/exit_weight/{exit_name(layer + 1)}": total / len(steps) for layer, total in sums.items()}
+    dropout = dropout_probabilities(config.layer_dropout, step - 1, n_layers, total)
+    weights = mean_weights_of(config.early_exit, steps, n_layers, total)
+    metrics = {f"train/dropout/{layer_name(i)}": p for i, p in enumerate(dropout, 1)}
+    metrics |= {f"train/exit_weight/{exit_name(i)}": weight for i, weight in enumerate(weights, 1)}
     return {name: float(f"{value:.6g}") for name, value in metrics.items()}

@@ -118,6 +118,11 @@ def dropout_probability(config: LayerDropoutConfig, layer: int, step: int, n_lay
     )
 
 
+def dropout_probabilities(config: LayerDropoutConfig, step: int, n_layers: int, total_steps: int) -> list[float]:
+    """p(l, t) of every layer at step t."""
+    return [dropout_probability(config, layer, step, n_layers, total_steps) for layer in range(n_layers)]
+
+
 def branch_scale(config: LayerDropoutConfig, p: float) -> float:
     """What the branch of a kept row is multiplied with, for a layer dropped with probability p."""
     return 1.0 / (1.0 - p) if config.rescale is Rescale.inverse_keep else 1.0

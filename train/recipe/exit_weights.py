@@ -1,5 +1,7 @@
 """How much each exit weighs in the loss of step t: e~(t, l) of the paper's equations 5 and 6, or under distillation."""
 
+from collections.abc import Sequence
+
 from conf.plugins import is_plugin
 from train.recipe.curriculum import Curriculum, EarlyExitConfig, active_layers, rotation
 from train.recipe.distillation import Otherwise, shares, strength_at
@@ -30,6 +32,12 @@ def exit_weights(config: EarlyExitConfig, step: int, n_layers: int, total_steps:
     if distillation.strength and distillation.otherwise is Otherwise.last_layer:
         return {last: 1.0}
     return paper_weights(config, step, n_layers, total_steps)
+
+
+def mean_weights_of(config: EarlyExitConfig, steps: Sequence[int], n_layers: int, total_steps: int) -> list[float]:
+    """The mean weight of every layer over some steps; 0 in those in which its exit is not trained."""
+    weights = [exit_weights(config, step, n_layers, total_steps) for step in steps]
+    return [sum(of_step.get(layer, 0.0) for of_step in weights) / len(steps) for layer in range(n_layers)]
 
 
 def paper_weights(config: EarlyExitConfig, step: int, n_layers: int, total_steps: int) -> dict[int, float]:
