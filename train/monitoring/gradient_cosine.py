@@ -8,15 +8,14 @@ tokens of the step. Below 0, a step for the exits is one against the last layer.
 """
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor
 
-BLOCK = re.compile(r"layers\.(\d+)\.")
+from train.monitoring.layer_gradients import layer_of, part_of
+
 Gradients = dict[str, torch.Tensor]
 
 
@@ -74,26 +73,16 @@ def gradient_cosine(model: Any, of_last: Gradients, exits: Sequence[int], *, hea
 
 def _block(name: str) -> int:
     """The layer that a parameter is of; the embedding is below all."""
-    match = BLOCK.match(name)
-    return int(match[1]) if match else -1
+    layer = layer_of(name)
+    return -1 if layer is None else layer
 
 
 def _dots(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
     """[3] float64, to be summed over all ranks: exits . last, exits . exits, last . last; exits are whole - last."""
     total: torch.Tensor | float = 0.0
     for whole, last in pairs:
-        copies = _copies(whole)
-        a, b = (t.to_local() if isinstance(t, DTensor) else t for t in (whole - last, last))
+        (a, share), (b, _) = part_of(whole - last), part_of(last)
         a, b = a.double().flatten(), b.double().flatten()
-        total = total + torch.stack([a @ b, a @ a, b @ b]) / copies
+        total = total + torch.stack([a @ b, a @ a, b @ b]) * share
     assert isinstance(total, torch.Tensor)
     return total
-
-
-def _copies(tensor: torch.Tensor) -> int:
-    """On how many ranks each number of a tensor lies."""
-    world_size = dist.get_world_size() if dist.is_initialized() else 1
-    if not isinstance(tensor, DTensor):
-        return world_size
-    shards = [size for size, p in zip(tensor.device_mesh.shape, tensor.placements, strict=True) if p.is_shard()]
-    return world_size // math.prod(shards)

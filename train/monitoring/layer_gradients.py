@@ -34,9 +34,9 @@ class LayerGradients:
         layers, shares, gradients = [], [], []
         for name, parameter in parameters:
             if parameter.grad is not None:
-                block = IN_A_BLOCK.search(name)
-                layers.append(int(block[1]) if block else self.n_layers)
-                gradient, share = _part(parameter.grad)
+                layer = layer_of(name)
+                layers.append(self.n_layers if layer is None else layer)
+                gradient, share = part_of(parameter.grad)
                 gradients.append(gradient)
                 shares.append(share)
         device = gradients[0].device
@@ -57,7 +57,13 @@ class LayerGradients:
         return {name: float(f"{norm:.6g}") for name, norm in zip(names, norms, strict=True)}
 
 
-def _part(gradient: torch.Tensor) -> tuple[torch.Tensor, float]:
+def layer_of(name: str) -> int | None:
+    """The layer l that a parameter of this name is of; None outside of the blocks."""
+    block = IN_A_BLOCK.search(name)
+    return int(block[1]) if block else None
+
+
+def part_of(gradient: torch.Tensor) -> tuple[torch.Tensor, float]:
     """The part of a gradient on this rank, and one over the number of ranks that have the same part."""
     world_size = dist.get_world_size() if dist.is_initialized() else 1
     if not isinstance(gradient, DTensor):
