@@ -9,6 +9,8 @@ from conf.strict import ConfigError
 
 CONFIG = "config.yaml"
 """The resolved configuration of a run, in its folder."""
+CORPUS = "corpus.json"
+"""What its text was: counts, and digests of what was read."""
 DEPTH = 3
 """Levels below a folder in which runs are looked for; those of --multirun lie on the first."""
 

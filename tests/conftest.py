@@ -17,6 +17,7 @@ from unittest.mock import patch
 import pytest
 import torch
 import torch.multiprocessing as mp
+from browser import Browser, chromium
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
@@ -154,6 +155,13 @@ def _rank(rank: int, function: Callable[..., None], world_size: int, port: int, 
     torch.set_num_threads(1)
     torchtitan.trainer.time.sleep = lambda seconds: None  # the courtesy at the end of a run
     function(rank, *args)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A Chromium, for the tests of one file."""
+    with chromium(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from browser import Browser, chromium
+from browser import Browser
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from selenium.webdriver.common.action_chains import ActionChains
@@ -38,12 +37,6 @@ class Pages(NamedTuple):
     lens: Path
     drafts: Path
     compare: Path
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

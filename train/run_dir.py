@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from conf.errors import reason
 from conf.metrics_file import METRICS, read_metrics
 from conf.provenance import code_revision
-from conf.run_folders import CONFIG
+from conf.run_folders import CONFIG, CORPUS
 from conf.strict import ConfigError
 from data.corpus import Corpus
 from data.files import write_whole
@@ -37,10 +37,8 @@ logger = logging.getLogger(__name__)
 
 STARTS = "starts.jsonl"
 LOCK = ".lock"
-CORPUS = "corpus.json"
 BAD_STEPS = "bad_steps.jsonl"
 EXIT_STATUS = "exit_status"
-STARTS = "starts.jsonl"
 # A checkpoint does not fit another model, and its position in the data means nothing for other rows. Everything else
 # may change, with a warning.
 FIXED = re.compile(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conf.provenance import code_revision
+from conf.run_folders import run_folders
 from data.files import write_whole
 from eval.config import Mode
 from eval.figure.arms import Arm, arms_by_recipe, named_arms
@@ -14,9 +15,9 @@ from eval.figure.comparable import check_comparable
 from eval.figure.config import FigureName, FiguresConfig, NoNumbersError
 from eval.figure.draw import count, draw
 from eval.figure.dropout import dropout_schedules
-from eval.figure.find import find_runs
 from eval.figure.over_tokens import perplexity_over_tokens
 from eval.figure.panel import Drawn
+from eval.figure.run import Run
 from eval.figure.speed_plot import speedups
 from eval.figure.speed_rows import SpeedRow, speed_rows
 from eval.figure.speed_table import every_setting, latex, markdown
@@ -28,11 +29,15 @@ from eval.results.csv_file import write_csv
 def arms_of(config: FiguresConfig) -> list[Arm]:
     """The arms that the configuration names, of comparable runs. Raises ConfigError."""
     if config.arms:
-        arms = named_arms({name: find_runs(paths, f"arms.{name}") for name, paths in config.arms.items()})
+        arms = named_arms({name: _runs(paths, f"arms.{name}") for name, paths in config.arms.items()})
     else:
-        arms = arms_by_recipe(find_runs(config.runs, "runs"))
+        arms = arms_by_recipe(_runs(config.runs, "runs"))
     check_comparable([run for arm in arms for run in arm.runs])
     return arms
+
+
+def _runs(named: Sequence[str], key: str) -> list[Run]:
+    return [Run.read(folder) for folder in run_folders(named, key)]
 
 
 @dataclass

@@ -11,11 +11,10 @@ import yaml
 
 from conf.errors import reason
 from conf.metrics_file import METRICS, read_metrics
-from conf.run_folders import CONFIG
+from conf.run_folders import CONFIG, CORPUS
 from conf.strict import ConfigError
 from models.exits import exit_layer_of, exit_name
 
-CORPUS = "corpus.json"
 LOSS = "val/loss/"
 
 
