@@ -96,14 +96,12 @@ def docstrings(owner: type) -> dict[str, str]:
             continue
         body = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0].body  # type: ignore[attr-defined]
         for line, after in itertools.pairwise(body):
-            target = line.target if isinstance(line, ast.AnnAssign) else line.targets[0] if _assigns(line) else None
+            if not isinstance(line, ast.AnnAssign | ast.Assign):
+                continue
+            target = line.target if isinstance(line, ast.AnnAssign) else line.targets[0]
             if isinstance(target, ast.Name) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
                 texts[target.id] = " ".join(str(after.value.value).split())
     return texts
-
-
-def _assigns(line: ast.stmt) -> bool:
-    return isinstance(line, ast.Assign)
 
 
 def reference() -> str:

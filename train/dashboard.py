@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from conf.command import command
 from conf.errors import UserError, reason
 from conf.output import writable
+from conf.run_folders import CONFIG
 from conf.strict import ConfigError, convert
 from train.monitoring.dashboard_config import DashboardConfig
 
@@ -59,7 +60,7 @@ def dashboard(raw: DictConfig) -> None:
 
 def _wandb_options(run_dir: str) -> dict[str, Any]:
     """The section `wandb` of a run's config.yaml."""
-    path = Path(run_dir, "config.yaml")
+    path = Path(run_dir, CONFIG)
     try:
         options = yaml.safe_load(path.read_text())["wandb"]
         return {"project": str(options["project"]), "entity": options["entity"]}
