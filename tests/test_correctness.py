@@ -17,7 +17,8 @@ from test_parity_hf import our_model
 from conf.strict import ConfigError, register_schema
 from eval.correctness import correctness
 from eval.engine.agreement import NEAR_TIE, first_difference, logits_after, preferences
-from eval.engine.decoding import Autoregressive, Engine, Round, SelfSpeculative
+from eval.engine.decoding import Engine, Round
+from eval.engine.policy import Autoregressive, SelfSpeculative
 from eval.engine.stopping import StopRule
 from eval.exactness.correctness_config import CorrectnessConfig, exits_to_check
 from eval.exactness.divergence import Compared, bound_of, compare_decoders

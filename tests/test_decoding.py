@@ -9,7 +9,8 @@ import torch
 from conftest import tiny_model
 from test_parity_hf import our_model
 
-from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, Round, SelfSpeculative
+from eval.engine.decoding import Engine, Round
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from models.inference import InferenceLlama

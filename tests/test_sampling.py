@@ -7,7 +7,8 @@ import pytest
 import torch
 from test_decoding import CPU, Stub
 
-from eval.engine.decoding import Autoregressive, Engine, Policy, SelfSpeculative
+from eval.engine.decoding import Engine
+from eval.engine.policy import Autoregressive, Policy, SelfSpeculative
 from eval.engine.sampling import Sampler, probabilities
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule

@@ -10,41 +10,17 @@ Invariant between rounds: the cache holds positions 0 .. length-1, and the last 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from time import perf_counter
 from typing import NamedTuple
 
 import torch
 
-from eval.engine.sampling import Sampler
+from eval.engine.policy import Outcome, Plan, Policy, Session, check_fits, deciding_layers, session
+from eval.engine.sampling import Sampler, confidence
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from models.inference import InferenceLlama
 from models.kvq_cache import KVQCache
-
-
-@dataclass(frozen=True)
-class Autoregressive:
-    """Autoregressive decoding."""
-
-
-@dataclass(frozen=True)
-class EarlyExit:
-    """Leave after `exit_layer` = E blocks."""
-
-    exit_layer: int
-
-
-@dataclass(frozen=True)
-class SelfSpeculative:
-    """Draft `num_speculations` = d tokens with `exit_layer` = E blocks, verify with the rest."""
-
-    exit_layer: int
-    num_speculations: int
-    reuse_exit_states: bool = True
-    """False: verification runs drafted tokens through all layers again, the paper's ablation (Table 7)."""
-
-
-Policy = Autoregressive | EarlyExit | SelfSpeculative
 
 
 class Round(NamedTuple):
@@ -55,27 +31,17 @@ class Round(NamedTuple):
     n_accepted: int
     rejected: tuple[int, ...] = ()
     """The drafted tokens that were not accepted, in order; the first of them was rejected, the others fell with it."""
+    exit_layer: int | None = None
+    """E of the draft; None where nothing was drafted."""
 
 
 def check_decodable_by(model: InferenceLlama, policy: Policy, prompt: list[int], max_len: int) -> None:
     """Raise ValueError, in one line, for what cannot be decoded."""
-    n_layers = model.size.n_layers
     if not prompt:
         raise ValueError("the prompt is empty: give at least one token")
     if len(prompt) >= max_len:
         raise ValueError(f"the prompt has {len(prompt)} tokens: must be fewer than the context's {max_len}")
-    if isinstance(policy, EarlyExit) and not 1 <= policy.exit_layer <= n_layers:
-        raise ValueError(f"exit_layer={policy.exit_layer}: must lie in 1..{n_layers}")
-    if isinstance(policy, SelfSpeculative):
-        if not 1 <= policy.exit_layer < n_layers:
-            raise ValueError(f"exit_layer={policy.exit_layer}: must lie in 1..{n_layers - 1} to leave layers to verify")
-        if policy.num_speculations < 1:
-            raise ValueError(f"num_speculations={policy.num_speculations}: must be at least 1")
-
-
-def deciding_layers(policy: Policy, n_layers: int) -> int:
-    """After how many layers of a model of `n_layers` the head decides about a token."""
-    return policy.exit_layer if isinstance(policy, EarlyExit) else n_layers
+    check_fits(policy, model.size.n_layers)
 
 
 class Engine:
@@ -86,6 +52,8 @@ class Engine:
         self.model = model
         self.cache: KVQCache = model.new_cache(max_len or model.size.max_seq_len)
         self.positions = torch.arange(self.cache.max_len, device=model.device)
+        self.sessions: dict[Policy, Session] = {}
+        """What each policy has learned, over all sequences."""
 
     def generate(
         self, prompt: list[int], policy: Policy, stop: StopRule, sampling: SamplingOptions | None = None
@@ -97,21 +65,27 @@ class Engine:
         check_decodable_by(self.model, policy, prompt, self.cache.max_len)
         return self._rounds(prompt, policy, stop, Sampler(sampling or SamplingOptions(), self.model.device))
 
+    def session(self, policy: Policy) -> Session:
+        """The policy's, made when it is first asked for."""
+        if policy not in self.sessions:
+            self.sessions[policy] = session(policy, self.model.size.n_layers)
+        return self.sessions[policy]
+
     def _rounds(self, prompt: list[int], policy: Policy, stop: StopRule, sampler: Sampler) -> Iterator[Round]:
         emitted: list[int] = []
-        n_layers = deciding_layers(policy, self.model.size.n_layers)
+        at_work = self.session(policy)
         ended = False
         while not ended:
             with torch.inference_mode():
                 if not emitted:
-                    round_, last = self._prefill(prompt, n_layers, sampler)
+                    round_, last = self._prefill(prompt, deciding_layers(policy, self.model.size.n_layers), sampler)
                 else:
                     # The last token stands at position `length`, so drafts have room for this many less one.
                     room = min(self.cache.max_len - self.cache.length, stop.max_new_tokens - len(emitted))
-                    if isinstance(policy, SelfSpeculative) and (d := min(policy.num_speculations, room - 1)) > 0:
-                        round_, last = self._speculate(last, policy, d, sampler)
-                    else:
-                        round_, last = self._one_token(last, n_layers, sampler)
+                    plan = at_work.plan(room - 1)
+                    step = self._speculate if plan.num_speculations else self._one_token
+                    round_, last, outcome = step(last, plan, sampler)
+                    at_work.learn(outcome)
             tokens, ended = stop.cut(emitted, round_.tokens)
             emitted += tokens
             # The next token's position is `length`; without room for it the context is full.
@@ -127,31 +101,40 @@ class Engine:
         last, _ = sampler.pick(model.logits(x[0, -1]))
         return Round(last.tolist(), 0, 0), last
 
-    def _one_token(self, last: torch.Tensor, n_layers: int, sampler: Sampler) -> tuple[Round, torch.Tensor]:
+    def _one_token(self, last: torch.Tensor, plan: Plan, sampler: Sampler) -> tuple[Round, torch.Tensor, Outcome]:
         """The last token through the layers; the next one from the head."""
-        model = self.model
-        x = self.run(model.embed(last[None]), self.cache.length, range(n_layers))
+        model, begun = self.model, perf_counter()
+        x = self.run(model.embed(last[None]), self.cache.length, range(plan.exit_layer))
         self.cache.length += 1
         last, _ = sampler.pick(model.logits(x[0, 0]))
-        return Round(last.tolist(), 0, 0), last
+        ids = last.tolist()
+        return Round(ids, 0, 0), last, Outcome(plan, 0, (0,), verify_seconds=perf_counter() - begun)
 
-    def _speculate(
-        self, last: torch.Tensor, policy: SelfSpeculative, d: int, sampler: Sampler
-    ) -> tuple[Round, torch.Tensor]:
-        """Draft d tokens, verify them, accept."""
+    def _speculate(self, last: torch.Tensor, plan: Plan, sampler: Sampler) -> tuple[Round, torch.Tensor, Outcome]:
+        """Draft tokens, verify them, accept."""
         model, cache, start = self.model, self.cache, self.cache.length
-        low = range(policy.exit_layer)
-        drafted, q = [last], []
-        for i in range(d):
-            x = self.draft(drafted[-1], start + i, low)
-            token, distribution = sampler.pick(model.logits(x))
+        low, begun = range(plan.exit_layer), perf_counter()
+        drafted, q, confidences = [last], list[torch.Tensor](), list[float]()
+        for i in range(plan.num_speculations):
+            logits = model.logits(self.draft(drafted[-1], start + i, low))
+            token, distribution = sampler.pick(logits)
             drafted.append(token)
             if distribution is not None:
                 q.append(distribution)
-        if policy.reuse_exit_states:
+            if plan.stop_below is not None:
+                # The token stays in the draft whatever it is, and only whether another follows depends on it. So each
+                # drafted token is a draw from its whole q, which is what makes acceptance exact. Were the token itself
+                # left out for its confidence, the others would be too frequent.
+                confidences.append(confidence(logits, token, distribution))
+                if confidences[-1] < plan.stop_below:
+                    break
+        d = len(drafted) - 1
+        if plan.reuse_exit_states:
             # Of the last drafted token, too, the verification needs the exit state and the keys below it.
             self.draft(drafted[-1], start + d, low)
-            x = self.verify(start, d + 1, policy.exit_layer)
+        between = self._now() if plan.timed else None
+        if plan.reuse_exit_states:
+            x = self.verify(start, d + 1, plan.exit_layer)
         else:
             x = self.run(model.embed(torch.cat(drafted)[None]), start, range(model.size.n_layers))
         tokens = torch.cat(drafted[1:])
@@ -159,7 +142,21 @@ class Engine:
         ids, rejected, last = sampler.accept(tokens, torch.stack(q) if q else None, model.logits(x[0]))
         n_accepted = d - len(rejected)
         cache.length = start + n_accepted + 1
-        return Round(ids, d, n_accepted, tuple(rejected)), last
+        outcome = Outcome(
+            plan,
+            d,
+            (n_accepted,),
+            (tuple(confidences),) if confidences else (),
+            between and between - begun,
+            between and perf_counter() - between,
+        )
+        return Round(ids, d, n_accepted, tuple(rejected), plan.exit_layer), last, outcome
+
+    def _now(self) -> float:
+        """Seconds, once the device has done what it has been given."""
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
+        return perf_counter()
 
     def verify(self, start: int, width: int, exit_layer: int) -> torch.Tensor:
         """The exit states of `width` positions from `start` through the layers above the exit; [1, width, D]."""

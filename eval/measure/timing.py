@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import torch
 
-from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, Round, SelfSpeculative
+from eval.engine.decoding import Engine, Round
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
 from eval.engine.sampling import best
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
