@@ -10,6 +10,11 @@ import torch
 from models.config import ModelConfig
 
 
+def row_bytes(size: ModelConfig, max_len: int, dtype: torch.dtype) -> int:
+    """Memory of a row of `max_len` positions."""
+    return 2 * size.n_layers * size.kv_heads * size.head_dim * max_len * dtype.itemsize
+
+
 class KVCache:
     """Keys and values of every layer, by row (sequence) and position.
 

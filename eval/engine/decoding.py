@@ -68,15 +68,16 @@ class Engine:
         """
         check_decodable_by(self.model, policy, prompt, self.cache.max_len)
         request = Request(prompt, stop, sampling or SamplingOptions())
-        return (round_ for _, round_ in self.generate_all([request], policy))
+        return (round_ for rounds in self.generate_all([request], policy) for _, round_ in rounds)
 
-    def generate_all(self, requests: Iterable[Request], policy: Policy) -> Iterator[tuple[int, Round]]:
+    def generate_all(self, requests: Iterable[Request], policy: Policy) -> Iterator[list[tuple[int, Round]]]:
         """Decode many prompts, `batch_size` at a time: each text is the one that its request alone would give.
 
         A request is taken from `requests` when a text before it has ended, so that they may be many, or come late.
 
         Yields:
-            (number of the request from 0, the next round of its text), the rounds of different texts mixed.
+            What the same passes have given: for each text (number of its request from 0, its round); of a prompt's
+            first round one alone.
 
         Raises ValueError for a prompt or policy that cannot be decoded, when its turn comes.
         """
@@ -86,12 +87,12 @@ class Engine:
                 number, request = first
                 check_decodable_by(self.model, policy, request.prompt, self.cache.max_len)
                 rows.append(Row(number, request, Sampler(request.sampling, self.model.device)))
-                yield number, self._take(rows, len(rows) - 1, self._prefill(rows, policy))
+                yield [(number, self._take(rows, len(rows) - 1, self._prefill(rows, policy)))]
                 self._leave(rows)
             if not rows:
                 return
             rounds = self._round(rows, self.session(policy))
-            yield from [(rows[i].number, self._take(rows, i, round_)) for i, round_ in enumerate(rounds)]
+            yield [(rows[i].number, self._take(rows, i, round_)) for i, round_ in enumerate(rounds)]
             self._leave(rows)
 
     def session(self, policy: Policy) -> Session:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import torch
 
 from eval.engine.decoding import Engine, Places
 from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
-from eval.engine.rows import Round
+from eval.engine.rows import Request, Round
 from eval.engine.sampling import best
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
@@ -18,7 +17,7 @@ from eval.engine.stopping import StopRule
 
 class PassTimes(NamedTuple):
     """Seconds of each kind of pass of a policy at its own width, beside autoregressive decoding's; medians, save
-    prefills.
+    prefills. Of a pass over several rows it is one row's share.
     """
 
     autoregressive_prefill: float
@@ -54,13 +53,26 @@ def timed(
     engine: Engine, prompt: list[int], policy: Policy, stop: StopRule, sampling: SamplingOptions | None = None
 ) -> Timed:
     """Decode a prompt. Every round has reached the host when its clock stops."""
-    rounds, cpu, ticks = [], time.process_time(), [time.perf_counter()]
-    for round_ in engine.generate(prompt, policy, stop, sampling):
-        ticks.append(time.perf_counter())
-        rounds.append(round_)
-    cpu_seconds = time.process_time() - cpu
-    steps = [after - before for before, after in pairwise(ticks)]
-    return Timed([t for r in rounds for t in r.tokens], rounds, ticks[-1] - ticks[0], cpu_seconds, steps)
+    [text] = timed_together(engine, [Request(prompt, stop, sampling or SamplingOptions())], policy)
+    return text
+
+
+def timed_together(engine: Engine, requests: Sequence[Request], policy: Policy) -> list[Timed]:
+    """Decode prompts at the same time. The rows of a pass have an equal share of its time each."""
+    rounds: list[list[Round]] = [[] for _ in requests]
+    seconds: list[list[float]] = [[] for _ in requests]
+    cpu_seconds = [0.0] * len(requests)
+    cpu, tick = time.process_time(), time.perf_counter()
+    for step in engine.generate_all(requests, policy):
+        cpu_before, cpu, before, tick = cpu, time.process_time(), tick, time.perf_counter()
+        for number, round_ in step:
+            rounds[number].append(round_)
+            seconds[number].append((tick - before) / len(step))
+            cpu_seconds[number] += (cpu - cpu_before) / len(step)
+    return [
+        Timed([t for r in of_text for t in r.tokens], of_text, sum(steps), cpu_time, steps)
+        for of_text, steps, cpu_time in zip(rounds, seconds, cpu_seconds, strict=True)
+    ]
 
 
 def pass_times(
@@ -156,4 +168,4 @@ class _Clock:
             call()
             if self.model.device.type == "cuda":
                 torch.cuda.synchronize(self.model.device)
-            return time.perf_counter() - start
+            return (time.perf_counter() - start) / len(self.tokens)
