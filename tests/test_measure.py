@@ -83,6 +83,30 @@ def test_every_setting_comes_first_and_in_another_order() -> None:
     assert all(sorted(order) == settings for order in orders)
 
 
+def test_a_batch_is_measured_as_its_texts_one_by_one() -> None:
+    policies: list[Policy] = [Autoregressive(), FAST]
+    samples = [Sample(id=str(i), prompt="", tokens=[256, *range(97, 98 + i)]) for i in range(5)]
+    found = []
+    for batch_size in (1, 2):
+        c = contest(policies, Task(name="t", max_new_tokens=9))
+        c.engine = Engine(c.engine.model, None, batch_size)
+        ledger: Any = SimpleNamespace(done=set(), entries=[])
+        ledger.add = ledger.entries.extend
+        measure.decode_all(c, samples, [measure.Turn(i, 0, i, i == 0) for i in range(5)], ledger)
+        found.append(ledger.entries)
+    for one, other in zip(*found, strict=True):
+        assert (one.id, one.tokens, one.drafted, one.accepted) == (
+            other.id,
+            other.tokens,
+            other.drafted,
+            other.accepted,
+        )
+        assert other.identical
+        assert other.seconds == pytest.approx(sum(other.round_seconds), abs=1e-5)
+        assert other.cpu_seconds > 0
+        assert bool(other.passes) == bool(one.passes)
+
+
 def test_passes_of_each_kind() -> None:
     recompute = SelfSpeculative(2, 3, reuse_exit_states=False)
     policies: list[Policy] = [Autoregressive(), EarlyExit(1), FAST, recompute]

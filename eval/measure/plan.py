@@ -98,6 +98,7 @@ def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Pl
     chosen = task.samples(checkpoint)
     print(chosen.described(task))
     baseline = _baseline(config, checkpoint, chosen.samples)
+    n_positions = _positions(config, chosen.samples)
     facts = Facts(
         checkpoint=config.checkpoint,
         baseline=config.baseline,
@@ -106,9 +107,7 @@ def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Pl
         selection=chosen.selection,
         provenance=provenance(device, dtype, config.machine.threads or "auto"),
         transformers=version() if transformers else None,
-        batch_size=batch_size_of(
-            config.batch_size, checkpoint.stored.size, _positions(config, chosen.samples), dtype, device
-        ),
+        batch_size=batch_size_of(config.batch_size, checkpoint.stored.size, n_positions, dtype, device),
     )
     return Plan(config, checkpoint, baseline, compared, chosen.samples, device, dtype, transformers, output, facts)
 
