@@ -48,7 +48,7 @@ def test_rounds_say_which_drafts_were_rejected() -> None:
     # The draft is wrong after 0, 3, 6, 9: from 1 it drafts 2, 3 and 5 where 4 comes; from 4: 5, 6 and 8.
     engine: Any = Engine(Stub(NEXT, SOMETIMES), None)  # type: ignore[arg-type]
     rounds = list(engine.generate([0], SelfSpeculative(2, 4), StopRule(max_new_tokens=9)))
-    assert rounds[1] == Round([2, 3, 4], 4, 2, (5, 6))
+    assert rounds[1] == Round([2, 3, 4], 4, 2, (5, 6), 2)
     assert rounds[0].rejected == ()
 
 

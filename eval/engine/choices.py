@@ -43,7 +43,7 @@ class Drafts:
         return len(self.tokens)
 
     def add(self, logits: torch.Tensor) -> torch.Tensor:
-        """Draft a token for each row from logits [B, V]; [B, 1]."""
+        """Draft a token for each row from logits [B, V]; [B, 1]. B may be larger than the number of texts."""
         if self.greedy:
             token = best(logits, keepdim=True)
         else:
@@ -52,7 +52,7 @@ class Drafts:
         return token
 
     def _draw(self, row: int, logits: torch.Tensor) -> torch.Tensor:
-        if len(self) >= self.rooms[row]:
+        if row >= len(self.rooms) or len(self) >= self.rooms[row]:
             return best(logits, keepdim=True)
         token, distribution = self.samplers[row].pick(logits)
         if distribution is not None:
@@ -72,7 +72,7 @@ class Drafts:
 
         Waits for the device: once if all rows are greedy.
         """
-        drafted = torch.cat(self.tokens, 1)
+        drafted = torch.cat(self.tokens, 1)[: len(self.rooms)]
         rooms = [min(room, len(self)) for room in self.rooms]
         if self.greedy:
             both = torch.cat([drafted, best(logits)], 1).tolist()

@@ -12,11 +12,11 @@ Invariant between rounds: the cache holds positions 0 .. length-1 of a row, and 
 
 from collections.abc import Iterable, Iterator, Sequence
 from time import perf_counter
-from typing import NamedTuple
 
 import torch
 
 from eval.engine.choices import Drafts, pick
+from eval.engine.passes import Compiled, Eager, Kind, Outputs, Places
 from eval.engine.policy import Outcome, Plan, Policy, Session, check_fits, deciding_layers, session
 from eval.engine.rows import Request, Round, Row
 from eval.engine.sampling import Sampler
@@ -35,26 +35,23 @@ def check_decodable_by(model: InferenceLlama, policy: Policy, prompt: Sequence[i
     check_fits(policy, model.size.n_layers)
 
 
-class Places(NamedTuple):
-    """The positions of a pass or of a round's passes."""
-
-    positions: torch.Tensor
-    """[T] of a single row, else [B, T]."""
-    ends: range | list[int]
-    """Of each of the T the largest position of a row, plus 1."""
-
-    def at(self, i: int) -> "Places":
-        """The i-th of them alone."""
-        return Places(self.positions[..., i : i + 1], self.ends[i : i + 1])
-
-
 class Engine:
     """A model and its cache, used for one text after another, and for several at the same time."""
 
-    def __init__(self, model: InferenceLlama, max_len: int | None = None, batch_size: int = 1) -> None:
-        """Room for `max_len` positions (None: the model's whole context) of `batch_size` texts."""
-        self.model, self.batch_size = model, batch_size
+    def __init__(
+        self, model: InferenceLlama, max_len: int | None = None, batch_size: int = 1, *, compiled: bool = False
+    ) -> None:
+        """Room for `max_len` positions of `batch_size` texts.
+
+        Args:
+            model: decides.
+            max_len: None: the model's whole context.
+            batch_size: texts that are written at the same time.
+            compiled: see eval.engine.passes.
+        """
+        self.model, self.batch_size, self.compiled = model, batch_size, compiled
         self.cache: KVCache = model.new_cache(max_len or model.size.max_seq_len, batch_size)
+        self.passes: Eager | Compiled = (Compiled if compiled else Eager)(model, self.cache)
         self.positions = torch.arange(self.cache.max_len, device=model.device)
         self.sessions: dict[Policy, Session] = {}
         """What each policy has learned, over all texts."""
@@ -130,7 +127,8 @@ class Engine:
         # The last token stands at position `length`, so drafts have room for this many less one.
         lengths = self.cache.lengths[: len(rows)]
         rooms = [min(self.cache.max_len - length, row.missing) - 1 for length, row in zip(lengths, rows, strict=True)]
-        plan = at_work.plan(max(rooms))
+        # Where shapes are static, a pass is as wide as where there is room.
+        plan = at_work.plan(self.cache.max_len if self.compiled and max(rooms) else max(rooms))
         step = self._speculate if plan.num_speculations else self._one_token
         rounds, outcome = step(rows, rooms, plan)
         for i, round_ in enumerate(rounds):
@@ -141,8 +139,8 @@ class Engine:
     def _one_token(self, rows: list[Row], rooms: list[int], plan: Plan) -> tuple[list[Round], Outcome]:
         """The last tokens through the layers; the next ones from the head."""
         begun = perf_counter()
-        x = self.draft(self._last(rows), self.places(len(rows), 1), plan.exit_layer)
-        tokens = pick([row.sampler for row in rows], self.model.logits(x[:, 0]))
+        _, logits = self.draft(self._last(rows), self.places(len(rows), 1), plan.exit_layer)
+        tokens = pick([row.sampler for row in rows], logits[: len(rows), 0])
         outcome = Outcome(plan, 0, (0,) * len(rows), verify_seconds=perf_counter() - begun)
         return [Round([token], 0, 0) for token in tokens], outcome
 
@@ -150,31 +148,31 @@ class Engine:
         """Draft tokens, verify them, accept; a row with less room than others drafts on, and nothing comes of it."""
         begun = perf_counter()
         drafts, states = Drafts([row.sampler for row in rows], rooms), list[torch.Tensor]()
-        places, tokens = self.places(len(rows), plan.num_speculations + 1), [self._last(rows)]
+        width, most = plan.num_speculations + 1, min(plan.num_speculations, max(rooms))
+        places, tokens = self.places(len(rows), most + 1), [self._last(rows)]
         confidences = list[list[float]]()
-        while len(drafts) < plan.num_speculations:
-            states.append(self.draft(tokens[-1], places.at(len(drafts)), plan.exit_layer))
-            logits = self.model.logits(states[-1][:, 0])
-            tokens.append(drafts.add(logits))
+        while (d := len(drafts)) < most:
+            state, logits = self.draft(tokens[-1], places.at(d, d + 1), plan.exit_layer)
+            states.append(state)
+            tokens.append(drafts.add(logits[:, 0]))
             if plan.stop_below is not None:
                 # The token stays in the draft whatever it is, and only whether another follows depends on it. So each
                 # drafted token is a draw from its whole q, which is what makes acceptance exact. Were the token itself
                 # left out for its confidence, the others would be too frequent.
-                confidences.append(drafts.confidences(logits))
+                confidences.append(drafts.confidences(logits[: len(rows), 0]))
                 if max(confidences[-1]) < plan.stop_below:
                     break
         d = len(drafts)
         if plan.reuse_exit_states:
             # Of the last drafted token, too, the verification needs the exit state and the keys below it.
-            states.append(self.draft(tokens[-1], places.at(d), plan.exit_layer))
+            states.append(self.draft(tokens[-1], places.at(d, d + 1), plan.exit_layer, head=False)[0])
         between = self._now() if plan.timed else None
-        places = Places(places.positions[..., : d + 1], places.ends[: d + 1])
         if plan.reuse_exit_states:
-            x = self.verify(torch.cat(states, 1), places, plan.exit_layer)
+            logits = self.verify(torch.cat(states, 1), places.at(0, d + 1), plan.exit_layer, width)
         else:
-            x = self.run(self.model.embed(torch.cat(tokens, 1)), places, range(self.model.size.n_layers))
+            logits = self.recompute(torch.cat(tokens, 1), places.at(0, d + 1), width)
         # The one wait of the round.
-        found = drafts.accept(self.model.logits(x))
+        found = drafts.accept(logits[: len(rows)])
         now = perf_counter()
         rounds = [
             Round(ids, n := len(ids) - 1 + len(rejected), len(ids) - 1, tuple(rejected), plan.exit_layer if n else None)
@@ -200,26 +198,35 @@ class Engine:
 
     def _last(self, rows: list[Row]) -> torch.Tensor:
         """[B, 1]: the tokens that the cache does not have yet."""
-        return torch.tensor([[row.last] for row in rows], device=self.model.device)
+        tokens = [[row.last] for row in rows] + [[0]] * (self._n_passed(len(rows)) - len(rows))
+        return torch.tensor(tokens, device=self.model.device)
+
+    def _n_passed(self, n_rows: int) -> int:
+        """Rows of a pass: those that have a text, or all where shapes are static."""
+        return self.batch_size if self.compiled else n_rows
 
     def places(self, n_rows: int, width: int) -> Places:
-        """Where the next `width` tokens of the first rows stand; at the spare position what has no room."""
-        starts = self.cache.lengths[:n_rows]
-        ends = range(max(starts) + 1, max(starts) + 1 + width)
-        if n_rows == 1:
-            return Places(self.positions[starts[0] : starts[0] + width], ends)
-        spare = self.cache.max_len
+        """Where the next `width` tokens of the first rows stand; at the spare position what has no room or no text."""
+        starts, spare = self.cache.lengths[:n_rows], self.cache.max_len
+        first_end = max(starts) + 1
+        if n_rows == 1 and not self.compiled:
+            return Places(self.positions[starts[0] : starts[0] + width], range(first_end, first_end + width))
+        starts += [spare] * (self._n_passed(n_rows) - n_rows)
         positions = [[min(start + i, spare) for i in range(width)] for start in starts]
-        return Places(torch.tensor(positions, device=self.model.device), [min(end, spare + 1) for end in ends])
+        ends = [min(first_end + i, spare + 1) for i in range(width)]
+        return Places(torch.tensor(positions, device=self.model.device), ends)
 
-    def draft(self, tokens: torch.Tensor, places: Places, n_layers: int) -> torch.Tensor:
-        """Tokens [B, 1] through the first layers; their states [B, 1, D]."""
-        return self.run(self.model.embed(tokens), places, range(n_layers))
+    def draft(self, tokens: torch.Tensor, places: Places, n_layers: int, *, head: bool = True) -> Outputs:
+        """Tokens [B, 1] through the first layers."""
+        return self.passes(Kind(0, n_layers, head), tokens, places, 1)
 
-    def verify(self, states: torch.Tensor, places: Places, exit_layer: int) -> torch.Tensor:
-        """Exit states [B, T, D] through the layers above the exit; [B, T, D]."""
-        return self.run(states, places, range(exit_layer, self.model.size.n_layers))
+    def verify(self, states: torch.Tensor, places: Places, exit_layer: int, width: int) -> torch.Tensor:
+        """Exit states [B, T, D] through the layers above the exit and the head; logits [B, T, V].
 
-    def run(self, x: torch.Tensor, places: Places, layers: range) -> torch.Tensor:
-        """Some layers on x [B, T, D]."""
-        return self.model.run(x, self.cache, places.positions, places.ends[-1], layers)
+        `width` >= T is how many tokens were planned.
+        """
+        return self.passes(Kind(exit_layer, self.model.size.n_layers), states, places, width)[1]
+
+    def recompute(self, tokens: torch.Tensor, places: Places, width: int) -> torch.Tensor:
+        """Tokens [B, T] through all layers and the head; logits [B, T, V]; `width` as in `verify`."""
+        return self.passes(Kind(0, self.model.size.n_layers), tokens, places, width)[1]

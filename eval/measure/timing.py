@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import torch
 
-from eval.engine.decoding import Engine, Places
+from eval.engine.decoding import Engine
+from eval.engine.passes import Places
 from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
 from eval.engine.rows import Request, Round
 from eval.engine.sampling import best
@@ -120,8 +121,7 @@ class _Clock:
         """A token through some layers and the head."""
 
         def call() -> torch.Tensor:
-            x = self.engine.draft(self.tokens, self._places(1), n_layers)
-            return best(self.model.logits(x[:, 0]), keepdim=True)
+            return best(self.engine.draft(self.tokens, self._places(1), n_layers)[1])
 
         return self._seconds(call)
 
@@ -129,8 +129,8 @@ class _Clock:
         """A token through the first layers, its exit state kept, and the head unless it is the last one drafted."""
 
         def call() -> torch.Tensor:
-            x = self.engine.draft(self.tokens, self._places(1), exit_layer)
-            return best(self.model.logits(x[:, 0]), keepdim=True) if head else x
+            x, logits = self.engine.draft(self.tokens, self._places(1), exit_layer, head=head)
+            return best(logits) if head else x
 
         return self._seconds(call)
 
@@ -145,17 +145,13 @@ class _Clock:
     def verify(self, exit_layer: int, width: int) -> float:
         """So many exit states through the other layers and the head."""
         states = self.model.embed(self.tokens.expand(-1, width))
-        return self._seconds(
-            lambda: best(self.model.logits(self.engine.verify(states, self._places(width), exit_layer)))
-        )
+        return self._seconds(lambda: best(self.engine.verify(states, self._places(width), exit_layer, width)))
 
     def recompute(self, width: int) -> float:
         """So many tokens through all layers and the head."""
 
         def call() -> torch.Tensor:
-            x = self.model.embed(self.tokens.expand(-1, width))
-            x = self.engine.run(x, self._places(width), range(self.model.size.n_layers))
-            return best(self.model.logits(x))
+            return best(self.engine.recompute(self.tokens.expand(-1, width), self._places(width), width))
 
         return self._seconds(call)
 
