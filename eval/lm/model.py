@@ -125,7 +125,7 @@ class LayerSkipLM(TemplateLM):
     def who(self) -> dict[str, Any]:
         """What its answers depend on, besides the questions."""
         model = self.model
-        weights = [float(w.sum(dtype=torch.float64)) for w in (model.head, *(b.wo for b in model.blocks))]
+        weights = [float(t.sum(dtype=torch.float64)) for matrix in model.matrices() for t in matrix.tensors()]
         return {
             "weights": question(weights),
             "code": code_digest("eval.lm.model"),
