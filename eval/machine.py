@@ -3,9 +3,12 @@
 import torch
 
 from conf.errors import reason
+from conf.machine import available_memory
 from conf.provenance import Provenance, code_revision, processor
 from conf.strict import ConfigError
 from eval.config import Dtype, MachineConfig
+from models.config import ModelConfig
+from models.kv_cache import row_bytes
 
 
 def device_and_dtype(config: MachineConfig) -> tuple[torch.device, torch.dtype]:
@@ -23,6 +26,32 @@ def device_and_dtype(config: MachineConfig) -> tuple[torch.device, torch.dtype]:
     if config.dtype is Dtype.auto:
         return device, torch.bfloat16 if device.type == "cuda" else torch.float32
     return device, getattr(torch, config.dtype)
+
+
+def batch_size_of(
+    asked: str, size: ModelConfig, max_len: int, dtype: torch.dtype, device: torch.device, most: int = 64
+) -> int:
+    """The number that is asked for; for `auto` as many rows as fit into half of the memory that is free, 1 to `most`.
+
+    Args:
+        asked: a number, or `auto`.
+        size: of the model.
+        max_len: positions of each row.
+        dtype: of the cache.
+        device: that decodes.
+        most: beyond which more rows bring little.
+    """
+    if asked != "auto":
+        return int(asked)
+    logits = size.vocab_size * (2 * torch.promote_types(dtype, torch.float32).itemsize + dtype.itemsize)
+    return max(1, min(most, free_memory(device) // 2 // (row_bytes(size, max_len, dtype) + logits)))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available_memory()
 
 
 def provenance(device: torch.device, dtype: torch.dtype, threads: int | str | None = None) -> Provenance:

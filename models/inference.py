@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch.nn.attention.bias import CausalBias, causal_lower_right
 
 from models.config import ModelConfig
-from models.kvq_cache import KVQCache
+from models.kv_cache import KVCache
 from models.matrix import DenseMatrix, Int8Matrix, Matrix, SummedMatrix
 from models.part import Part
 from models.rotary import frequencies
@@ -47,7 +47,7 @@ class _Pass(NamedTuple):
 
 
 class InferenceLlama:
-    """A decoder over a `KVQCache`. Each weight is stored once; a tied head is the embedding's matrix."""
+    """A decoder over a `KVCache`. Each weight is stored once; a tied head is the embedding's matrix."""
 
     def __init__(
         self,
@@ -125,14 +125,14 @@ class InferenceLlama:
 
     def _rotations(self) -> torch.Tensor:
         """e^(i * position * frequency): complex [S, 1, head_dim/2], in at least complex64."""
-        # One position more than the context, for what a row of a batch drafts beyond its room (models/kvq_cache.py).
+        # One position more than the context, for what a row of a batch drafts beyond its room (models/kv_cache.py).
         angles = torch.outer(torch.arange(self.size.max_seq_len + 1, dtype=torch.float64), frequencies(self.size))
         table = torch.polar(torch.ones_like(angles), angles).unsqueeze(1)
         return table.to(self.device, self.real_dtype.to_complex())
 
-    def new_cache(self, max_len: int, batch_size: int = 1) -> KVQCache:
+    def new_cache(self, max_len: int, batch_size: int = 1) -> KVCache:
         """An empty cache for this model."""
-        return KVQCache(self.part_size, max_len, batch_size, dtype=self.dtype, device=self.device)
+        return KVCache(self.part_size, max_len, batch_size, dtype=self.dtype, device=self.device)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """[B, T] int64 -> x_0 [B, T, D]."""
@@ -143,7 +143,7 @@ class InferenceLlama:
         normed = self._normed(x) if self.norm is None else self._normed(x) * self.norm
         return self.part.gathered(self.head.times(normed.view(-1, self.size.dim))).view(*x.shape[:-1], -1)
 
-    def run(self, x: torch.Tensor, cache: KVQCache, positions: torch.Tensor, end: int, layers: range) -> torch.Tensor:
+    def run(self, x: torch.Tensor, cache: KVCache, positions: torch.Tensor, end: int, layers: range) -> torch.Tensor:
         """Run some blocks on T tokens at successive positions, reading and writing their keys and values.
 
         Args:
@@ -170,7 +170,7 @@ class InferenceLlama:
             out[:, at] = self._run(x[:, at], cache, positions[at], begin + stop, layers)
         return out
 
-    def _run(self, x: torch.Tensor, cache: KVQCache, positions: torch.Tensor, end: int, layers: range) -> torch.Tensor:
+    def _run(self, x: torch.Tensor, cache: KVCache, positions: torch.Tensor, end: int, layers: range) -> torch.Tensor:
         """`run` in one pass."""
         batch, n_tokens, dim = x.shape
         kv = cache.kv[layers.start : layers.stop, :batch]
@@ -250,14 +250,18 @@ class InferenceLlama:
 
     def _attend(self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pass_: _Pass) -> torch.Tensor:
         """Attention of q [B, T, H, head_dim] -> [B * T, H * head_dim]."""
-        (batch, n_tokens, n_heads, head_dim), kv_heads = q.shape, self.part_size.kv_heads
+        (batch, n_tokens, _, head_dim), kv_heads = q.shape, self.part_size.kv_heads
         if isinstance(pass_.mask, CausalBias) or (pass_.mask is None and n_tokens > 1):
             return self._attend_causally(q, keys, values, pass_.mask)
         # The heads that share keys are so many queries of one head, which every kernel takes.
         if n_tokens == 1:
             q = q.view(batch, kv_heads, -1, head_dim)
             return F.scaled_dot_product_attention(q, keys, values, attn_mask=pass_.mask, scale=1.0).reshape(batch, -1)
-        q = q.view(batch, n_tokens, kv_heads, -1, head_dim).permute(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, head_dim)
+        q = (
+            q.view(batch, n_tokens, kv_heads, -1, head_dim)
+            .permute(0, 2, 3, 1, 4)
+            .reshape(batch, kv_heads, -1, head_dim)
+        )
         attended = F.scaled_dot_product_attention(q, keys, values, attn_mask=pass_.mask, scale=1.0)
         attended = attended.reshape(batch, kv_heads, -1, n_tokens, head_dim).permute(0, 3, 1, 2, 4)
         return attended.reshape(batch * n_tokens, -1)

@@ -9,8 +9,9 @@ from conftest import tiny_model
 from evaluation import Bytes
 from test_parity_hf import our_model
 
-from eval.engine.decoding import Engine, Round
+from eval.engine.decoding import Engine
 from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.rows import Round
 from eval.measure import contest as measure
 from eval.measure.contest import Contest, turns
 from eval.measure.records import Record
@@ -80,6 +81,30 @@ def test_every_setting_comes_first_and_in_another_order() -> None:
     orders = [measure._turned(settings, n) for n in range(10)]
     assert {order[0] for order in orders} == set(settings)
     assert all(sorted(order) == settings for order in orders)
+
+
+def test_a_batch_is_measured_as_its_texts_one_by_one() -> None:
+    policies: list[Policy] = [Autoregressive(), FAST]
+    samples = [Sample(id=str(i), prompt="", tokens=[256, *range(97, 98 + i)]) for i in range(5)]
+    found = []
+    for batch_size in (1, 2):
+        c = contest(policies, Task(name="t", max_new_tokens=9))
+        c.engine = Engine(c.engine.model, None, batch_size)
+        ledger: Any = SimpleNamespace(done=set(), entries=[])
+        ledger.add = ledger.entries.extend
+        measure.decode_all(c, samples, [measure.Turn(i, 0, i, i == 0) for i in range(5)], ledger)
+        found.append(ledger.entries)
+    for one, other in zip(*found, strict=True):
+        assert (one.id, one.tokens, one.drafted, one.accepted) == (
+            other.id,
+            other.tokens,
+            other.drafted,
+            other.accepted,
+        )
+        assert other.identical
+        assert other.seconds == pytest.approx(sum(other.round_seconds), abs=1e-5)
+        assert other.cpu_seconds > 0
+        assert bool(other.passes) == bool(one.passes)
 
 
 def test_passes_of_each_kind() -> None:

@@ -15,7 +15,7 @@ from eval.exactness.distribution import Verdict, compare_distributions
 from eval.exactness.divergence import Compared, compare_decoders, unexplained_divergences
 from eval.exactness.facts import CheckFacts
 from eval.machine import device_and_dtype, provenance
-from eval.measure.contest import Run, engine_run, transformers_run
+from eval.measure.contest import Run, engine_run
 from eval.measure.transformers_run import Transformers, version
 from eval.policies import policies
 from eval.setting import TRANSFORMERS, Setting
@@ -55,7 +55,7 @@ def prepare_check(config: CorrectnessConfig) -> Check:
         for p in (autoregressive, EarlyExit(size.n_layers), *drafting)
     }
     if config.transformers:
-        runs[Setting(TRANSFORMERS, size.n_layers)] = transformers_run(Transformers(checkpoint, dtype, device))
+        runs[Setting(TRANSFORMERS, size.n_layers)] = Transformers(checkpoint, dtype, device).timed
     facts = CheckFacts(
         checkpoint=config.checkpoint,
         task=task.name,

@@ -1,4 +1,4 @@
-"""The cache of a decoder that drafts with its first layers: keys, values and exit states ("KVQ").
+"""The cache of a decoder: keys and values.
 
 Allocated once and written in place. To roll back is to set a length: what lies beyond is not read, and overwritten.
 """
@@ -10,11 +10,15 @@ import torch
 from models.config import ModelConfig
 
 
-class KVQCache:
-    """Keys and values of every layer and the residual stream at the exit, by row (sequence) and position.
+def row_bytes(size: ModelConfig, max_len: int, dtype: torch.dtype) -> int:
+    """Memory of a row of `max_len` positions."""
+    return 2 * size.n_layers * size.kv_heads * size.head_dim * max_len * dtype.itemsize
 
-    kv: [L, B, 2K, S, head_dim] for B rows, K key heads followed by K value heads, and S positions;
-    exit_states: [B, S, D].
+
+class KVCache:
+    """Keys and values of every layer, by row (sequence) and position.
+
+    kv: [L, B, 2K, S, head_dim] for B rows, K key heads followed by K value heads, and S positions.
     `lengths` are the numbers of positions, from 0, that all layers have seen, one for each row.
 
     A cache of several rows has one position more than `max_len`. Rows that are shorter than others draft as many tokens
@@ -28,18 +32,16 @@ class KVQCache:
         n_positions = max_len if batch_size == 1 else max_len + 1
         shape = (size.n_layers, batch_size, 2 * size.kv_heads, n_positions, size.head_dim)
         self.kv = torch.zeros(shape, dtype=dtype, device=device)
-        self.exit_states = torch.zeros(batch_size, n_positions, size.dim, dtype=dtype, device=device)
-        self.max_len, self.batch_size = max_len, batch_size
+        self.max_len = max_len
         self.lengths = [0] * batch_size
 
-    def row(self, number: int) -> "KVQCache":
+    def row(self, number: int) -> "KVCache":
         """One row as a cache that shares the memory; its length is not shared."""
         one = copy.copy(self)
-        one.kv, one.exit_states = self.kv[:, number : number + 1], self.exit_states[number : number + 1]
-        one.batch_size, one.lengths = 1, self.lengths[number : number + 1]
+        one.kv, one.lengths = self.kv[:, number : number + 1], self.lengths[number : number + 1]
         return one
 
     def move(self, source: int, target: int) -> None:
-        """Let a row take another's place. Exit states are needed within a round alone, and stay."""
+        """Let a row take another's place."""
         length = self.lengths[target] = self.lengths[source]
         self.kv[:, target, :, :length] = self.kv[:, source, :, :length]
