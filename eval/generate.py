@@ -35,7 +35,7 @@ def generate(raw: DictConfig) -> None:
     output = writable(config.output) if config.output else None
     text = prompt_text(config.prompt, config.prompt_file)
     prompt = tokenizer.encode_prompt(text)
-    model = checkpoint.model(dtype, device)
+    model = checkpoint.model(dtype, device, **config.machine.model_options)
     threads = Threads(config.machine.threads, device, one_token(model))
     check_decodable(model, policy, prompt)
     stop = StopRule(
@@ -63,7 +63,7 @@ def generate(raw: DictConfig) -> None:
         facts = {
             "checkpoint": config.checkpoint,
             "mode": Setting.of(policy, model.size.n_layers).mode,
-            **asdict(provenance(device, dtype)),
+            **asdict(provenance(device, dtype, int8=config.machine.int8)),
         }
         write_page(output, drafts_page(tokenizer, prompt, rounds, policy, model.size.n_layers, seconds, facts))
         print(output, file=sys.stderr)

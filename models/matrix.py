@@ -22,7 +22,7 @@ class Matrix(Protocol):
         """[N, in] -> [N, out]."""
 
     def added(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """residual [N, out] plus `times(x)`."""
+        """`times(x)` plus residual [N, out]."""
 
     def tensors(self) -> list[torch.Tensor]:
         """What it holds, which is what a product reads."""
@@ -48,7 +48,7 @@ class DenseMatrix:
         return self._weighted_sum(x) if self.sums_rows and len(x) == 1 else torch.mm(x, self.weight)
 
     def added(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """residual [N, out] plus `times(x)`."""
+        """`times(x)` plus residual [N, out]."""
         if self.sums_rows and len(x) == 1:
             return residual + self._weighted_sum(x)
         return torch.addmm(residual, x, self.weight)
@@ -97,7 +97,7 @@ class Int8Matrix:
         return torch.mm(x, self.weight.to(x.dtype).t()) * self.scale
 
     def added(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """residual [N, out] plus `times(x)`."""
+        """`times(x)` plus residual [N, out]."""
         return residual + self.times(x)
 
     def tensors(self) -> list[torch.Tensor]:
@@ -116,7 +116,7 @@ class SummedMatrix:
         return self.part.summed(self.matrix.times(x))
 
     def added(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """residual [N, out] plus `times(x)`."""
+        """`times(x)` plus residual [N, out]."""
         return residual + self.times(x)
 
     def tensors(self) -> list[torch.Tensor]:
@@ -132,4 +132,3 @@ def int8_refusal(device: torch.device) -> str | None:
     except (RuntimeError, AttributeError) as error:
         return f"torch {torch.__version__} has no kernel for it on {device} ({str(error).splitlines()[0]})"
     return None
-
