@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 def compare(raw: DictConfig) -> None:
     """Decode every prompt in every mode, write the page, print a table."""
     config = convert(raw, CompareConfig)
+    from eval.engine.chat import open_for_prompts
     from eval.engine.decoding import Engine
     from eval.engine.threads import Threads, one_token
     from eval.exactness.compared import mode_rows, mode_table, unexplained_sides
@@ -32,7 +33,6 @@ def compare(raw: DictConfig) -> None:
     from eval.measure.result_file import output_of
     from eval.pages.compare_page import compare_page
     from eval.policies import check_decodable
-    from eval.prompts.chat import open_for_prompts
 
     device, dtype = device_and_dtype(config.machine)
     checkpoint = open_for_prompts(config.checkpoint, chat=config.chat)

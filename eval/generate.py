@@ -19,13 +19,13 @@ from eval.prompts.prompt_text import prompt_text
 def generate(raw: DictConfig) -> None:
     """Decode one prompt and print it as it comes; what it took goes to standard error."""
     config = convert(raw, GenerateConfig)
+    from eval.engine.chat import open_for_prompts
     from eval.engine.decoding import Engine
     from eval.engine.threads import Threads, one_token
     from eval.machine import device_and_dtype, provenance
     from eval.pages.drafts_page import drafts_page
     from eval.painter import Painter, speed_line
     from eval.policies import check_decodable, choose_policy
-    from eval.prompts.chat import open_for_prompts
     from eval.setting import Setting
 
     device, dtype = device_and_dtype(config.machine)

@@ -34,11 +34,3 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     with TemporaryDirectory() as folder:
         write_gguf_tokenizer(stored.gguf, Path(folder))
         return Checkpoint(stored, load_tokenizer(folder))
-
-
-def load(
-    path: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-) -> tuple[InferenceLlama, Tokenizer]:
-    """The model that a path (see `open_checkpoint`) holds, ready to decode, and its tokenizer."""
-    checkpoint = open_checkpoint(path)
-    return checkpoint.model(dtype, torch.device(device)), checkpoint.tokenizer

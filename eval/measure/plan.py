@@ -8,6 +8,7 @@ import torch
 
 from conf.plugins import digest
 from conf.strict import ConfigError
+from eval.engine.chat import with_chat
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine
 from eval.engine.policy import Autoregressive, Policy
@@ -23,7 +24,6 @@ from eval.measure.result_file import output_of
 from eval.measure.samples_file import samples_path, why_anew
 from eval.measure.transformers_run import Transformers, version
 from eval.policies import policies
-from eval.prompts.chat import with_chat
 from eval.setting import BASELINE, TRANSFORMERS, Setting
 from eval.tasks.task import Sample
 
