@@ -1,5 +1,7 @@
 """Where and in which number format to decode, and the provenance of what is measured there."""
 
+import os
+
 import torch
 
 from conf.errors import reason
@@ -7,6 +9,7 @@ from conf.machine import available_memory
 from conf.provenance import Provenance, code_revision, processor
 from conf.strict import ConfigError
 from eval.config import Dtype, MachineConfig
+from eval.engine.ranks import world_size
 from models.config import ModelConfig
 from models.kv_cache import row_bytes
 from models.matrix import int8_refusal
@@ -19,6 +22,8 @@ def device_and_dtype(config: MachineConfig) -> tuple[torch.device, torch.dtype]:
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and world_size() > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
