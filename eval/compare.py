@@ -44,7 +44,7 @@ def compare(raw: DictConfig) -> None:
     texts = texts[: config.n_samples]
     output = output_of(config, checkpoint.stored, "compare", ".html", text="\n".join(texts))
     prompts = [tokenizer.encode_prompt(text) for text in texts]
-    model = checkpoint.model(dtype, device)
+    model = checkpoint.model(dtype, device, **config.machine.model_options)
     threads = Threads(config.machine.threads, device, one_token(model))
     for prompt in prompts:
         for policy in chosen:
@@ -59,7 +59,7 @@ def compare(raw: DictConfig) -> None:
     for prompt in each(prompts, "compare", unit="prompt"):
         threads.refresh()
         results.append(side_by_side(engine, prompt, chosen, stop))
-    facts = {"checkpoint": config.checkpoint, **asdict(provenance(device, dtype))}
+    facts = {"checkpoint": config.checkpoint, **asdict(provenance(device, dtype, int8=config.machine.int8))}
     rows = mode_rows(results, model.size.n_layers)
     write_page(output, compare_page(tokenizer, prompts, results, rows, facts))
     print(mode_table(rows))

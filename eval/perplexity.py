@@ -43,7 +43,7 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
         raise ConfigError(f"source={config.source}: has {len(tokens)} tokens, too few to predict one from another")
     windows, token_bytes = Windows(tokens, seq_len, stride), checkpoint.tokenizer.token_bytes()
     n_windows = None if config.max_tokens is None else -(-config.max_tokens // stride)
-    model = checkpoint.model(dtype, device)
+    model = checkpoint.model(dtype, device, **config.machine.model_options)
     threads = Threads(config.machine.threads, device, one_window(model, seq_len))
     batch_size = batch_size_of(config.batch_size, model.size, seq_len, dtype, device)
     n_tokens, qualities = exit_qualities(model, windows, exits, token_bytes, n_windows, batch_size, threads.refresh)
@@ -54,7 +54,7 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
         "batch_size": batch_size,
         "checkpoint": config.checkpoint,
         "source": config.source or "held out",
-        **asdict(provenance(device, dtype)),
+        **asdict(provenance(device, dtype, int8=config.machine.int8)),
     }
     rows = [{**quality._asdict(), **facts} for quality in qualities]
     csv = save_rows(rows, output)

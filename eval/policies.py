@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
+
 from conf.strict import ConfigError
 from eval.config import ExitStates, GenerateConfig, Mode
 from eval.engine.checkpoint import Checkpoint
 from eval.engine.decoding import check_decodable_by
-from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative, session
+from models.config import ModelConfig
+from models.decoding_memory import DecodingMemory, decoding_memory
 from models.inference import InferenceLlama
+from models.part import Part
 from models.storage.recommended import Recommended, default_exit, recommended
 
 
@@ -51,6 +56,33 @@ def check_decodable(model: InferenceLlama, policy: Policy, prompt: list[int]) ->
         check_decodable_by(model, policy, prompt, model.size.max_seq_len)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def check_splits(size: ModelConfig, part: Part, policy: Policy) -> None:
+    """Raise ConfigError, in one line, for what several ranks cannot decode together."""
+    try:
+        part.size_of(size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if part.ranks > 1 and session(policy, size.n_layers).plan(1).timed:
+        raise ConfigError(
+            "exit_layer: what follows measured times may differ between ranks; give exit_layer and num_speculations"
+        )
+
+
+def memory_of(
+    policy: Policy, size: ModelConfig, max_len: int, dtype: torch.dtype, batch_size: int = 1
+) -> DecodingMemory:
+    """What decoding with a policy keeps, and what it would with a draft model."""
+    drafts = isinstance(policy, SelfSpeculative)
+    return decoding_memory(
+        size,
+        max_len,
+        dtype,
+        batch_size=batch_size,
+        exit_layer=policy.exit_layer if drafts else None,
+        num_speculations=policy.num_speculations if drafts else 0,
+    )
 
 
 class ChosenPolicy(NamedTuple):

@@ -185,7 +185,7 @@ def test_a_text_that_ends_too_soon_is_no_near_tie() -> None:
 
 
 def with_a_twin(model: InferenceLlama, token: int, twin: int) -> InferenceLlama:
-    model.head[twin] = model.head[token]
+    model.head.weight[:, twin] = model.head.weight[:, token]
     return model
 
 
@@ -215,7 +215,7 @@ def test_near_ties_are_told_and_what_follows_them_is_checked() -> None:
 
 def test_logits_that_are_no_numbers_are_no_near_ties() -> None:
     model = attentive()
-    model.head[3] = float("nan")
+    model.head.weight[:, 3] = float("nan")
     for one in compared(model, engine_run(Engine(model), SelfSpeculative(2, 4)))[:1]:
         (divergence,) = one.divergences
         assert not divergence.near_tie

@@ -27,7 +27,7 @@ FAST = SelfSpeculative(2, 3)
 def contest(policies: list[Policy], task: Task | None = None) -> Contest:
     size = tiny_model(vocab_size=260)
     model = InferenceLlama(size, our_model(size).state_dict(), dtype=torch.float32, device=torch.device("cpu"))
-    model.head *= 100  # its initial weights are small, and so are its logits
+    model.head.weight *= 100  # its initial weights are small, and so are its logits
     return Contest(task=task or Task(name="t"), tokenizer=Bytes(), engine=Engine(model), policies=policies)
 
 
@@ -50,7 +50,7 @@ def test_what_differs_and_what_is_a_near_tie() -> None:
     found = records(c, other)
     assert (found["self_speculative"].identical, found["self_speculative"].near_tie) == (False, False)
     assert found["baseline"].identical is None, "another model"
-    c.engine.model.head = torch.zeros_like(c.engine.model.head)
+    c.engine.model.head.weight.zero_()
     found = records(c, other)
     assert (found["self_speculative"].identical, found["self_speculative"].near_tie) == (False, True)
     assert (found["early_exit"].identical, found["early_exit"].near_tie) == (False, False), "nothing else is expected"

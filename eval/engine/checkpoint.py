@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,9 +18,9 @@ class Checkpoint(NamedTuple):
     stored: Stored
     tokenizer: Tokenizer
 
-    def model(self, dtype: torch.dtype, device: torch.device) -> InferenceLlama:
-        """The model, to decode in this dtype on this device; read tensor by tensor."""
-        return InferenceLlama(self.stored.size, self.stored.weights, dtype=dtype, device=device)
+    def model(self, dtype: torch.dtype, device: torch.device, **options: Any) -> InferenceLlama:
+        """The model, to decode in this dtype on this device; read tensor by tensor. `options`: InferenceLlama's."""
+        return InferenceLlama(self.stored.size, self.stored.weights, dtype=dtype, device=device, **options)
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:

@@ -47,7 +47,9 @@ def prepare_check(config: CorrectnessConfig) -> Check:
     chosen = task.samples(checkpoint)
     new_tokens = max(task.max_new_tokens, max(drafts) + 2, config.first_tokens)
     longest = max(len(s.tokens) for s in chosen.samples)
-    engine = Engine(checkpoint.model(dtype, device), min(size.max_seq_len, longest + new_tokens))
+    engine = Engine(
+        checkpoint.model(dtype, device, **config.machine.model_options), min(size.max_seq_len, longest + new_tokens)
+    )
     # Chosen once: with another number sums are rounded otherwise, and decoders of one text are compared here.
     Threads(config.machine.threads, device, one_token(engine.model))
     runs = {
@@ -63,7 +65,7 @@ def prepare_check(config: CorrectnessConfig) -> Check:
         seed=task.seed,
         near_tie=NEAR_TIE[dtype] if config.near_tie is None else config.near_tie,
         selection=chosen.selection,
-        provenance=provenance(device, dtype),
+        provenance=provenance(device, dtype, int8=config.machine.int8),
         transformers=version() if config.transformers else None,
     )
     speculative = {Setting.of(p, size.n_layers): p for p in drafting if isinstance(p, SelfSpeculative)}

@@ -24,7 +24,7 @@ from conf.checks import count_or_auto
 from conf.code_digest import code_digest
 from conf.progress import progress
 from conf.strict import ConfigError
-from eval.config import Dtype, GenerateConfig, MachineConfig, Mode
+from eval.config import Dtype, GenerateConfig, MachineConfig, Mode, Weights
 from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import Engine
 from eval.engine.hf_tokenizer import end_ids, transformers_tokenizer
@@ -59,6 +59,7 @@ class LayerSkipLM(TemplateLM):
         seed: of draws, where a task samples.
         device: as machine.device.
         dtype: as machine.dtype.
+        weights: as machine.weights.
         threads: as machine.threads.
     """
 
@@ -77,6 +78,7 @@ class LayerSkipLM(TemplateLM):
         seed: int = 0,
         device: str = "auto",
         dtype: str = "auto",
+        weights: str = "dtype",
         threads: int | None = None,
     ) -> None:
         """Open a checkpoint. Raises ConfigError, FormatError or DataError, in one line."""
@@ -89,14 +91,15 @@ class LayerSkipLM(TemplateLM):
         context = stored.stored.size.max_seq_len
         if max_length is not None and not 1 <= max_length <= context:
             raise ConfigError(f"max_length={max_length}: must lie in 1..{context}, the model's context")
-        self._device, number = device_and_dtype(MachineConfig(device=device, dtype=Dtype(dtype), threads=threads))
+        machine = MachineConfig(device=device, dtype=Dtype(dtype), weights=Weights(weights), threads=threads)
+        self._device, number = device_and_dtype(machine)
         asked = GenerateConfig(
             checkpoint=checkpoint, mode=Mode(mode), exit_layer=exit_layer, num_speculations=num_speculations
         )
         self.policy = choose_policy(asked, stored).policy
         self.tokenizer = transformers_tokenizer(stored)
         self.end_ids = end_ids(self.tokenizer, stored)
-        self.model = stored.model(number, self._device)
+        self.model = stored.model(number, self._device, **machine.model_options)
         check_decodable(self.model, self.policy, [0])
         self.exit_layer = deciding_layers(self.policy, stored.stored.size.n_layers)
         self.exits: Sequence[int] = (self.exit_layer,)
@@ -106,7 +109,7 @@ class LayerSkipLM(TemplateLM):
         self.n_parameters = stored.stored.weights.n_parameters()
         self.answers, self.warned = Answers(), False
         self.batch_size = batch_size_of(str(batch_size), self.model.size, self.max_length, number, self._device)
-        self._fixed_threads = threads
+        self._fixed_threads, self.int8 = threads, machine.int8
 
     @classmethod
     def of(cls, config: LmEvalConfig, **mode: Any) -> "LayerSkipLM":
@@ -120,6 +123,7 @@ class LayerSkipLM(TemplateLM):
             seed=config.seed or 0,
             device=config.machine.device,
             dtype=config.machine.dtype,
+            weights=config.machine.weights,
             threads=config.machine.threads,
         )
 
@@ -130,7 +134,7 @@ class LayerSkipLM(TemplateLM):
     def who(self) -> dict[str, Any]:
         """What its answers depend on, besides the questions."""
         model = self.model
-        weights = [float(w.sum(dtype=torch.float64)) for w in (model.head, *(b.wo for b in model.blocks))]
+        weights = [float(t.sum(dtype=torch.float64)) for matrix in model.matrices() for t in matrix.tensors()]
         return {
             "weights": question(weights),
             "code": code_digest("eval.lm.model"),

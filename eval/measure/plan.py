@@ -105,7 +105,7 @@ def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Pl
         chat=config.chat,
         metrics={path: digest(path) for path in task.metrics},
         selection=chosen.selection,
-        provenance=provenance(device, dtype, config.machine.threads or "auto"),
+        provenance=provenance(device, dtype, config.machine.threads or "auto", int8=config.machine.int8),
         transformers=version() if transformers else None,
         batch_size=batch_size_of(config.batch_size, checkpoint.stored.size, n_positions, dtype, device),
     )
@@ -132,12 +132,16 @@ def _contest(plan: Plan) -> Contest:
     contest = Contest(
         task=plan.config.task,
         tokenizer=plan.checkpoint.tokenizer,
-        engine=Engine(plan.checkpoint.model(plan.dtype, plan.device), max_len, batch_size),
+        engine=Engine(
+            plan.checkpoint.model(plan.dtype, plan.device, **plan.config.machine.model_options), max_len, batch_size
+        ),
         policies=plan.policies,
     )
     contest.threads = Threads(plan.config.machine.threads, plan.device, one_token(contest.engine.model))
     if plan.baseline:
-        engine = Engine(plan.baseline.model(plan.dtype, plan.device), max_len, batch_size)
+        engine = Engine(
+            plan.baseline.model(plan.dtype, plan.device, **plan.config.machine.model_options), max_len, batch_size
+        )
         contest.others[Setting(BASELINE, engine.model.size.n_layers)] = engine_run(engine, Autoregressive())
     if plan.transformers:
         reference = Transformers(plan.checkpoint, plan.dtype, plan.device, plan.facts.batch_size)

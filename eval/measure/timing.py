@@ -33,9 +33,15 @@ class PassTimes(NamedTuple):
     """One token through the first E layers: the last drafted one, of which only keys and exit state are needed."""
     verify: float
     """d + 1 exit states through the other layers, and the head on all of them."""
+    weight_bytes: float = 0.0
+    """Bytes of weights that autoregressive decoding reads for a token; of its own times alone, as the next."""
+    matrix_vector: float = 0.0
+    """A product of one matrix of as many bytes, in fp32, with a vector: what the memory's bandwidth allows."""
 
 
 TIMED_ROUNDS = 3
+LARGEST_MATRIX = 1 << 29
+"""Bytes of the matrix that shows the bandwidth, at most; the time for more weights is taken in proportion."""
 
 
 class Timed(NamedTuple):
@@ -104,7 +110,7 @@ def pass_times(
                     rest = [0.0, 0.0]
                     drafts = [clock.token(exit_layer) for _ in range(4)][1:]
                 case Autoregressive():
-                    drafts, rest = [autoregressive[1]], [0.0, 0.0]
+                    drafts, rest = [autoregressive[1]], [0.0, 0.0, *clock.matrix_vector()]
             samples[policy].append(PassTimes(*autoregressive, prefills[policy], sum(drafts) / len(drafts), *rest))
     return {p: PassTimes(*(median(column) for column in zip(*rows, strict=True))) for p, rows in samples.items()}
 
@@ -124,6 +130,15 @@ class _Clock:
             return best(self.engine.draft(self.tokens, self._places(1), n_layers)[1])
 
         return self._seconds(call)
+
+    def matrix_vector(self) -> tuple[float, float]:
+        """Bytes of weights for a token, and the seconds of a matrix-vector product that reads as many."""
+        n_bytes = sum(tensor.nbytes for matrix in self.model.matrices() for tensor in matrix.tensors())
+        width, device = self.model.size.dim, self.model.device
+        n_rows = max(1, min(n_bytes, LARGEST_MATRIX) // (4 * width))
+        matrix, vector = torch.ones(n_rows, width, device=device), torch.ones(width, device=device)
+        seconds = [self._seconds(lambda: torch.mv(matrix, vector)) for _ in range(2)][-1]
+        return n_bytes / len(self.tokens), seconds * n_bytes / matrix.nbytes
 
     def draft(self, exit_layer: int, *, head: bool) -> float:
         """A token through the first layers, its exit state kept, and the head unless it is the last one drafted."""
