@@ -97,6 +97,7 @@ class InferenceLlama:
         self.embedding = self.head.weight.t() if shared else embedding.to(dtype)
         self.blocks = [self._fuse(get, f"layers.{i}.") for i in range(size.n_layers)]
         self.rotations = self._rotations()
+        self.still = torch.tensor([1.0, 0.0], dtype=self.real_dtype, device=device)
         self.numbers = torch.arange(len(self.rotations), device=device)
         self.masks: dict[int, torch.Tensor] = {}
 
@@ -195,10 +196,31 @@ class InferenceLlama:
         return normed if normed.dtype is self.dtype else normed.to(self.dtype)
 
     def _rotation(self, positions: torch.Tensor) -> torch.Tensor:
-        """[..., T, H+2K, head_dim/2] complex: queries and keys turn with their position; values beside them do not."""
-        turn, size = self.rotations[positions], self.part_size
+        """[..., T, H+2K, head_dim/2] complex: queries and keys turn with their position; values beside them do not.
+
+        With real and imaginary parts [..., 2] for compilers, which know real numbers alone.
+        """
+        size = self.part_size
+        if torch.compiler.is_compiling():
+            turn = torch.view_as_real(self.rotations)[positions]
+            still = self.still.expand(*positions.shape, size.kv_heads, *turn.shape[-2:])
+            return torch.cat([turn.expand(*positions.shape, size.n_heads + size.kv_heads, -1, -1), still], -3)
+        turn = self.rotations[positions]
         turned = turn.expand(*positions.shape, size.n_heads + size.kv_heads, -1)
         return torch.cat([turned, torch.ones_like(turn).expand(*positions.shape, size.kv_heads, -1)], -2)
+
+    def _turned(self, pairs: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+        """Queries, keys and values [B, T, H+2K, head_dim/2, 2], rotated; [B, T, H+2K, head_dim].
+
+        Neighbouring channels are the real and imaginary part of a number; the rotation multiplies it.
+        """
+        pairs = pairs if pairs.dtype is self.real_dtype else pairs.to(self.real_dtype)
+        if torch.compiler.is_compiling():
+            (a, b), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
+            turned = torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
+        else:
+            turned = torch.view_as_real(torch.view_as_complex(pairs) * rotation).flatten(-2)
+        return turned if turned.dtype is self.dtype else turned.to(self.dtype)
 
     def _mask(self, n_tokens: int, end: int) -> torch.Tensor | None:
         """[T * H/K, end], 0 where a query may look and -inf where not; None for one token and for a whole prompt.
@@ -232,11 +254,7 @@ class InferenceLlama:
         may be looked at.
         """
         qkv = block.wqkv.times(self._normed(x))
-        # Neighbouring channels are the real and imaginary part of a number; the rotation multiplies it.
-        pairs = qkv if qkv.dtype is self.real_dtype else qkv.to(self.real_dtype)
-        pairs = torch.view_as_complex(pairs.view(pass_.batch, pass_.n_tokens, -1, self.size.head_dim // 2, 2))
-        turned = torch.view_as_real(pairs * pass_.rotation).flatten(-2)
-        turned = turned if turned.dtype is self.dtype else turned.to(self.dtype)
+        turned = self._turned(qkv.view(pass_.batch, pass_.n_tokens, -1, self.size.head_dim // 2, 2), pass_.rotation)
         new = turned[:, :, self.part_size.n_heads :]
         if pass_.rows is None:
             kv.index_copy_(2, pass_.positions, new.transpose(1, 2))
