@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch.nn.attention.bias import CausalBias, causal_lower_right
 
 from models.config import ModelConfig
-from models.kv_cache import KVCache
+from models.kv_cache import KVCache, LayeredKVCache
 from models.matrix import DenseMatrix, Int8Matrix, Matrix, SummedMatrix
 from models.part import Part
 from models.rotary import frequencies
@@ -97,6 +97,7 @@ class InferenceLlama:
         self.embedding = self.head.weight.t() if shared else embedding.to(dtype)
         self.blocks = [self._fuse(get, f"layers.{i}.") for i in range(size.n_layers)]
         self.rotations = self._rotations()
+        self.real_rotations = torch.view_as_real(self.rotations)
         self.still = torch.tensor([1.0, 0.0], dtype=self.real_dtype, device=device)
         self.numbers = torch.arange(len(self.rotations), device=device)
         self.masks: dict[int, torch.Tensor] = {}
@@ -131,9 +132,10 @@ class InferenceLlama:
         table = torch.polar(torch.ones_like(angles), angles).unsqueeze(1)
         return table.to(self.device, self.real_dtype.to_complex())
 
-    def new_cache(self, max_len: int, batch_size: int = 1) -> KVCache:
-        """An empty cache for this model."""
-        return KVCache(self.part_size, max_len, batch_size, dtype=self.dtype, device=self.device)
+    def new_cache(self, max_len: int, batch_size: int = 1, *, layered: bool = False) -> KVCache:
+        """An empty cache for this model; `layered` for passes that are compiled."""
+        kind = LayeredKVCache if layered else KVCache
+        return kind(self.part_size, max_len, batch_size, dtype=self.dtype, device=self.device)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """[B, T] int64 -> x_0 [B, T, D]."""
@@ -174,15 +176,12 @@ class InferenceLlama:
     def _run(self, x: torch.Tensor, cache: KVCache, positions: torch.Tensor, end: int, layers: range) -> torch.Tensor:
         """`run` in one pass."""
         batch, n_tokens, dim = x.shape
-        kv = cache.kv[layers.start : layers.stop, :batch]
-        keys, values = kv[:, :, : self.part_size.kv_heads, :end], kv[:, :, self.part_size.kv_heads :, :end]
         alike = positions.dim() == 1
         mask = self._mask(n_tokens, end) if alike else self._mask_of_rows(positions, end)
         rows = None if alike else self.numbers[:batch, None]
         pass_ = _Pass(batch, n_tokens, positions, rows, self._rotation(positions), mask)
         x = x.reshape(batch * n_tokens, dim)
-        # unbind makes the views of all layers in one call.
-        for layer, written, k, v in zip(layers, kv.unbind(), keys.unbind(), values.unbind(), strict=True):
+        for layer, (written, k, v) in zip(layers, cache.views(layers, batch, end), strict=True):
             x = self._block(x, self.blocks[layer], written, k, v, pass_)
         return x.view(batch, n_tokens, dim)
 
@@ -202,7 +201,7 @@ class InferenceLlama:
         """
         size = self.part_size
         if torch.compiler.is_compiling():
-            turn = torch.view_as_real(self.rotations)[positions]
+            turn = self.real_rotations[positions]
             still = self.still.expand(*positions.shape, size.kv_heads, *turn.shape[-2:])
             return torch.cat([turn.expand(*positions.shape, size.n_heads + size.kv_heads, -1, -1), still], -3)
         turn = self.rotations[positions]
@@ -259,7 +258,7 @@ class InferenceLlama:
         if pass_.rows is None:
             kv.index_copy_(2, pass_.positions, new.transpose(1, 2))
         else:
-            kv.transpose(1, 2).index_put_((pass_.rows, pass_.positions), new)
+            kv[pass_.rows, :, pass_.positions] = new
         attended = self._attend(turned[:, :, : self.part_size.n_heads], keys, values, pass_)
         x = block.wo.added(x, attended)
         gate_up = block.w13.times(self._normed(x))
