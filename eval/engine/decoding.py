@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import torch
 
-from eval.engine.policy import Outcome, Plan, Policy, Session, check_fits, deciding_layers, session
+from eval.engine.policies.session import session
+from eval.engine.policy import Outcome, Plan, Policy, Session, check_fits, deciding_layers
 from eval.engine.sampling import Sampler, confidence
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
@@ -44,6 +45,26 @@ def check_decodable_by(model: InferenceLlama, policy: Policy, prompt: list[int],
     check_fits(policy, model.size.n_layers)
 
 
+class Passing:
+    """The states of a round's tokens at probed exits, caught on their way up."""
+
+    def __init__(self, exits: tuple[int, ...]) -> None:
+        self.exits = exits
+        self._caught: dict[int, list[torch.Tensor]] = {}
+
+    def catch(self, exit_layer: int, x: torch.Tensor) -> None:
+        """States [1, T, D] of the next tokens of the round."""
+        self._caught.setdefault(exit_layer, []).append(x)
+
+    @property
+    def states(self) -> dict[int, torch.Tensor]:
+        """Exit layer -> [1, d + 1, D]."""
+        return {e: torch.cat(parts, 1) for e, parts in self._caught.items()}
+
+
+NOTHING = Passing(())
+
+
 class Engine:
     """A model and its cache, used for one sequence after another."""
 
@@ -68,7 +89,7 @@ class Engine:
     def session(self, policy: Policy) -> Session:
         """The policy's, made when it is first asked for."""
         if policy not in self.sessions:
-            self.sessions[policy] = session(policy, self.model.size.n_layers)
+            self.sessions[policy] = session(policy, self.model.size)
         return self.sessions[policy]
 
     def _rounds(self, prompt: list[int], policy: Policy, stop: StopRule, sampler: Sampler) -> Iterator[Round]:
@@ -115,8 +136,9 @@ class Engine:
         model, cache, start = self.model, self.cache, self.cache.length
         low, begun = range(plan.exit_layer), perf_counter()
         drafted, q, confidences = [last], list[torch.Tensor](), list[float]()
+        passing = Passing(plan.probe)
         for i in range(plan.num_speculations):
-            logits = model.logits(self.draft(drafted[-1], start + i, low))
+            logits = model.logits(self.draft(drafted[-1], start + i, low, passing))
             token, distribution = sampler.pick(logits)
             drafted.append(token)
             if distribution is not None:
@@ -131,15 +153,16 @@ class Engine:
         d = len(drafted) - 1
         if plan.reuse_exit_states:
             # Of the last drafted token, too, the verification needs the exit state and the keys below it.
-            self.draft(drafted[-1], start + d, low)
+            self.draft(drafted[-1], start + d, low, passing)
         between = self._now() if plan.timed else None
         if plan.reuse_exit_states:
-            x = self.verify(start, d + 1, plan.exit_layer)
+            x = self.verify(start, d + 1, plan.exit_layer, passing)
         else:
-            x = self.run(model.embed(torch.cat(drafted)[None]), start, range(model.size.n_layers))
+            x = self.through(model.embed(torch.cat(drafted)[None]), start, range(model.size.n_layers), passing)
         tokens = torch.cat(drafted[1:])
         # The one wait of the round.
-        ids, rejected, last = sampler.accept(tokens, torch.stack(q) if q else None, model.logits(x[0]))
+        logits = model.logits(x[0])
+        ids, rejected, last = sampler.accept(tokens, torch.stack(q) if q else None, logits)
         n_accepted = d - len(rejected)
         cache.length = start + n_accepted + 1
         outcome = Outcome(
@@ -149,6 +172,7 @@ class Engine:
             (tuple(confidences),) if confidences else (),
             between and between - begun,
             between and perf_counter() - between,
+            {e: (sampler.agreement(model.logits(x[0, : n_accepted + 1]), logits),) for e, x in passing.states.items()},
         )
         return Round(ids, d, n_accepted, tuple(rejected), plan.exit_layer), last, outcome
 
@@ -158,16 +182,26 @@ class Engine:
             torch.cuda.synchronize(self.model.device)
         return perf_counter()
 
-    def verify(self, start: int, width: int, exit_layer: int) -> torch.Tensor:
+    def verify(self, start: int, width: int, exit_layer: int, passing: Passing = NOTHING) -> torch.Tensor:
         """The exit states of `width` positions from `start` through the layers above the exit; [1, width, D]."""
         states = self.cache.exit_states[:, start : start + width]
-        return self.run(states, start, range(exit_layer, self.model.size.n_layers))
+        return self.through(states, start, range(exit_layer, self.model.size.n_layers), passing)
 
-    def draft(self, token: torch.Tensor, position: int, layers: range) -> torch.Tensor:
+    def draft(self, token: torch.Tensor, position: int, layers: range, passing: Passing = NOTHING) -> torch.Tensor:
         """A token [1] through the first layers; its exit state [D], which the cache keeps for the layers above."""
-        x = self.run(self.model.embed(token[None]), position, layers)
+        x = self.through(self.model.embed(token[None]), position, layers, passing)
         self.cache.exit_states.index_copy_(1, self.positions[position : position + 1], x)
         return x[0, 0]
+
+    def through(self, x: torch.Tensor, start: int, layers: range, passing: Passing) -> torch.Tensor:
+        """`run`, with a stop at each exit that is probed."""
+        begin = layers.start
+        for exit_layer in passing.exits:
+            if begin < exit_layer < layers.stop:
+                x = self.run(x, start, range(begin, exit_layer))
+                passing.catch(exit_layer, x)
+                begin = exit_layer
+        return self.run(x, start, range(begin, layers.stop))
 
     def run(self, x: torch.Tensor, start: int, layers: range) -> torch.Tensor:
         """Some layers on x [1, T, D] at the positions from `start`."""

@@ -22,7 +22,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from conf.code_digest import code_digest
 from conf.progress import each, progress
 from conf.strict import ConfigError
-from eval.config import Dtype, GenerateConfig, MachineConfig, Mode
+from eval.config import DraftPolicy, Dtype, GenerateConfig, MachineConfig, Mode
 from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import Engine
 from eval.engine.hf_tokenizer import end_ids, transformers_tokenizer
@@ -46,6 +46,7 @@ class LayerSkipLM(TemplateLM):
     Args:
         checkpoint: a run folder, one of its checkpoints, a Hugging Face folder or a .gguf file.
         mode: autoregressive, early_exit or self_speculative.
+        policy: of self_speculative: fixed, confidence or dynamic; None: the fastest of the checkpoint's benchmark.
         exit_layer: layers of draft or exit, as in eval.generate.
         num_speculations: tokens drafted per round, as in eval.generate.
         batch_size: inputs in a pass over given text; generation has batch 1.
@@ -64,6 +65,7 @@ class LayerSkipLM(TemplateLM):
         checkpoint: str,
         *,
         mode: str = "autoregressive",
+        policy: str | None = None,
         exit_layer: int | None = None,
         num_speculations: int | None = None,
         batch_size: int | str = 8,
@@ -86,7 +88,11 @@ class LayerSkipLM(TemplateLM):
             raise ConfigError(f"max_length={max_length}: must lie in 1..{context}, the model's context")
         self._device, number = device_and_dtype(MachineConfig(device=device, dtype=Dtype(dtype), threads=threads))
         asked = GenerateConfig(
-            checkpoint=checkpoint, mode=Mode(mode), exit_layer=exit_layer, num_speculations=num_speculations
+            checkpoint=checkpoint,
+            mode=Mode(mode),
+            policy=None if policy is None else DraftPolicy(policy),
+            exit_layer=exit_layer,
+            num_speculations=num_speculations,
         )
         self.policy = choose_policy(asked, stored).policy
         self.tokenizer = transformers_tokenizer(stored)
@@ -105,7 +111,7 @@ class LayerSkipLM(TemplateLM):
 
     @classmethod
     def of(cls, config: LmEvalConfig, **mode: Any) -> "LayerSkipLM":
-        """The model that a command's configuration asks for; `mode`: mode, exit_layer, num_speculations."""
+        """The model that a command's configuration asks for; `mode`: mode, policy, exit_layer, num_speculations."""
         return cls(
             config.checkpoint,
             **mode,
