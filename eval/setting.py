@@ -37,14 +37,14 @@ class Setting(NamedTuple):
                 kind = ExitStates.reuse if reuse else ExitStates.recompute
                 return cls(Mode.self_speculative.value, exit_layer, d, kind.value)
             case ConfidenceStop(exit_layer, d):
-                policy = DraftPolicy.confidence.value
-                return cls(Mode.self_speculative.value, exit_layer, d, ExitStates.reuse.value, policy)
+                name = DraftPolicy.confidence.value
+                return cls(Mode.self_speculative.value, exit_layer, d, ExitStates.reuse.value, name)
             case DynamicExit():
                 return cls(Mode.self_speculative.value, 0, 0, ExitStates.reuse.value, DraftPolicy.dynamic.value)
 
     @property
     def numbers(self) -> str:
-        """What tells settings of one mode apart: `E=4 d=6`, `E=4 d=6 confidence`, `dynamic`, `E=4`; empty for autoregressive."""
+        """Tells settings of one mode apart: `E=4 d=6`, `E=4 d=6 confidence`, `dynamic`, `E=4`; else empty."""
         if self.mode not in (Mode.early_exit, Mode.self_speculative):
             return ""
         drafts = [f"d={self.num_speculations}"] if self.num_speculations else []

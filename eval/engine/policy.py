@@ -108,7 +108,9 @@ class DynamicExit:
     """The exits to choose from, ascending; (): five of the lower half of the layers."""
 
 
-Policy = Autoregressive | EarlyExit | SelfSpeculative | ConfidenceStop | DynamicExit
+Steady = Autoregressive | EarlyExit | SelfSpeculative
+"""Policies whose rounds are all the same, so that one of them can be timed for all."""
+Policy = Steady | ConfidenceStop | DynamicExit
 Drafting = SelfSpeculative | ConfidenceStop | DynamicExit
 """Policies whose text is the full model's."""
 
