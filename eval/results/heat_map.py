@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import Norm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -63,7 +63,7 @@ def heat_map(
     figure.colorbar(image, ax=axis)
 
 
-def _numbers(axis: Axes, values: np.ndarray, norm: Normalize, digits: str) -> None:
+def _numbers(axis: Axes, values: np.ndarray, norm: Norm, digits: str) -> None:
     for (i, j), value in np.ndenumerate(values):
         red, green, blue, _ = colormaps[COLOURS](norm(value)) if np.isfinite(value) else (1, 1, 1, 1)
         ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"

@@ -1,1 +1,1 @@
-"""Which exit and how many drafts suit a checkpoint: acceptance from one pass over some texts, times from some passes."""
+"""Which E and d suit a checkpoint: acceptance from a pass over some texts, times from single passes."""

@@ -49,7 +49,7 @@ def tuning_table(rows: Sequence[Row], predicted: Sequence[Predicted]) -> str:
             ]
         )
     legend = (
-        "speed-up over plain decoding, median of pairs with quartiles; predicted: from the replay of the plain texts and"
+        "speed-up over plain decoding, median of pairs, quartiles; predicted: by the replay of the plain texts and"
         " the time of single passes, as the ratio of the sums"
     )
     return "\n".join([*aligned(lines), wrapped(legend)])
