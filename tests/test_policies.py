@@ -1,6 +1,7 @@
 """Policies: their arithmetic by hand, that they find what is fastest, and that no plan changes a text."""
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -45,15 +46,16 @@ def test_steady_policies_plan_what_they_say() -> None:
 
 
 def test_a_decayed_mean_by_hand() -> None:
-    mean = DecayedMean()
+    mean = DecayedMean(0.95)
     assert mean.mean is None
     mean.add(1.0)
     assert mean.mean == 1.0
     mean.add(0.0)
     assert mean.mean == pytest.approx(0.95 / 1.95)
+    assert mean.shrunk(0.5, 2.0) == pytest.approx((0.95 + 1.0) / (1.95 + 2.0))
     mean.add(0.0, weight=0.0)
     assert mean.mean == pytest.approx(0.95 / 1.95), "of no weight"
-    assert mean.shrunk(0.5, 2.0) == pytest.approx((0.95 + 1.0) / (1.95 + 2.0))
+    assert mean.shrunk(0.5, 2.0) == pytest.approx((0.95**2 + 1.0) / (0.95 * 1.95 + 2.0))
 
 
 def test_the_threshold_by_hand() -> None:
@@ -100,6 +102,10 @@ def test_acceptance_by_position() -> None:
     assert second < 0.1
     # Never reached: like the one before.
     assert third == pytest.approx(second)
+    for _ in range(200):
+        seen.learn([1.0])
+    first, second, *_ = seen.chances()
+    assert second == pytest.approx(first, rel=0.02), "no longer reached, what was seen of it is forgotten"
 
 
 def test_rates_are_the_formula() -> None:
@@ -187,14 +193,14 @@ def test_dynamic_finds_the_known_best(chances: dict[int, float], rows: int) -> N
     plans = live(at_work, world, 400, rows)[100:]
     best = max(world.rate(e, d) for e, d in [(16, 0), *((e, d) for e in chances for d in range(1, 13))])
     share = sum(world.rate(p.exit_layer, p.num_speculations) for p in plans) / len(plans) / best
-    assert share > (0.96 if rows == 1 else 0.975), share
+    assert share > 0.98, share
 
 
 def test_dynamic_follows_a_change() -> None:
     world, at_work = World(KNOWN["a low exit"]), Dynamic((2, 4, 8), 16, 2.0)
-    assert {p.exit_layer for p in live(at_work, world, 200)[150:]} == {2}
+    assert Counter(p.exit_layer for p in live(at_work, world, 200)[150:]).most_common(1)[0][0] == 2
     world.chances = KNOWN["a middle exit"]
-    assert {p.exit_layer for p in live(at_work, world, 200)[100:]} == {4}
+    assert Counter(p.exit_layer for p in live(at_work, world, 300)[200:]).most_common(1)[0][0] == 4
     world.chances = KNOWN["none"]
     assert live(at_work, world, 300)[-1].num_speculations == 0
     world.chances = KNOWN["a low exit"]

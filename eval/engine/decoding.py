@@ -137,8 +137,9 @@ class Engine:
         low, begun = range(plan.exit_layer), perf_counter()
         drafted, q, confidences = [last], list[torch.Tensor](), list[float]()
         passing = Passing(plan.probe)
+        below = passing if plan.reuse_exit_states else NOTHING
         for i in range(plan.num_speculations):
-            logits = model.logits(self.draft(drafted[-1], start + i, low, passing))
+            logits = model.logits(self.draft(drafted[-1], start + i, low, below))
             token, distribution = sampler.pick(logits)
             drafted.append(token)
             if distribution is not None:
@@ -153,7 +154,7 @@ class Engine:
         d = len(drafted) - 1
         if plan.reuse_exit_states:
             # Of the last drafted token, too, the verification needs the exit state and the keys below it.
-            self.draft(drafted[-1], start + d, low, passing)
+            self.draft(drafted[-1], start + d, low, below)
         between = self._now() if plan.timed else None
         if plan.reuse_exit_states:
             x = self.verify(start, d + 1, plan.exit_layer, passing)

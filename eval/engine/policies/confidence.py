@@ -5,12 +5,15 @@ from collections import defaultdict
 from eval.engine.policies.decayed import DecayedMean
 from eval.engine.policy import Constant, Outcome, Plan
 
+DECAY = 0.95
+"""Weight of a confidence for each one that has come after it."""
+
 
 class Threshold:
     """tau of one exit layer. It moves with the text, since both means forget."""
 
     def __init__(self) -> None:
-        self.accepted, self.rejected = DecayedMean(), DecayedMean()
+        self.accepted, self.rejected = DecayedMean(DECAY), DecayedMean(DECAY)
 
     @property
     def tau(self) -> float:

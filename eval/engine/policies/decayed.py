@@ -1,19 +1,16 @@
-"""Means that forget: the last twenty numbers or so count, so that an estimate follows a text as it changes."""
-
-DECAY = 0.95
-"""Weight of a number for each one that has come after it."""
+"""Means that forget, so that an estimate follows a text as it changes."""
 
 
 class DecayedMean:
-    """The weighted mean of numbers, the newest with weight 1 and those before with DECAY, DECAY^2, ..."""
+    """The weighted mean of numbers, the newest with weight 1 and those before with decay, decay^2, ..."""
 
-    def __init__(self) -> None:
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
         self.total = self.weight = 0.0
 
     def add(self, value: float, weight: float = 1.0) -> None:
-        """A new number; one of a smaller weight makes the older ones forgotten by as much less."""
-        keep = 1 - (1 - DECAY) * weight
-        self.total, self.weight = self.total * keep + value * weight, self.weight * keep + weight
+        """A new number. One of weight 0 makes the older ones forgotten and says nothing itself."""
+        self.total, self.weight = self.total * self.decay + value * weight, self.weight * self.decay + weight
 
     def shrunk(self, prior: float, strength: float) -> float:
         """The mean with `prior` counted among the numbers, at the weight `strength`."""

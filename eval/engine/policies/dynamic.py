@@ -18,7 +18,9 @@ from eval.engine.policy import MOST_DRAFTS, Outcome, Plan
 
 RECENT = 15
 """Times of each kind of pass whose median counts, so that a pause of the machine is no slow pass."""
-PRIOR, STRENGTH = 0.7, 2.0
+DECAY = 0.98
+"""Weight of a draft's acceptance for each one that has come after it."""
+PRIOR, STRENGTH = 0.7, 4.0
 """Acceptance before anything was seen, and the number of drafts that it counts for."""
 FIRST_DRAFTS = (2, 6)
 """d of the rounds that try each exit at the beginning."""
@@ -48,19 +50,19 @@ class Acceptance:
     """The chance of each position of one exit's drafts."""
 
     def __init__(self) -> None:
-        self.positions: list[DecayedMean] = [DecayedMean() for _ in range(MOST_DRAFTS)]
+        self.positions: list[DecayedMean] = [DecayedMean(DECAY) for _ in range(MOST_DRAFTS)]
 
     def learn(self, chances: Sequence[float]) -> None:
         """A draft's chances of acceptance, in order: 1, 1, 0 where the third was rejected.
 
-        A position counts as much as it is likely to be reached.
+        A position counts as much as it is likely to be reached. What was seen of one that is no longer reached is
+        forgotten, so that an unlucky first draft does not keep it from being tried again.
         """
         reached = 1.0
-        for position, chance in zip(self.positions, chances, strict=False):
-            position.add(chance, reached)
+        for i, position in enumerate(self.positions):
+            chance = chances[i] if i < len(chances) else 0.0
+            position.add(chance, reached if i < len(chances) else 0.0)
             reached *= chance
-            if not reached:
-                break
 
     def chances(self) -> list[float]:
         """a_1, ..., a_MOST_DRAFTS. A position that is seldom reached is expected to be like the one before."""
