@@ -3,12 +3,27 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
+
 from conf.strict import ConfigError
 from eval.config import DraftPolicy, ExitStates, GenerateConfig, Mode
 from eval.engine.checkpoint import Checkpoint
 from eval.engine.decoding import check_decodable_by
-from eval.engine.policy import Autoregressive, ConfidenceStop, DynamicExit, EarlyExit, Policy, SelfSpeculative
+from eval.engine.policies.dynamic import exits_to_try
+from eval.engine.policies.session import session
+from eval.engine.policy import (
+    Autoregressive,
+    ConfidenceStop,
+    DynamicExit,
+    EarlyExit,
+    Policy,
+    SelfSpeculative,
+    most_drafts,
+)
+from models.config import ModelConfig
+from models.decoding_memory import DecodingMemory, decoding_memory
 from models.inference import InferenceLlama
+from models.part import Part
 from models.storage.recommended import Recommended, default_exit, recommended
 
 
@@ -58,6 +73,38 @@ def check_decodable(model: InferenceLlama, policy: Policy, prompt: list[int]) ->
         check_decodable_by(model, policy, prompt, model.size.max_seq_len)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def check_splits(size: ModelConfig, part: Part, policy: Policy) -> None:
+    """Raise ConfigError, in one line, for what several ranks cannot decode together."""
+    try:
+        part.size_of(size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if part.ranks > 1 and session(policy, size).plan(1).timed:
+        raise ConfigError(
+            "exit_layer: what follows measured times may differ between ranks; give exit_layer and num_speculations"
+        )
+
+
+def memory_of(
+    policy: Policy, size: ModelConfig, max_len: int, dtype: torch.dtype, batch_size: int = 1
+) -> DecodingMemory:
+    """What decoding with a policy keeps, and what it would with a draft model."""
+    exit_layer = None
+    match policy:
+        case SelfSpeculative() | ConfidenceStop():
+            exit_layer = policy.exit_layer
+        case DynamicExit(exits):
+            exit_layer = max(exits or exits_to_try(size.n_layers))
+    return decoding_memory(
+        size,
+        max_len,
+        dtype,
+        batch_size=batch_size,
+        exit_layer=exit_layer,
+        num_speculations=most_drafts(policy),
+    )
 
 
 class ChosenPolicy(NamedTuple):

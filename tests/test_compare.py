@@ -18,9 +18,10 @@ from conf.strict import ConfigError, register_schema
 from data.config import DataError
 from eval.compare import compare
 from eval.config import GenerateConfig
-from eval.engine.checkpoint import load
-from eval.engine.decoding import Engine, Round
+from eval.engine.decoding import Engine
+from eval.engine.language_model import load
 from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.rows import Round
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.exactness.compare_config import CompareConfig
@@ -217,7 +218,8 @@ def test_the_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "2 of 2" in out.split("\n")[2]
     data = data_of(page)
     assert [row["mode"] for row in data["rows"]] == modes
-    model, tokenizer = load(trained, torch.float64)
+    loaded = load(trained, torch.float64)
+    model, tokenizer = loaded.model, loaded.tokenizer
     stop = StopRule(max_new_tokens=20, eos_ids=frozenset({tokenizer.eos_id}))
     for text, shown in zip(("import", "def f("), data["prompts"], strict=True):
         autoregressive = [
@@ -238,7 +240,8 @@ def test_generate_writes_what_it_printed(trained: Path, tmp_path: Path) -> None:
     options = [f"checkpoint={trained}", "prompt=import", "max_new_tokens=30", "machine.dtype=float64"]
     call("generate", *options, "exit_layer=2", "num_speculations=3", f"output={page}")
     data = data_of(page)
-    model, tokenizer = load(trained, torch.float64)
+    loaded = load(trained, torch.float64)
+    model, tokenizer = loaded.model, loaded.tokenizer
     stop = StopRule(max_new_tokens=30, eos_ids=frozenset({tokenizer.eos_id}))
     rounds = list(Engine(model).generate(tokenizer.encode_prompt("import"), SelfSpeculative(2, 3), stop))
     assert data["ids"] == [t for r in rounds for t in r.tokens]

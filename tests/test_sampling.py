@@ -1,6 +1,7 @@
 """Sampled speculation has the full model's distribution: chi-square on tokens and pairs, with a negative control."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,10 +35,9 @@ class Markov(Stub):
 def pairs(policy: Policy, options: SamplingOptions) -> Counter[tuple[int, int]]:
     """Frequencies of the second and third token after a fixed prompt."""
     engine: Any = Engine(Markov(), 16)  # type: ignore[arg-type]
-    sampler = Sampler(options, CPU)
     counts: Counter[tuple[int, int]] = Counter()
-    for _ in range(N):
-        rounds = engine._rounds([2], policy, StopRule(max_new_tokens=5), sampler)
+    for i in range(N):
+        rounds = engine.generate([2], policy, StopRule(max_new_tokens=5), replace(options, seed=options.seed * N + i))
         text = [t for r in rounds for t in r.tokens]
         counts[text[1], text[2]] += 1
     return counts

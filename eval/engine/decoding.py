@@ -1,42 +1,34 @@
-"""The three ways to decode, as generators of rounds over one model and one cache.
+"""The ways to decode, as rounds over one model and one cache, whose rows are texts of their own.
 
 autoregressive   every token by all L layers
 early exit       every token by the first E layers and the head
 self-speculative the first E layers draft d tokens; the layers above verify all of them in one pass over the exit states
-                 that the drafts left in the cache; the agreeing prefix and one token of the full model are emitted. No
-                 block is computed twice for a token, and the host waits once per round.
+                 of the drafts; the agreeing prefix and one token of the full model are emitted. No block is computed
+                 twice for a token, and the host waits once per round.
 
-Invariant between rounds: the cache holds positions 0 .. length-1, and the last emitted token is not yet among them.
+A round is the same passes for all rows, each at its own position. A text that ends makes place for the next prompt.
+Invariant between rounds: the cache holds positions 0 .. length-1 of a row, and its last token is not yet among them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from time import perf_counter
-from typing import NamedTuple
 
 import torch
 
+from eval.engine.choices import Drafts, pick
+from eval.engine.passes import Compiled, Eager, Kind, Outputs, Places
+from eval.engine.policies.probes import NO_PROBES, Probes
 from eval.engine.policies.session import session
 from eval.engine.policy import Outcome, Plan, Policy, Session, check_fits, deciding_layers
-from eval.engine.sampling import Sampler, confidence
+from eval.engine.rows import Request, Round, Row
+from eval.engine.sampling import Sampler
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from models.inference import InferenceLlama
-from models.kvq_cache import KVQCache
+from models.kv_cache import KVCache
 
 
-class Round(NamedTuple):
-    """What one round emits: the first `n_accepted` tokens were drafted, the rest come from the model that decides."""
-
-    tokens: list[int]
-    n_drafted: int
-    n_accepted: int
-    rejected: tuple[int, ...] = ()
-    """The drafted tokens that were not accepted, in order; the first of them was rejected, the others fell with it."""
-    exit_layer: int | None = None
-    """E of the draft; None where nothing was drafted."""
-
-
-def check_decodable_by(model: InferenceLlama, policy: Policy, prompt: list[int], max_len: int) -> None:
+def check_decodable_by(model: InferenceLlama, policy: Policy, prompt: Sequence[int], max_len: int) -> None:
     """Raise ValueError, in one line, for what cannot be decoded."""
     if not prompt:
         raise ValueError("the prompt is empty: give at least one token")
@@ -45,46 +37,62 @@ def check_decodable_by(model: InferenceLlama, policy: Policy, prompt: list[int],
     check_fits(policy, model.size.n_layers)
 
 
-class Passing:
-    """The states of a round's tokens at probed exits, caught on their way up."""
-
-    def __init__(self, exits: tuple[int, ...]) -> None:
-        self.exits = exits
-        self._caught: dict[int, list[torch.Tensor]] = {}
-
-    def catch(self, exit_layer: int, x: torch.Tensor) -> None:
-        """States [1, T, D] of the next tokens of the round."""
-        self._caught.setdefault(exit_layer, []).append(x)
-
-    @property
-    def states(self) -> dict[int, torch.Tensor]:
-        """Exit layer -> [1, d + 1, D]."""
-        return {e: torch.cat(parts, 1) for e, parts in self._caught.items()}
-
-
-NOTHING = Passing(())
-
-
 class Engine:
-    """A model and its cache, used for one sequence after another."""
+    """A model and its cache, used for one text after another, and for several at the same time."""
 
-    def __init__(self, model: InferenceLlama, max_len: int | None = None) -> None:
-        """Room for `max_len` positions; None: the model's whole context."""
-        self.model = model
-        self.cache: KVQCache = model.new_cache(max_len or model.size.max_seq_len)
+    def __init__(
+        self, model: InferenceLlama, max_len: int | None = None, batch_size: int = 1, *, compiled: bool = False
+    ) -> None:
+        """Room for `max_len` positions of `batch_size` texts.
+
+        Args:
+            model: decides.
+            max_len: None: the model's whole context.
+            batch_size: texts that are written at the same time.
+            compiled: see eval.engine.passes.
+        """
+        self.model, self.batch_size, self.compiled = model, batch_size, compiled
+        self.cache: KVCache = model.new_cache(max_len or model.size.max_seq_len, batch_size)
+        self.passes: Eager | Compiled = (Compiled if compiled else Eager)(model, self.cache)
         self.positions = torch.arange(self.cache.max_len, device=model.device)
         self.sessions: dict[Policy, Session] = {}
-        """What each policy has learned, over all sequences."""
+        """What each policy has learned, over all texts."""
 
     def generate(
-        self, prompt: list[int], policy: Policy, stop: StopRule, sampling: SamplingOptions | None = None
+        self, prompt: Sequence[int], policy: Policy, stop: StopRule, sampling: SamplingOptions | None = None
     ) -> Iterator[Round]:
         """Decode a prompt round by round.
 
         Ends at `stop` or at the end of the context. Raises ValueError for a prompt or policy that cannot be decoded.
         """
         check_decodable_by(self.model, policy, prompt, self.cache.max_len)
-        return self._rounds(prompt, policy, stop, Sampler(sampling or SamplingOptions(), self.model.device))
+        request = Request(prompt, stop, sampling or SamplingOptions())
+        return (round_ for rounds in self.generate_all([request], policy) for _, round_ in rounds)
+
+    def generate_all(self, requests: Iterable[Request], policy: Policy) -> Iterator[list[tuple[int, Round]]]:
+        """Decode many prompts, `batch_size` at a time: each text is the one that its request alone would give.
+
+        A request is taken from `requests` when a text before it has ended, so that they may be many, or come late.
+
+        Yields:
+            What the same passes have given: for each text (number of its request from 0, its round); of a prompt's
+            first round one alone.
+
+        Raises ValueError for a prompt or policy that cannot be decoded, when its turn comes.
+        """
+        waiting, rows = enumerate(requests), list[Row]()
+        while True:
+            while len(rows) < self.batch_size and (first := next(waiting, None)):
+                number, request = first
+                check_decodable_by(self.model, policy, request.prompt, self.cache.max_len)
+                rows.append(Row(number, request, Sampler(request.sampling, self.model.device)))
+                yield [(number, self._take(rows, len(rows) - 1, self._prefill(rows, policy)))]
+                self._leave(rows)
+            if not rows:
+                return
+            rounds = self._round(rows, self.session(policy))
+            yield [(rows[i].number, self._take(rows, i, round_)) for i, round_ in enumerate(rounds)]
+            self._leave(rows)
 
     def session(self, policy: Policy) -> Session:
         """The policy's, made when it is first asked for."""
@@ -92,90 +100,104 @@ class Engine:
             self.sessions[policy] = session(policy, self.model.size)
         return self.sessions[policy]
 
-    def _rounds(self, prompt: list[int], policy: Policy, stop: StopRule, sampler: Sampler) -> Iterator[Round]:
-        emitted: list[int] = []
-        at_work = self.session(policy)
-        ended = False
-        while not ended:
-            with torch.inference_mode():
-                if not emitted:
-                    round_, last = self._prefill(prompt, deciding_layers(policy, self.model.size.n_layers), sampler)
-                else:
-                    # The last token stands at position `length`, so drafts have room for this many less one.
-                    room = min(self.cache.max_len - self.cache.length, stop.max_new_tokens - len(emitted))
-                    plan = at_work.plan(room - 1)
-                    step = self._speculate if plan.num_speculations else self._one_token
-                    round_, last, outcome = step(last, plan, sampler)
-                    at_work.learn(outcome)
-            tokens, ended = stop.cut(emitted, round_.tokens)
-            emitted += tokens
-            # The next token's position is `length`; without room for it the context is full.
-            ended = ended or self.cache.length >= self.cache.max_len
-            yield round_._replace(tokens=tokens, n_accepted=min(round_.n_accepted, len(tokens)))
+    def _take(self, rows: list[Row], i: int, round_: Round) -> Round:
+        # The next token's position is the length; without room for it the context is full.
+        return rows[i].take(round_, full=self.cache.lengths[i] >= self.cache.max_len)
 
-    def _prefill(self, prompt: list[int], n_layers: int, sampler: Sampler) -> tuple[Round, torch.Tensor]:
-        """All of the prompt in one pass; the head on its last position alone."""
-        model = self.model
-        tokens = torch.tensor([prompt], device=model.device)
-        x = self.run(model.embed(tokens), 0, range(n_layers))
-        self.cache.length = len(prompt)
-        last, _ = sampler.pick(model.logits(x[0, -1]))
-        return Round(last.tolist(), 0, 0), last
+    def _leave(self, rows: list[Row]) -> None:
+        """Drop texts that have ended; the last row takes the place of one before it, so that no place is empty."""
+        for i in reversed(range(len(rows))):
+            if rows[i].ended:
+                last = rows.pop()
+                if i < len(rows):
+                    rows[i] = last
+                    self.cache.move(len(rows), i)
 
-    def _one_token(self, last: torch.Tensor, plan: Plan, sampler: Sampler) -> tuple[Round, torch.Tensor, Outcome]:
-        """The last token through the layers; the next one from the head."""
-        model, begun = self.model, perf_counter()
-        x = self.run(model.embed(last[None]), self.cache.length, range(plan.exit_layer))
-        self.cache.length += 1
-        last, _ = sampler.pick(model.logits(x[0, 0]))
-        ids = last.tolist()
-        return Round(ids, 0, 0), last, Outcome(plan, 0, (0,), verify_seconds=perf_counter() - begun)
+    @torch.inference_mode()
+    def _prefill(self, rows: list[Row], policy: Policy) -> Round:
+        """All of the last row's prompt in one pass; the head on its last position alone."""
+        model, number, row = self.model, len(rows) - 1, rows[-1]
+        n, layers = len(row.request.prompt), range(deciding_layers(policy, model.size.n_layers))
+        tokens = torch.tensor([row.request.prompt], device=model.device)
+        x = model.run(model.embed(tokens), self.cache.row(number), self.positions[:n], n, layers)
+        self.cache.lengths[number] = n
+        return Round(pick([row.sampler], model.logits(x[:, -1])), 0, 0)
 
-    def _speculate(self, last: torch.Tensor, plan: Plan, sampler: Sampler) -> tuple[Round, torch.Tensor, Outcome]:
-        """Draft tokens, verify them, accept."""
-        model, cache, start = self.model, self.cache, self.cache.length
-        low, begun = range(plan.exit_layer), perf_counter()
-        drafted, q, confidences = [last], list[torch.Tensor](), list[float]()
-        passing = Passing(plan.probe)
-        below = passing if plan.reuse_exit_states else NOTHING
-        for i in range(plan.num_speculations):
-            logits = model.logits(self.draft(drafted[-1], start + i, low, below))
-            token, distribution = sampler.pick(logits)
-            drafted.append(token)
-            if distribution is not None:
-                q.append(distribution)
+    @torch.inference_mode()
+    def _round(self, rows: list[Row], at_work: Session) -> list[Round]:
+        """The next round of each row, as the policy plans it."""
+        # The last token stands at position `length`, so drafts have room for this many less one.
+        lengths = self.cache.lengths[: len(rows)]
+        rooms = [min(self.cache.max_len - length, row.missing) - 1 for length, row in zip(lengths, rows, strict=True)]
+        # Where shapes are static, a pass is as wide as where there is room.
+        plan = at_work.plan(self.cache.max_len if self.compiled and max(rooms) else max(rooms))
+        step = self._speculate if plan.num_speculations else self._one_token
+        rounds, outcome = step(rows, rooms, plan)
+        for i, round_ in enumerate(rounds):
+            self.cache.lengths[i] += len(round_.tokens)
+        at_work.learn(outcome)
+        return rounds
+
+    def _one_token(self, rows: list[Row], rooms: list[int], plan: Plan) -> tuple[list[Round], Outcome]:
+        """The last tokens through the layers; the next ones from the head."""
+        begun = perf_counter()
+        _, logits = self.draft(self._last(rows), self.places(len(rows), 1), plan.exit_layer)
+        tokens = pick([row.sampler for row in rows], logits[: len(rows), 0])
+        outcome = Outcome(plan, 0, (0,) * len(rows), verify_seconds=perf_counter() - begun)
+        return [Round([token], 0, 0) for token in tokens], outcome
+
+    def _speculate(self, rows: list[Row], rooms: list[int], plan: Plan) -> tuple[list[Round], Outcome]:
+        """Draft tokens, verify them, accept; a row with less room than others drafts on, and nothing comes of it."""
+        begun = perf_counter()
+        drafts, states = Drafts([row.sampler for row in rows], rooms), list[torch.Tensor]()
+        width, most = plan.num_speculations + 1, min(plan.num_speculations, max(rooms))
+        places, tokens = self.places(len(rows), most + 1), [self._last(rows)]
+        confidences, probes = list[list[float]](), Probes(plan.probe)
+        below = probes if plan.reuse_exit_states else NO_PROBES
+        while (d := len(drafts)) < most:
+            state, logits = self.draft(tokens[-1], places.at(d, d + 1), plan.exit_layer, probes=below)
+            states.append(state)
+            tokens.append(drafts.add(logits[:, 0]))
             if plan.stop_below is not None:
                 # The token stays in the draft whatever it is, and only whether another follows depends on it. So each
                 # drafted token is a draw from its whole q, which is what makes acceptance exact. Were the token itself
                 # left out for its confidence, the others would be too frequent.
-                confidences.append(confidence(logits, token, distribution))
-                if confidences[-1] < plan.stop_below:
+                confidences.append(drafts.confidences(logits[: len(rows), 0]))
+                if max(confidences[-1]) < plan.stop_below:
                     break
-        d = len(drafted) - 1
+        d = len(drafts)
         if plan.reuse_exit_states:
             # Of the last drafted token, too, the verification needs the exit state and the keys below it.
-            self.draft(drafted[-1], start + d, low, below)
+            last = self.draft(tokens[-1], places.at(d, d + 1), plan.exit_layer, head=False, probes=below)
+            states.append(last[0])
         between = self._now() if plan.timed else None
         if plan.reuse_exit_states:
-            x = self.verify(start, d + 1, plan.exit_layer, passing)
+            logits = self.verify(torch.cat(states, 1), places.at(0, d + 1), plan.exit_layer, width, probes)
         else:
-            x = self.through(model.embed(torch.cat(drafted)[None]), start, range(model.size.n_layers), passing)
-        tokens = torch.cat(drafted[1:])
+            logits = self.recompute(torch.cat(tokens, 1), places.at(0, d + 1), width, probes)
         # The one wait of the round.
-        logits = model.logits(x[0])
-        ids, rejected, last = sampler.accept(tokens, torch.stack(q) if q else None, logits)
-        n_accepted = d - len(rejected)
-        cache.length = start + n_accepted + 1
+        found = drafts.accept(logits[: len(rows)])
+        now = perf_counter()
+        rounds = [
+            Round(ids, n := len(ids) - 1 + len(rejected), len(ids) - 1, tuple(rejected), plan.exit_layer if n else None)
+            for ids, rejected in found
+        ]
+        # Of a row with less room it is not known what would have become of all drafts.
+        whole = [i for i, round_ in enumerate(rounds) if round_.n_drafted == d]
         outcome = Outcome(
             plan,
             d,
-            (n_accepted,),
-            (tuple(confidences),) if confidences else (),
+            tuple(rounds[i].n_accepted for i in whole),
+            tuple(tuple(step[i] for step in confidences) for i in whole) if confidences else (),
             between and between - begun,
-            between and perf_counter() - between,
-            {e: (sampler.agreement(model.logits(x[0, : n_accepted + 1]), logits),) for e, x in passing.states.items()},
+            between and now - between,
+            {
+                e: tuple(rows[i].sampler.agreement(drafts_of[i, : rounds[i].n_accepted + 1], logits[i]) for i in whole)
+                for e, states_of in probes.states.items()
+                for drafts_of in [self.model.logits(states_of)]
+            },
         )
-        return Round(ids, d, n_accepted, tuple(rejected), plan.exit_layer), last, outcome
+        return rounds, outcome
 
     def _now(self) -> float:
         """Seconds, once the device has done what it has been given."""
@@ -183,28 +205,52 @@ class Engine:
             torch.cuda.synchronize(self.model.device)
         return perf_counter()
 
-    def verify(self, start: int, width: int, exit_layer: int, passing: Passing = NOTHING) -> torch.Tensor:
-        """The exit states of `width` positions from `start` through the layers above the exit; [1, width, D]."""
-        states = self.cache.exit_states[:, start : start + width]
-        return self.through(states, start, range(exit_layer, self.model.size.n_layers), passing)
+    def _last(self, rows: list[Row]) -> torch.Tensor:
+        """[B, 1]: the tokens that the cache does not have yet."""
+        tokens = [[row.last] for row in rows] + [[0]] * (self._n_passed(len(rows)) - len(rows))
+        return torch.tensor(tokens, device=self.model.device)
 
-    def draft(self, token: torch.Tensor, position: int, layers: range, passing: Passing = NOTHING) -> torch.Tensor:
-        """A token [1] through the first layers; its exit state [D], which the cache keeps for the layers above."""
-        x = self.through(self.model.embed(token[None]), position, layers, passing)
-        self.cache.exit_states.index_copy_(1, self.positions[position : position + 1], x)
-        return x[0, 0]
+    def _n_passed(self, n_rows: int) -> int:
+        """Rows of a pass: those that have a text, or all where shapes are static."""
+        return self.batch_size if self.compiled else n_rows
 
-    def through(self, x: torch.Tensor, start: int, layers: range, passing: Passing) -> torch.Tensor:
-        """`run`, with a stop at each exit that is probed."""
-        begin = layers.start
-        for exit_layer in passing.exits:
-            if begin < exit_layer < layers.stop:
-                x = self.run(x, start, range(begin, exit_layer))
-                passing.catch(exit_layer, x)
-                begin = exit_layer
-        return self.run(x, start, range(begin, layers.stop))
+    def places(self, n_rows: int, width: int) -> Places:
+        """Where the next `width` tokens of the first rows stand; at the spare position what has no room or no text."""
+        starts, spare = self.cache.lengths[:n_rows], self.cache.max_len
+        first_end = max(starts) + 1
+        if n_rows == 1 and not self.compiled:
+            return Places(self.positions[starts[0] : starts[0] + width], range(first_end, first_end + width))
+        starts += [spare] * (self._n_passed(n_rows) - n_rows)
+        positions = [[min(start + i, spare) for i in range(width)] for start in starts]
+        ends = [min(first_end + i, spare + 1) for i in range(width)]
+        return Places(torch.tensor(positions, device=self.model.device), ends)
 
-    def run(self, x: torch.Tensor, start: int, layers: range) -> torch.Tensor:
-        """Some layers on x [1, T, D] at the positions from `start`."""
-        end = start + x.shape[1]
-        return self.model.run(x, self.cache, self.positions[start:end], end, layers)
+    def draft(
+        self, tokens: torch.Tensor, places: Places, n_layers: int, *, head: bool = True, probes: Probes = NO_PROBES
+    ) -> Outputs:
+        """Tokens [B, 1] through the first layers."""
+        return self._pass(Kind(0, n_layers, head), tokens, places, 1, probes)
+
+    def verify(
+        self, states: torch.Tensor, places: Places, exit_layer: int, width: int, probes: Probes = NO_PROBES
+    ) -> torch.Tensor:
+        """Exit states [B, T, D] through the layers above the exit and the head; logits [B, T, V].
+
+        `width` >= T is how many tokens were planned.
+        """
+        return self._pass(Kind(exit_layer, self.model.size.n_layers), states, places, width, probes)[1]
+
+    def recompute(self, tokens: torch.Tensor, places: Places, width: int, probes: Probes = NO_PROBES) -> torch.Tensor:
+        """Tokens [B, T] through all layers and the head; logits [B, T, V]; `width` as in `verify`."""
+        return self._pass(Kind(0, self.model.size.n_layers), tokens, places, width, probes)[1]
+
+    def _pass(self, kind: Kind, x: torch.Tensor, places: Places, width: int, probes: Probes) -> Outputs:
+        """A pass; one that is probed stops at each of the exits, which compiled passes do not."""
+        if not probes.exits:
+            return self.passes(kind, x, places, width)
+        passes = Eager(self.model, self.cache)
+        for exit_layer in probes.within(kind.start, kind.stop):
+            x, _ = passes(Kind(kind.start, exit_layer, head=False), x, places, width)
+            probes.catch(exit_layer, x)
+            kind = kind._replace(start=exit_layer)
+        return passes(kind, x, places, width)

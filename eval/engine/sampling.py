@@ -33,19 +33,6 @@ def best(logits: torch.Tensor, *, keepdim: bool = False) -> torch.Tensor:
     return logits.max(-1, keepdim=keepdim).indices
 
 
-def confidence(logits: torch.Tensor, token: torch.Tensor, distribution: torch.Tensor | None) -> float:
-    """The probability of a picked token; waits for the device.
-
-    Args:
-        logits: [V].
-        token: [1].
-        distribution: [V], what it was drawn from; None: it is the most likely one, and the logits' softmax counts.
-    """
-    if distribution is not None:
-        return float(distribution[token])
-    return float((logits.max() - logits.logsumexp(-1)).exp())
-
-
 class Sampler:
     """Draws and accepts tokens on the model's device, without waiting for it."""
 

@@ -15,7 +15,7 @@ from eval.exactness.distribution import Verdict, compare_distributions
 from eval.exactness.divergence import Compared, compare_decoders, unexplained_divergences
 from eval.exactness.facts import CheckFacts
 from eval.machine import device_and_dtype, provenance
-from eval.measure.contest import Run, engine_run, transformers_run
+from eval.measure.contest import Run, engine_run
 from eval.measure.transformers_run import Transformers, version
 from eval.policies import policies
 from eval.setting import TRANSFORMERS, Setting
@@ -49,7 +49,9 @@ def prepare_check(config: CorrectnessConfig) -> Check:
     chosen = task.samples(checkpoint)
     new_tokens = max(task.max_new_tokens, max(*drafts, MOST_DRAFTS) + 2, config.first_tokens)
     longest = max(len(s.tokens) for s in chosen.samples)
-    engine = Engine(checkpoint.model(dtype, device), min(size.max_seq_len, longest + new_tokens))
+    engine = Engine(
+        checkpoint.model(dtype, device, **config.machine.model_options), min(size.max_seq_len, longest + new_tokens)
+    )
     # Chosen once: with another number sums are rounded otherwise, and decoders of one text are compared here.
     Threads(config.machine.threads, device, one_token(engine.model))
     runs = {
@@ -57,7 +59,7 @@ def prepare_check(config: CorrectnessConfig) -> Check:
         for p in (autoregressive, EarlyExit(size.n_layers), *drafting)
     }
     if config.transformers:
-        runs[Setting(TRANSFORMERS, size.n_layers)] = transformers_run(Transformers(checkpoint, dtype, device))
+        runs[Setting(TRANSFORMERS, size.n_layers)] = Transformers(checkpoint, dtype, device).timed
     facts = CheckFacts(
         checkpoint=config.checkpoint,
         task=task.name,
@@ -65,7 +67,7 @@ def prepare_check(config: CorrectnessConfig) -> Check:
         seed=task.seed,
         near_tie=NEAR_TIE[dtype] if config.near_tie is None else config.near_tie,
         selection=chosen.selection,
-        provenance=provenance(device, dtype),
+        provenance=provenance(device, dtype, int8=config.machine.int8),
         transformers=version() if config.transformers else None,
     )
     speculative = {Setting.of(p, size.n_layers): p for p in drafting if isinstance(p, Drafting)}

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.engine.agreement import first_difference, near_tie_after
-from eval.engine.decoding import Engine, Round
+from eval.engine.decoding import Engine
 from eval.engine.policy import Autoregressive, EarlyExit, Policy
+from eval.engine.rows import Round
 from eval.engine.stopping import StopRule
 from eval.measure.timing import Timed, timed
 

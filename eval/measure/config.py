@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from conf.checks import at_least, ends_in
+from conf.checks import at_least, count_or_auto, ends_in
 from eval.config import DraftPolicy, ExitStates, MachineConfig, Mode
 from eval.tasks.choices import Task
 
@@ -32,6 +32,8 @@ class BenchmarkConfig:
     """What verification does for drafted tokens below the exit; [reuse,recompute] is the paper's Table 7."""
     baseline: str | None = None
     """A second checkpoint, decoded autoregressively beside it: the paper's autoregressive rows."""
+    batch_size: str = "1"
+    """Texts decoded at the same time; `auto`: as many as fit into half of the free memory, at most 64."""
     repeats: int = 1
     """Times that every prompt is decoded by every setting."""
     transformers: bool | None = None
@@ -52,6 +54,7 @@ class BenchmarkConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "repeats", "pass_samples")
+        count_or_auto(self, "batch_size")
         for d in self.num_speculations:
             if d < 1:
                 raise ValueError(f"num_speculations={d}: must be at least 1")

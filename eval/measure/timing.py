@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
 import torch
 
-from eval.engine.decoding import Engine, Round
+from eval.engine.decoding import Engine
+from eval.engine.passes import Places
 from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative, Steady
+from eval.engine.rows import Request, Round
 from eval.engine.sampling import best
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
@@ -17,7 +18,7 @@ from eval.engine.stopping import StopRule
 
 class PassTimes(NamedTuple):
     """Seconds of each kind of pass of a policy at its own width, beside autoregressive decoding's; medians, save
-    prefills.
+    prefills. Of a pass over several rows it is one row's share.
     """
 
     autoregressive_prefill: float
@@ -32,9 +33,15 @@ class PassTimes(NamedTuple):
     """One token through the first E layers: the last drafted one, of which only keys and exit state are needed."""
     verify: float
     """d + 1 exit states through the other layers, and the head on all of them."""
+    weight_bytes: float = 0.0
+    """Bytes of weights that autoregressive decoding reads for a token; of its own times alone, as the next."""
+    matrix_vector: float = 0.0
+    """A product of one matrix of as many bytes, in fp32, with a vector: what the memory's bandwidth allows."""
 
 
 TIMED_ROUNDS = 3
+LARGEST_MATRIX = 1 << 29
+"""Bytes of the matrix that shows the bandwidth, at most; the time for more weights is taken in proportion."""
 
 
 class Timed(NamedTuple):
@@ -53,13 +60,26 @@ def timed(
     engine: Engine, prompt: list[int], policy: Policy, stop: StopRule, sampling: SamplingOptions | None = None
 ) -> Timed:
     """Decode a prompt. Every round has reached the host when its clock stops."""
-    rounds, cpu, ticks = [], time.process_time(), [time.perf_counter()]
-    for round_ in engine.generate(prompt, policy, stop, sampling):
-        ticks.append(time.perf_counter())
-        rounds.append(round_)
-    cpu_seconds = time.process_time() - cpu
-    steps = [after - before for before, after in pairwise(ticks)]
-    return Timed([t for r in rounds for t in r.tokens], rounds, ticks[-1] - ticks[0], cpu_seconds, steps)
+    [text] = timed_together(engine, [Request(prompt, stop, sampling or SamplingOptions())], policy)
+    return text
+
+
+def timed_together(engine: Engine, requests: Sequence[Request], policy: Policy) -> list[Timed]:
+    """Decode prompts at the same time. The rows of a pass have an equal share of its time each."""
+    rounds: list[list[Round]] = [[] for _ in requests]
+    seconds: list[list[float]] = [[] for _ in requests]
+    cpu_seconds = [0.0] * len(requests)
+    cpu, tick = time.process_time(), time.perf_counter()
+    for step in engine.generate_all(requests, policy):
+        cpu_before, cpu, before, tick = cpu, time.process_time(), tick, time.perf_counter()
+        for number, round_ in step:
+            rounds[number].append(round_)
+            seconds[number].append((tick - before) / len(step))
+            cpu_seconds[number] += (cpu - cpu_before) / len(step)
+    return [
+        Timed([t for r in of_text for t in r.tokens], of_text, sum(steps), cpu_time, steps)
+        for of_text, steps, cpu_time in zip(rounds, seconds, cpu_seconds, strict=True)
+    ]
 
 
 def pass_times(
@@ -90,7 +110,7 @@ def pass_times(
                     rest = [0.0, 0.0]
                     drafts = [clock.token(exit_layer) for _ in range(4)][1:]
                 case Autoregressive():
-                    drafts, rest = [autoregressive[1]], [0.0, 0.0]
+                    drafts, rest = [autoregressive[1]], [0.0, 0.0, *clock.matrix_vector()]
             samples[policy].append(PassTimes(*autoregressive, prefills[policy], sum(drafts) / len(drafts), *rest))
     return {p: PassTimes(*(median(column) for column in zip(*rows, strict=True))) for p, rows in samples.items()}
 
@@ -99,24 +119,33 @@ class _Clock:
     """The passes of the engine, one at a time, ended by what a round ends with: a token, if only on the device."""
 
     def __init__(self, engine: Engine, token: int, middle: int) -> None:
-        self.engine, self.model, self.middle = engine, engine.model, middle
-        self.tokens = torch.tensor([[token]], device=engine.model.device)
+        self.engine, self.model = engine, engine.model
+        self.tokens = torch.tensor([[token]] * engine.batch_size, device=engine.model.device)
+        engine.cache.lengths = [middle] * engine.batch_size
 
     def token(self, n_layers: int) -> float:
         """A token through some layers and the head."""
 
         def call() -> torch.Tensor:
-            x = self.engine.run(self.model.embed(self.tokens), self.middle, range(n_layers))
-            return best(self.model.logits(x[0, 0]), keepdim=True)
+            return best(self.engine.draft(self.tokens, self._places(1), n_layers)[1])
 
         return self._seconds(call)
+
+    def matrix_vector(self) -> tuple[float, float]:
+        """Bytes of weights for a token, and the seconds of a matrix-vector product that reads as many."""
+        n_bytes = sum(tensor.nbytes for matrix in self.model.matrices() for tensor in matrix.tensors())
+        width, device = self.model.size.dim, self.model.device
+        n_rows = max(1, min(n_bytes, LARGEST_MATRIX) // (4 * width))
+        matrix, vector = torch.ones(n_rows, width, device=device), torch.ones(width, device=device)
+        seconds = [self._seconds(lambda: torch.mv(matrix, vector)) for _ in range(2)][-1]
+        return n_bytes / len(self.tokens), seconds * n_bytes / matrix.nbytes
 
     def draft(self, exit_layer: int, *, head: bool) -> float:
         """A token through the first layers, its exit state kept, and the head unless it is the last one drafted."""
 
         def call() -> torch.Tensor:
-            x = self.engine.draft(self.tokens[0], self.middle, range(exit_layer))
-            return best(self.model.logits(x), keepdim=True) if head else x
+            x, logits = self.engine.draft(self.tokens, self._places(1), exit_layer, head=head)
+            return best(logits) if head else x
 
         return self._seconds(call)
 
@@ -130,17 +159,19 @@ class _Clock:
 
     def verify(self, exit_layer: int, width: int) -> float:
         """So many exit states through the other layers and the head."""
-        return self._seconds(lambda: best(self.model.logits(self.engine.verify(self.middle, width, exit_layer)[0])))
+        states = self.model.embed(self.tokens.expand(-1, width))
+        return self._seconds(lambda: best(self.engine.verify(states, self._places(width), exit_layer, width)))
 
     def recompute(self, width: int) -> float:
         """So many tokens through all layers and the head."""
 
         def call() -> torch.Tensor:
-            x = self.model.embed(self.tokens.expand(1, width))
-            x = self.engine.run(x, self.middle, range(self.model.size.n_layers))
-            return best(self.model.logits(x[0]))
+            return best(self.engine.recompute(self.tokens.expand(-1, width), self._places(width), width))
 
         return self._seconds(call)
+
+    def _places(self, width: int) -> Places:
+        return self.engine.places(len(self.tokens), width)
 
     def _seconds(self, call: Callable[[], torch.Tensor]) -> float:
         with torch.inference_mode():
@@ -148,4 +179,4 @@ class _Clock:
             call()
             if self.model.device.type == "cuda":
                 torch.cuda.synchronize(self.model.device)
-            return time.perf_counter() - start
+            return (time.perf_counter() - start) / len(self.tokens)

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.tokenizers.tokenizer import Tokenizer
-from eval.engine.decoding import Round
 from eval.engine.policy import Policy
+from eval.engine.rows import Round
 from eval.pages.page import page
 from eval.pages.token_display import display_alone, display_in_text
 from eval.setting import Setting

@@ -108,11 +108,19 @@ def _legend(autoregressive: Row, intervals: bool) -> list[str]:
     ]
     counts, theirs = autoregressive.counts, autoregressive.transformers
     each = f", {counts.repeats} times each" if counts.repeats > 1 else ""
+    together = autoregressive.facts.batch_size
+    each += f", {together} at a time" if together > 1 else ""
     lines.append(
         f"{counts.task}: {counts.n_samples} samples, seed {counts.seed}{each};"
         f" prompts of {counts.prompt_tokens:,.0f} tokens and {counts.new_tokens:,.0f} new ones on average;"
         f" {autoregressive.facts.provenance}"
     )
+    if reading := autoregressive.bandwidth:
+        lines.append(
+            f"autoregressive reads {reading.weight_mb_per_token:,.1f} MB of weights per token at"
+            f" {reading.share_of_bandwidth:.2f} of the {reading.bandwidth_gb_per_second:.1f} GB/s at which a"
+            " matrix-vector product reads as many bytes"
+        )
     if theirs:
         lines.append(
             f"autoregressive is {theirs.speedup_over_transformers:.2f} times as fast as generate of transformers"
