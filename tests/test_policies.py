@@ -102,7 +102,7 @@ def test_acceptance_by_position() -> None:
     assert second < 0.1
     # Never reached: like the one before.
     assert third == pytest.approx(second)
-    for _ in range(200):
+    for _ in range(500):
         seen.learn([1.0])
     first, second, *_ = seen.chances()
     assert second == pytest.approx(first, rel=0.02), "no longer reached, what was seen of it is forgotten"
