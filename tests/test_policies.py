@@ -28,6 +28,7 @@ from eval.engine.policy import (
     SelfSpeculative,
     check_fits,
 )
+from eval.engine.rows import Request
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 
@@ -238,6 +239,23 @@ def test_the_text_is_that_of_plain_decoding(policy: Policy) -> None:
         assert tokens(rounds) == tokens(list(engine.generate(prompt, Autoregressive(), stop)))
         stopped += sum(0 < r.n_drafted < 6 for r in rounds)
     assert stopped, "rounds differ"
+
+
+@pytest.mark.parametrize("policy", [ConfidenceStop(2, 6), DynamicExit((1, 3))])
+def test_the_texts_of_a_batch_are_those_of_plain_decoding(policy: Policy) -> None:
+    model, rng = tiny(), random.Random(4)
+    engine, alone = Engine(model, None, 3), Engine(model)
+    requests = [
+        Request([rng.randrange(24) for _ in range(rng.randrange(1, 20))], StopRule(max_new_tokens=rng.randrange(1, 40)))
+        for _ in range(12)
+    ]
+    texts: dict[int, list[int]] = {}
+    for rounds in engine.generate_all(requests, policy):
+        for number, round_ in rounds:
+            texts.setdefault(number, []).extend(round_.tokens)
+    for number, request in enumerate(requests):
+        plain = tokens(list(alone.generate(request.prompt, Autoregressive(), request.stop)))
+        assert texts[number] == plain, number
 
 
 def test_a_draft_ends_behind_an_unsure_token() -> None:
