@@ -10,7 +10,7 @@ from typing import Any
 from conf.provenance import Provenance
 
 RECOMMENDED = "recommended.json"
-"""Holds one row, which a user has asked for."""
+"""Holds what a user has asked for: a row, or that of policy=dynamic and the best with fixed numbers."""
 FILE = "benchmark.json"
 """Holds the rows of the measurement that eval.benchmark makes by itself."""
 
