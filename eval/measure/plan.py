@@ -90,6 +90,8 @@ def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Pl
         config.num_speculations or task.num_speculations(),
         modes=config.modes,
         exit_states=config.exit_states,
+        drafted_by=config.policies,
+        dynamic_exits=config.exit_layers,
     )
     transformers = task.BESIDE_TRANSFORMERS if config.transformers is None else config.transformers
     if transformers and task.sampling(0).temperature:
