@@ -74,15 +74,8 @@ def memory_of(
     policy: Policy, size: ModelConfig, max_len: int, dtype: torch.dtype, batch_size: int = 1
 ) -> DecodingMemory:
     """What decoding with a policy keeps, and what it would with a draft model."""
-    drafts = isinstance(policy, SelfSpeculative)
-    return decoding_memory(
-        size,
-        max_len,
-        dtype,
-        batch_size=batch_size,
-        exit_layer=policy.exit_layer if drafts else None,
-        num_speculations=policy.num_speculations if drafts else 0,
-    )
+    exit_layer, d = (policy.exit_layer, policy.num_speculations) if isinstance(policy, SelfSpeculative) else (None, 0)
+    return decoding_memory(size, max_len, dtype, batch_size=batch_size, exit_layer=exit_layer, num_speculations=d)
 
 
 class ChosenPolicy(NamedTuple):
