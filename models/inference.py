@@ -74,7 +74,9 @@ class InferenceLlama:
         self.size, self.dtype, self.device = size, dtype, device
         self.part, self.prefill_chunk = part or Part(), prefill_chunk
         self.part_size = self.part.size_of(size)
-        self.matrix = Int8Matrix if int8 else lambda weight: DenseMatrix(weight.to(dtype))
+        self.matrix: Callable[[torch.Tensor], Matrix] = (
+            Int8Matrix if int8 else lambda weight: DenseMatrix(weight.to(dtype))
+        )
         # Angles of late positions need more than 16 bits.
         self.real_dtype = torch.promote_types(dtype, torch.float32)
         # On a GPU the one fast kernel whose queries may share keys takes 16 bits alone.
@@ -88,13 +90,12 @@ class InferenceLlama:
         # The final norm's weight is folded into the head as well, unless the head is the embedding's matrix.
         self.norm = get("norm.weight").to(dtype) if size.tie_embeddings else None
         embedding = self.part.rows(get("tok_embeddings.weight"))
-        if size.tie_embeddings:
-            self.head: Matrix = self.matrix(embedding)
-        else:
-            self.head = self.matrix(self.part.rows(get("lm_head.weight")) * get("norm.weight"))
+        self.head = self.matrix(
+            embedding if size.tie_embeddings else self.part.rows(get("lm_head.weight")) * get("norm.weight")
+        )
         # One matrix for both, where the head's is of numbers that can be looked up.
-        shared = size.tie_embeddings and isinstance(self.head, DenseMatrix)
-        self.embedding = self.head.weight.t() if shared else embedding.to(dtype)
+        tied = size.tie_embeddings and isinstance(self.head, DenseMatrix)
+        self.embedding = self.head.tensors()[0].t() if tied else embedding.to(dtype)
         self.blocks = [self._fuse(get, f"layers.{i}.") for i in range(size.n_layers)]
         self.rotations = self._rotations()
         self.real_rotations = torch.view_as_real(self.rotations)

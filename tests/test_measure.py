@@ -10,7 +10,7 @@ from evaluation import Bytes
 from test_parity_hf import our_model
 
 from eval.engine.decoding import Engine
-from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative, Steady
 from eval.engine.rows import Round
 from eval.measure import contest as measure
 from eval.measure.contest import Contest, turns
@@ -109,8 +109,8 @@ def test_a_batch_is_measured_as_its_texts_one_by_one() -> None:
 
 def test_passes_of_each_kind() -> None:
     recompute = SelfSpeculative(2, 3, reuse_exit_states=False)
-    policies: list[Policy] = [Autoregressive(), EarlyExit(1), FAST, recompute]
-    prefills: dict[Policy, float] = {p: 1.0 + i for i, p in enumerate(policies)}
+    policies: list[Steady] = [Autoregressive(), EarlyExit(1), FAST, recompute]
+    prefills: dict[Steady, float] = {p: 1.0 + i for i, p in enumerate(policies)}
     times = pass_times(contest(policies).engine, 5, policies, prefills, middle=40)
     assert {p: t.prefill for p, t in times.items()} == prefills
     assert all(t.autoregressive_prefill == 1.0 and t.autoregressive_token > 0 and t.draft > 0 for t in times.values())
@@ -118,3 +118,17 @@ def test_passes_of_each_kind() -> None:
     assert times[recompute].last_draft == 0, "the verification computes it"
     assert min(times[FAST].verify, times[recompute].verify) > 0
     assert times[EarlyExit(1)].verify == 0
+
+
+def test_the_bandwidth_is_that_of_the_bytes_a_token_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    c = contest([Autoregressive(), FAST])
+    n_bytes = sum(matrix.weight.nbytes for matrix in c.engine.model.matrices())
+    shapes = []
+    product = torch.mv
+    monkeypatch.setattr(torch, "mv", lambda matrix, vector: shapes.append(matrix.nbytes) or product(matrix, vector))
+    times = pass_times(c.engine, 5, c.policies, dict.fromkeys(c.policies, 1.0), middle=40)
+    assert times[Autoregressive()].weight_bytes == n_bytes
+    assert times[Autoregressive()].matrix_vector > 0
+    assert times[FAST].matrix_vector == 0, "autoregressive decoding's is enough"
+    # Whole rows of the model's width.
+    assert all(n_bytes - 4 * c.engine.model.size.dim < n <= n_bytes for n in shapes)

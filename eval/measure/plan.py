@@ -1,5 +1,6 @@
 """A whole measurement: from its configuration by way of the ledger to records."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from conf.strict import ConfigError
 from eval.engine.chat import with_chat
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine
-from eval.engine.policy import Autoregressive, Policy
+from eval.engine.policy import Autoregressive, Policy, SelfSpeculative
 from eval.engine.threads import Threads, one_token
 from eval.machine import batch_size_of, device_and_dtype, provenance
 from eval.measure.config import BenchmarkConfig
@@ -23,7 +24,7 @@ from eval.measure.records import Record
 from eval.measure.result_file import output_of
 from eval.measure.samples_file import samples_path, why_anew
 from eval.measure.transformers_run import Transformers, version
-from eval.policies import policies
+from eval.policies import memory_of, policies
 from eval.setting import BASELINE, TRANSFORMERS, Setting
 from eval.tasks.task import Sample
 
@@ -90,6 +91,8 @@ def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Pl
         config.num_speculations or task.num_speculations(),
         modes=config.modes,
         exit_states=config.exit_states,
+        drafted_by=config.policies,
+        dynamic_exits=config.exit_layers,
     )
     transformers = task.BESIDE_TRANSFORMERS if config.transformers is None else config.transformers
     if transformers and task.sampling(0).temperature:
@@ -129,6 +132,11 @@ def carry_out(plan: Plan) -> Measured:
 
 
 def _contest(plan: Plan) -> Contest:
+    max_len, batch_size = _positions(plan.config, plan.samples), plan.facts.batch_size
+    drafting = [policy for policy in plan.policies if isinstance(policy, SelfSpeculative)]
+    largest = max(drafting, key=lambda p: (p.exit_layer, p.num_speculations), default=plan.policies[0])
+    memory = memory_of(largest, plan.checkpoint.stored.size, max_len, plan.dtype, batch_size)
+    print(memory, file=sys.stderr)
     contest = Contest(
         task=plan.config.task,
         tokenizer=plan.checkpoint.tokenizer,
