@@ -16,6 +16,11 @@ class SamplingOptions:
     """Only the k most likely tokens; 0 is all."""
     top_p: float = 1.0
     """Only the most likely tokens that together reach this probability."""
+    min_p: float = 0.0
+    """Only tokens at least so likely as this share of the likeliest one; 0 is all."""
+    repetition_penalty: float = 1.0
+    """Logits of tokens that stand in prompt or text are divided by it, or multiplied if negative; 1 is none. It holds
+    for greedy decoding, too."""
     seed: int = 0
     """Seed of the draws."""
 
@@ -26,3 +31,7 @@ class SamplingOptions:
             raise ValueError(f"sampling.top_k={self.top_k}: must be at least 0 (0 is all)")
         if not 0.0 < self.top_p <= 1.0:
             raise ValueError(f"sampling.top_p={self.top_p}: must be above 0, at most 1")
+        if not 0.0 <= self.min_p <= 1.0:
+            raise ValueError(f"sampling.min_p={self.min_p}: must be from 0 (all) to 1 (the likeliest alone)")
+        if not 0.0 < self.repetition_penalty < float("inf"):
+            raise ValueError(f"sampling.repetition_penalty={self.repetition_penalty}: must be above 0 (1 is none)")
