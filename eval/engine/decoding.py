@@ -135,28 +135,27 @@ class Engine:
         return self._rounds(prompt, policy, stop, Sampler(sampling or SamplingOptions(), self.model.device))
 
     def _rounds(self, prompt: list[int], policy: Policy, stop: StopRule, sampler: Sampler) -> Iterator[Round]:
-        emitted, text = list[int](), list(prompt)
+        text, stopping = list(prompt), stop.begin()
         sampler.begin(prompt, self.model.size.vocab_size)
         drafter = self._drafter(policy)
         n_layers = deciding_layers(policy, self.model.size.n_layers)
         ended = False
         while not ended:
             with torch.inference_mode():
-                if not emitted:
+                if not stopping.n_tokens:
                     round_, last = self._prefill(prompt, n_layers, sampler)
                     if drafter:
                         drafter.begin(prompt)
                 else:
                     # The last token stands at position `length`, so drafts have room for this many less one.
-                    room = min(self.cache.max_len - self.cache.length, stop.max_new_tokens - len(emitted))
+                    room = min(self.cache.max_len - self.cache.length, stop.max_new_tokens - stopping.n_tokens)
                     d = min(policy.num_speculations, room - 1) if isinstance(policy, Speculative) else 0
                     drafts = self._drafts(text, last, policy, drafter, d, sampler) if d > 0 else None
                     if drafts is not None and len(drafts.tokens):
                         round_, last = self._verified(last, policy, drafts, sampler)
                     else:
                         round_, last = self._one_token(last, n_layers, sampler)
-            tokens, ended = stop.cut(emitted, round_.tokens)
-            emitted += tokens
+            tokens, ended = stopping.cut(round_.tokens)
             text += tokens
             # The next token's position is `length`; without room for it the context is full.
             ended = ended or self.cache.length >= self.cache.max_len

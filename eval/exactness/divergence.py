@@ -103,7 +103,7 @@ def compare_decoders(
     autoregressive: list[int] | None = None
     found = []
     for setting, run in runs.items():
-        text = stop.cut([], run(sample.tokens, stop, SamplingOptions()).tokens)[0]
+        text = stop.begin().cut(run(sample.tokens, stop, SamplingOptions()).tokens)[0]
         check = _TextCheck(model, tokenizer, sample, setting, bound_of(setting, near_tie))
         if autoregressive is None:
             autoregressive = text
