@@ -18,7 +18,7 @@ from eval.tasks.held_out import HeldOut
 
 if TYPE_CHECKING:
     from eval.engine.checkpoint import Checkpoint
-    from eval.engine.decoding import Policy
+    from eval.engine.policy import Policy
 
 
 def compare(raw: DictConfig) -> None:
@@ -70,7 +70,7 @@ def compare(raw: DictConfig) -> None:
 
 def _policies(config: CompareConfig, checkpoint: "Checkpoint") -> "list[Policy]":
     """Self-speculation, then early exit from the last exit to the first."""
-    from eval.engine.decoding import SelfSpeculative
+    from eval.engine.policy import SelfSpeculative
     from eval.policies import measured_drafting, policies, unmeasured_drafting
 
     best = measured_drafting(checkpoint) or unmeasured_drafting(checkpoint)

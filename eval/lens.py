@@ -25,7 +25,7 @@ def lens(raw: DictConfig) -> None:
     from eval.depth.lens import predictions
     from eval.depth.lens_record import Reading, lens_record, summary_lines
     from eval.engine.checkpoint import open_checkpoint
-    from eval.engine.decoding import Autoregressive
+    from eval.engine.policy import Autoregressive
     from eval.engine.threads import Threads, one_token
     from eval.machine import device_and_dtype, provenance
     from eval.measure.result_file import output_of
@@ -67,7 +67,8 @@ def lens(raw: DictConfig) -> None:
 
 def _generated(model: "InferenceLlama", prompt: list[int], max_new_tokens: int, eos_id: int) -> list[int]:
     """What all layers go on with, greedily."""
-    from eval.engine.decoding import Autoregressive, Engine
+    from eval.engine.decoding import Engine
+    from eval.engine.policy import Autoregressive
 
     stop = StopRule(max_new_tokens=max_new_tokens, eos_ids=frozenset({eos_id}))
     engine = Engine(model, min(model.size.max_seq_len, len(prompt) + max_new_tokens))

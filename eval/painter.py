@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from eval.config import Color
-from eval.engine.decoding import Autoregressive, Policy, Round, SelfSpeculative
+from eval.engine.policy import Autoregressive, Policy, SelfSpeculative
+from eval.engine.rows import Round
 
 DRAFTED, FULL, DIM, PLAIN = "\x1b[32m", "\x1b[1;35m", "\x1b[2m", "\x1b[0m"
 

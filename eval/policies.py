@@ -6,7 +6,8 @@ from typing import NamedTuple
 from conf.strict import ConfigError
 from eval.config import ExitStates, GenerateConfig, Mode
 from eval.engine.checkpoint import Checkpoint
-from eval.engine.decoding import Autoregressive, EarlyExit, Policy, SelfSpeculative, check_decodable_by
+from eval.engine.decoding import check_decodable_by
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
 from models.inference import InferenceLlama
 from models.storage.recommended import Recommended, default_exit, recommended
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple, Self
 
 from eval.config import ExitStates, Mode
-from eval.engine.decoding import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
 
 BASELINE = "baseline"
 """Mode of a second checkpoint, decoded autoregressively."""

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention.bias import CausalBias, causal_lower_right
 
 from models.config import ModelConfig
-from models.kvq_cache import KVQCache
+from models.kv_cache import KVCache
 from models.rotary import frequencies
 
 # Masks of so many widths of a pass are kept for the next one.
@@ -35,12 +36,14 @@ class _Pass(NamedTuple):
     batch: int
     n_tokens: int
     positions: torch.Tensor
+    rows: torch.Tensor | None
+    """[B, 1], the numbers of the rows, where each has its own positions."""
     rotation: torch.Tensor
     mask: torch.Tensor | None
 
 
 class InferenceLlama:
-    """A decoder over a `KVQCache`. Each weight is stored once; a tied head is the embedding's matrix."""
+    """A decoder over a `KVCache`. Each weight is stored once; a tied head is the embedding's matrix."""
 
     def __init__(
         self, size: ModelConfig, weights: Mapping[str, torch.Tensor], *, dtype: torch.dtype, device: torch.device
@@ -51,6 +54,8 @@ class InferenceLlama:
         self.real_dtype = torch.promote_types(dtype, torch.float32)
         # On a CPU rms_norm runs as ten kernels, which take longer than the work they do; in 16 bits it rounds less.
         self.few_kernels = device.type == "cpu" and dtype is self.real_dtype
+        # On a GPU the one fast kernel whose queries may share keys takes 16 bits alone.
+        self.expands_heads = device.type == "cuda" and dtype is self.real_dtype
         self.eps = torch.tensor(size.norm_eps, dtype=dtype, device=device)
 
         def get(name: str) -> torch.Tensor:
@@ -64,6 +69,7 @@ class InferenceLlama:
         self.head = self.embedding if untied is None else untied
         self.blocks = [self._fuse(get, f"layers.{i}.") for i in range(size.n_layers)]
         self.rotations = self._rotations()
+        self.numbers = torch.arange(len(self.rotations), device=device)
         self.masks: dict[int, torch.Tensor] = {}
 
     def _fuse(self, get: Callable[[str], torch.Tensor], prefix: str) -> _Block:
@@ -81,13 +87,14 @@ class InferenceLlama:
 
     def _rotations(self) -> torch.Tensor:
         """e^(i * position * frequency): complex [S, 1, head_dim/2], in at least complex64."""
-        angles = torch.outer(torch.arange(self.size.max_seq_len, dtype=torch.float64), frequencies(self.size))
+        # One position more than the context, for what a row of a batch drafts beyond its room (models/kv_cache.py).
+        angles = torch.outer(torch.arange(self.size.max_seq_len + 1, dtype=torch.float64), frequencies(self.size))
         table = torch.polar(torch.ones_like(angles), angles).unsqueeze(1)
         return table.to(self.device, self.real_dtype.to_complex())
 
-    def new_cache(self, max_len: int, batch_size: int = 1) -> KVQCache:
+    def new_cache(self, max_len: int, batch_size: int = 1) -> KVCache:
         """An empty cache for this model."""
-        return KVQCache(self.size, max_len, batch_size, dtype=self.dtype, device=self.device)
+        return KVCache(self.size, max_len, batch_size, dtype=self.dtype, device=self.device)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """[B, T] int64 -> x_0 [B, T, D]."""
@@ -98,23 +105,28 @@ class InferenceLlama:
         normed = self._normed(x) if self.norm is None else self._normed(x) * self.norm
         return F.linear(normed, self.head)
 
-    def run(self, x: torch.Tensor, cache: KVQCache, positions: torch.Tensor, end: int, layers: range) -> torch.Tensor:
+    def run(self, x: torch.Tensor, cache: KVCache, positions: torch.Tensor, end: int, layers: range) -> torch.Tensor:
         """Run some blocks on T tokens at successive positions, reading and writing their keys and values.
 
         Args:
             x: [B, T, D], the input of the first of the blocks.
-            cache: what the tokens before have left; what it has at `positions` and later is overwritten.
-            positions: [T] int64 on the model's device, ascending by 1; the same for all B.
-            end: the last of them plus 1, which the host knows without waiting for the device.
+            cache: what the tokens before have left in its first B rows; what it has at `positions` and later is
+                overwritten.
+            positions: [T] int64 on the model's device, ascending by 1, the same for all B; or [B, T], each row's own.
+            end: the largest of them plus 1, which the host knows without waiting for the device. With positions
+                [B, T] it may be larger, so that passes at different positions have tensors of one shape.
             layers: which blocks, ascending by 1.
 
         Returns:
             [B, T, D], the output of the last of the blocks.
         """
         batch, n_tokens, dim = x.shape
-        kv = cache.kv[layers.start : layers.stop]
+        kv = cache.kv[layers.start : layers.stop, :batch]
         keys, values = kv[:, :, : self.size.kv_heads, :end], kv[:, :, self.size.kv_heads :, :end]
-        pass_ = _Pass(batch, n_tokens, positions, self._rotation(positions), self._mask(n_tokens, end))
+        alike = positions.dim() == 1
+        mask = self._mask(n_tokens, end) if alike else self._mask_of_rows(positions, end)
+        rows = None if alike else self.numbers[:batch, None]
+        pass_ = _Pass(batch, n_tokens, positions, rows, self._rotation(positions), mask)
         x = x.reshape(batch * n_tokens, dim)
         # unbind makes the views of all layers in one call.
         for layer, written, k, v in zip(layers, kv.unbind(), keys.unbind(), values.unbind(), strict=True):
@@ -129,21 +141,33 @@ class InferenceLlama:
         return x * torch.addcmul(self.eps, length, length, value=1 / self.size.dim).rsqrt_()
 
     def _rotation(self, positions: torch.Tensor) -> torch.Tensor:
-        """[T, H+2K, head_dim/2] complex: queries and keys turn with their position; values, beside them, do not."""
+        """[..., T, H+2K, head_dim/2] complex: queries and keys turn with their position; values beside them do not."""
         turn, size = self.rotations[positions], self.size
-        still = torch.ones_like(turn).expand(-1, size.kv_heads, -1)
-        return torch.cat([turn.expand(-1, size.n_heads + size.kv_heads, -1), still], 1)
+        turned = turn.expand(*positions.shape, size.n_heads + size.kv_heads, -1)
+        return torch.cat([turned, torch.ones_like(turn).expand(*positions.shape, size.kv_heads, -1)], -2)
 
     def _mask(self, n_tokens: int, end: int) -> torch.Tensor | None:
-        """[T, end], 0 where a token may look and -inf where not; None for one token and for a whole prompt."""
+        """[T * H/K, end], 0 where a query may look and -inf where not; None for one token and for a whole prompt.
+
+        On a GPU in 16 bits it is the name of that mask, for which there is a kernel that needs no tensor.
+        """
         if n_tokens in (1, end):
             return None
+        if self.device.type == "cuda" and not self.expands_heads:
+            return causal_lower_right(n_tokens, end)
         if n_tokens not in self.masks:
             # All but the last T columns are 0: aligned at its right end, one mask serves every position.
             mask = torch.zeros(n_tokens, self.size.max_seq_len, dtype=self.dtype, device=self.device)
             mask[:, -n_tokens:] = torch.full((n_tokens, n_tokens), float("-inf")).triu_(1)
+            mask = mask.repeat(self.size.n_heads // self.size.kv_heads, 1)
             self.masks = {n_tokens: mask, **dict(list(self.masks.items())[:MASKS_KEPT])}
         return self.masks[n_tokens][:, self.size.max_seq_len - end :]
+
+    def _mask_of_rows(self, positions: torch.Tensor, end: int) -> torch.Tensor:
+        """The mask of rows that each have their positions [B, T]: [B, 1, T * H/K, end]."""
+        later = self.numbers[:end] > positions.unsqueeze(-1)
+        mask = torch.zeros(later.shape, dtype=self.dtype, device=self.device).masked_fill_(later, float("-inf"))
+        return mask.repeat(1, self.size.n_heads // self.size.kv_heads, 1).unsqueeze(1)
 
     def _block(
         self, x: torch.Tensor, block: _Block, kv: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pass_: _Pass
@@ -159,7 +183,11 @@ class InferenceLlama:
         pairs = torch.view_as_complex(pairs.view(pass_.batch, pass_.n_tokens, -1, self.size.head_dim // 2, 2))
         turned = torch.view_as_real(pairs * pass_.rotation).flatten(-2)
         turned = turned if turned.dtype is self.dtype else turned.to(self.dtype)
-        kv.index_copy_(2, pass_.positions, turned[:, :, self.size.n_heads :].transpose(1, 2))
+        new = turned[:, :, self.size.n_heads :]
+        if pass_.rows is None:
+            kv.index_copy_(2, pass_.positions, new.transpose(1, 2))
+        else:
+            kv.transpose(1, 2).index_put_((pass_.rows, pass_.positions), new)
         attended = self._attend(turned[:, :, : self.size.n_heads], keys, values, pass_)
         x = torch.addmm(x, attended, block.wo)
         gate_up = torch.mm(self._normed(x), block.w13)
@@ -168,18 +196,30 @@ class InferenceLlama:
 
     def _attend(self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pass_: _Pass) -> torch.Tensor:
         """Attention of q [B, T, H, head_dim] -> [B * T, H * head_dim]."""
-        (batch, n_tokens, n_heads, head_dim), kv_heads = q.shape, self.size.kv_heads
+        (batch, n_tokens, _, head_dim), kv_heads = q.shape, self.size.kv_heads
+        if isinstance(pass_.mask, CausalBias) or (pass_.mask is None and n_tokens > 1):
+            return self._attend_causally(q, keys, values, pass_.mask)
+        # The heads that share keys are so many queries of one head, which every kernel takes.
         if n_tokens == 1:
-            # The heads that share keys are so many queries of one head.
-            q = q.view(batch, kv_heads, n_heads // kv_heads, head_dim)
-            return F.scaled_dot_product_attention(q, keys, values, scale=1.0).view(batch, -1)
-        attended = F.scaled_dot_product_attention(
-            q.transpose(1, 2),
-            keys,
-            values,
-            attn_mask=pass_.mask,
-            is_causal=pass_.mask is None,
-            scale=1.0,
-            enable_gqa=n_heads != kv_heads,
+            q = q.view(batch, kv_heads, -1, head_dim)
+            return F.scaled_dot_product_attention(q, keys, values, attn_mask=pass_.mask, scale=1.0).reshape(batch, -1)
+        q = (
+            q.view(batch, n_tokens, kv_heads, -1, head_dim)
+            .permute(0, 2, 3, 1, 4)
+            .reshape(batch, kv_heads, -1, head_dim)
         )
-        return attended.transpose(1, 2).reshape(batch * n_tokens, -1)
+        attended = F.scaled_dot_product_attention(q, keys, values, attn_mask=pass_.mask, scale=1.0)
+        attended = attended.reshape(batch, kv_heads, -1, n_tokens, head_dim).permute(0, 3, 1, 2, 4)
+        return attended.reshape(batch * n_tokens, -1)
+
+    def _attend_causally(
+        self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The same of a whole prompt, or with the name of a mask."""
+        n_shared = q.shape[2] // keys.shape[1]
+        if n_shared > 1 and self.expands_heads:
+            keys, values, n_shared = keys.repeat_interleave(n_shared, 1), values.repeat_interleave(n_shared, 1), 1
+        attended = F.scaled_dot_product_attention(
+            q.transpose(1, 2), keys, values, attn_mask=mask, is_causal=mask is None, scale=1.0, enable_gqa=n_shared > 1
+        )
+        return attended.transpose(1, 2).reshape(q.shape[0] * q.shape[1], -1)

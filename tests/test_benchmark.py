@@ -15,7 +15,7 @@ from conf.strict import ConfigError, register_schema
 from data.config import DataError
 from eval.benchmark import benchmark
 from eval.config import ExitStates, Mode
-from eval.engine.decoding import Autoregressive, EarlyExit, SelfSpeculative
+from eval.engine.policy import Autoregressive, EarlyExit, SelfSpeculative
 from eval.engine.stopping import StopRule
 from eval.measure import contest
 from eval.measure.config import BenchmarkConfig

@@ -19,7 +19,9 @@ from data.config import DataError
 from eval.compare import compare
 from eval.config import GenerateConfig
 from eval.engine.checkpoint import load
-from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, Round, SelfSpeculative
+from eval.engine.decoding import Engine
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.rows import Round
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.exactness.compare_config import CompareConfig

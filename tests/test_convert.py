@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from conf.strict import ConfigError, register_schema
 from eval.engine.checkpoint import load
-from eval.engine.decoding import Autoregressive, Engine
+from eval.engine.decoding import Engine
+from eval.engine.policy import Autoregressive
 from eval.engine.stopping import StopRule
 from models.convert import convert_model
 from models.convert_config import ConvertConfig

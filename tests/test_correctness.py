@@ -17,7 +17,9 @@ from test_parity_hf import our_model
 from conf.strict import ConfigError, register_schema
 from eval.correctness import correctness
 from eval.engine.agreement import NEAR_TIE, first_difference, logits_after, preferences
-from eval.engine.decoding import Autoregressive, Engine, Round, SelfSpeculative
+from eval.engine.decoding import Engine, Places
+from eval.engine.policy import Autoregressive, SelfSpeculative
+from eval.engine.rows import Round
 from eval.engine.stopping import StopRule
 from eval.exactness.correctness_config import CorrectnessConfig, exits_to_check
 from eval.exactness.divergence import Compared, bound_of, compare_decoders
@@ -105,39 +107,38 @@ def test_a_wrong_token_is_named_with_its_logits() -> None:
 
 
 class WrongVerification(Engine):
-    """Verifies with the states of the position before."""
+    """Verifies each token with the state of the one before."""
 
-    def verify(self, start: int, width: int, exit_layer: int) -> torch.Tensor:
-        states = self.cache.exit_states[:, start - 1 : start - 1 + width]
-        return self.run(states, start, range(exit_layer, self.model.size.n_layers))
+    def verify(self, states: torch.Tensor, places: Places, exit_layer: int) -> torch.Tensor:
+        return super().verify(states.roll(1, 1), places, exit_layer)
 
 
 class KeepsRejected(Engine):
     """Leaves one rejected token in the cache."""
 
-    def _speculate(self, *arguments: Any) -> tuple[Round, torch.Tensor]:
-        round_, last = super()._speculate(*arguments)
-        self.cache.length += bool(round_.rejected)
-        return round_, last
+    def _round(self, *arguments: Any) -> list[Round]:
+        [round_] = super()._round(*arguments)
+        self.cache.lengths[0] += bool(round_.rejected)
+        return [round_]
 
 
 class Forgets(Engine):
     """Does not take back keys and values of the layers above the exit, which it never wrote: zeros them."""
 
-    def _speculate(self, *arguments: Any) -> tuple[Round, torch.Tensor]:
-        round_, last = super()._speculate(*arguments)
-        self.cache.kv[-1, :, :, self.cache.length - 1] = 0
-        return round_, last
+    def _round(self, *arguments: Any) -> list[Round]:
+        [round_] = super()._round(*arguments)
+        self.cache.kv[-1, :, :, self.cache.lengths[0] - 1] = 0
+        return [round_]
 
 
 class AcceptsAll(Engine):
     """Takes the first draft as it is."""
 
-    def _speculate(self, *arguments: Any) -> tuple[Round, torch.Tensor]:
-        round_, last = super()._speculate(*arguments)
+    def _round(self, *arguments: Any) -> list[Round]:
+        [round_] = super()._round(*arguments)
         if round_.rejected:
-            return round_._replace(tokens=[*round_.tokens[:-1], round_.rejected[0]]), last
-        return round_, last
+            return [round_._replace(tokens=[*round_.tokens[:-1], round_.rejected[0]])]
+        return [round_]
 
 
 @pytest.mark.parametrize("engine", [WrongVerification, KeepsRejected, Forgets, AcceptsAll])

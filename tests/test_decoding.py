@@ -9,7 +9,9 @@ import torch
 from conftest import tiny_model
 from test_parity_hf import our_model
 
-from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, Round, SelfSpeculative
+from eval.engine.decoding import Engine
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.rows import Round
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from models.inference import InferenceLlama
@@ -33,8 +35,10 @@ class Stub:
         self.blocks_run: dict[tuple[int, int], int] = {}
 
     def new_cache(self, max_len: int, batch_size: int = 1) -> SimpleNamespace:
-        assert batch_size == 1
-        return SimpleNamespace(max_len=max_len, length=0, exit_states=torch.zeros(1, max_len, 1))
+        # Keys and values of rows, of which a stub has none.
+        cache = SimpleNamespace(max_len=max_len, lengths=[0] * batch_size, row=lambda _: cache)
+        cache.move = lambda source, target: cache.lengths.__setitem__(target, cache.lengths[source])
+        return cache
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens.unsqueeze(-1).float()
@@ -42,8 +46,8 @@ class Stub:
     def run(
         self, x: torch.Tensor, cache: SimpleNamespace, positions: torch.Tensor, end: int, layers: range
     ) -> torch.Tensor:
-        assert end == positions[-1] + 1
-        for position in positions.tolist():
+        assert end == positions.max() + 1
+        for position in positions.flatten().tolist():
             for layer in layers:
                 self.blocks_run[position, layer] = self.blocks_run.get((position, layer), 0) + 1
         return x + 0.5 if layers[-1] == 3 else x
@@ -176,7 +180,7 @@ def test_the_cache_after_rejections_is_that_of_plain_decoding() -> None:
     a = tokens(list(autoregressive.generate([1, 2, 3], Autoregressive(), stop)))
     b = tokens(list(fast.generate([1, 2, 3], SelfSpeculative(2, 4), stop)))
     assert a == b
-    n = min(autoregressive.cache.length, fast.cache.length)
+    n = min(autoregressive.cache.lengths[0], fast.cache.lengths[0])
     torch.testing.assert_close(fast.cache.kv[:, :, :, :n], autoregressive.cache.kv[:, :, :, :n])
 
 

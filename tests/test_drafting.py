@@ -9,8 +9,9 @@ from conftest import tiny_model
 from test_decoding import CPU, NEXT, SOMETIMES, Stub, V, count, decode, tiny, tokens
 from test_parity_hf import our_model
 
-from eval.engine.decoding import Autoregressive, DraftModel, Engine, Policy, PromptLookup, SelfSpeculative
+from eval.engine.decoding import Engine
 from eval.engine.drafting import NgramIndex
+from eval.engine.policy import Autoregressive, DraftModel, Policy, PromptLookup, SelfSpeculative
 from eval.engine.stopping import StopRule
 from models.inference import InferenceLlama
 
@@ -60,7 +61,7 @@ def test_token_for_token_over_many_settings() -> None:
         n, max_len = rng.randrange(1, 40), rng.choice([None, 32, 48])
         stop = {"max_len": max_len, "eos_ids": frozenset({rng.randrange(24)} if rng.random() < 0.3 else ())}
         autoregressive, d = tokens(decode(model, Autoregressive(), prompt, n, **stop)), rng.randrange(1, 9)
-        for kind, policy in (("l", PromptLookup(d, rng.randrange(1, 4))), ("d", DraftModel(rng.randrange(1, 6), d))):
+        for kind, policy in (("l", PromptLookup(d)), ("d", DraftModel(rng.randrange(1, 6), d))):
             rounds = decode(model, policy, prompt, n, **stop)
             assert tokens(rounds) == autoregressive, policy
             accepted[kind] += sum(r.n_accepted for r in rounds)
@@ -76,7 +77,7 @@ def test_the_first_layers_draft_alike_with_a_cache_of_their_own() -> None:
         e, d, stop = rng.randrange(1, 5), rng.randrange(1, 9), StopRule(max_new_tokens=n)
         rounds = [list(engine.generate(prompt, p, stop)) for p in (SelfSpeculative(e, d), DraftModel(e, d))]
         assert rounds[0] == rounds[1]
-    assert engine.drafters[1].model.head is model.head, "the weights are stored once"
+    assert engine.drafting[1].model.head is model.head, "the weights are stored once"
 
 
 def small(vocab_size: int = 24, context: int = 64) -> InferenceLlama:

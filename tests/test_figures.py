@@ -76,6 +76,14 @@ def test_an_option_that_an_older_run_lacks_is_one_that_is_off(make: Maker) -> No
     ]
 
 
+def test_exits_that_learn_from_the_last_layer_alone_are_exits(make: Maker) -> None:
+    silent = EE | {"early_exit.e_scale": 0.0}
+    make("a", silent)
+    make("b", silent, {"early_exit.distillation": {"strength": 0.3}})
+    arms = arms_of(FiguresConfig(runs=[str(make("c", LD).parent)]))
+    assert [(arm.name, arm.runs[0].folder.name) for arm in arms] == [("baseline", "a"), ("LD", "c"), ("EE", "b")]
+
+
 def test_quality_by_exit_is_drawn_with_its_bands(make: Maker) -> None:
     album = album_of(FigureName.by_exit, runs=[four_arms(make)])
     figure = draw(album.drawn[FigureName.by_exit])

@@ -14,7 +14,8 @@ from conf.strict import register_schema
 from data.tokenizers.tokenizer import load_tokenizer
 from eval.config import Color, GenerateConfig
 from eval.engine.checkpoint import open_checkpoint
-from eval.engine.decoding import EarlyExit, Round, SelfSpeculative
+from eval.engine.policy import EarlyExit, SelfSpeculative
+from eval.engine.rows import Round
 from eval.engine.text_stream import TextStream
 from eval.generate import generate
 from eval.painter import DRAFTED, FULL, Painter, speed_line

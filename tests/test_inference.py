@@ -64,3 +64,37 @@ def test_a_pass_reads_nothing_beyond_its_positions() -> None:
         model.run(model.embed(tokens[:, :8]), cache, torch.arange(8), 8, layers)
         again = model.logits(model.run(model.embed(tokens[:, 8:]), cache, torch.arange(8, 12), 12, layers))
     assert torch.equal(again, clean[:, 8:])
+
+
+@pytest.mark.parametrize("n_kv_heads", [4, 2, 1])
+def test_rows_at_different_positions_are_those_of_each_alone(n_kv_heads: int) -> None:
+    size = tiny_model(n_heads=4, n_kv_heads=n_kv_heads)
+    model = InferenceLlama(size, our_model(size).state_dict(), dtype=torch.float64, device=CPU)
+    starts, width, layers = [9, 1, 5], 4, range(size.n_layers)
+    rows = [torch.randint(size.vocab_size, (1, start + 2 * width)) for start in starts]
+    alone = [passes(model, row, [start, start + width]) for row, start in zip(rows, starts, strict=True)]
+    cache = model.new_cache(20, len(rows))
+    with torch.inference_mode():
+        for i, (row, start) in enumerate(zip(rows, starts, strict=True)):
+            model.run(model.embed(row[:, :start]), cache.row(i), torch.arange(start), start, layers)
+        # A pass over several tokens, then the same number one by one; read up to the last, or more than that.
+        for first, n, longer in [(0, width, 0), *((width + i, 1, i) for i in range(width))]:
+            positions = torch.tensor(starts)[:, None] + first + torch.arange(n)
+            tokens = torch.stack([row[0, at] for row, at in zip(rows, positions, strict=True)])
+            x = model.run(model.embed(tokens), cache, positions, int(positions.max()) + 1 + longer, layers)
+            for logits, at, expected in zip(model.logits(x), positions, alone, strict=True):
+                torch.testing.assert_close(logits, expected[0, at], rtol=1e-10, atol=1e-10)
+
+
+def test_a_row_that_takes_anothers_place_goes_on() -> None:
+    size = tiny_model()
+    model = InferenceLlama(size, our_model(size).state_dict(), dtype=torch.float64, device=CPU)
+    tokens, layers = torch.randint(size.vocab_size, (1, 12)), range(size.n_layers)
+    expected, cache = passes(model, tokens, [8]), model.new_cache(12, 3)
+    with torch.inference_mode():
+        model.run(model.embed(tokens[:, :8]), cache.row(2), torch.arange(8), 8, layers)
+        cache.lengths[2] = 8
+        cache.move(2, 0)
+        assert cache.lengths[0] == 8
+        last = model.run(model.embed(tokens[:, 8:]), cache.row(0), torch.arange(8, 12), 12, layers)
+    assert torch.equal(model.logits(last), expected[:, 8:])

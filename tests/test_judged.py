@@ -16,7 +16,9 @@ from eval.drafts.judged import Judged, RoundCounts, counts_of, judged_in
 from eval.drafts.replay import disagrees, replay
 from eval.drafts.sample import DraftedSample, drafted_sample, drafted_sample_from_json
 from eval.engine import decoding
-from eval.engine.decoding import Engine, Round, SelfSpeculative
+from eval.engine.decoding import Engine
+from eval.engine.policy import SelfSpeculative
+from eval.engine.rows import Round
 from eval.engine.sampling import Sampler
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule

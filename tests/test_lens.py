@@ -19,7 +19,8 @@ from conf.strict import ConfigError, register_schema
 from eval.depth.lens import layers_needed, predictions, settled_share
 from eval.depth.lens_config import LensConfig
 from eval.engine.checkpoint import load
-from eval.engine.decoding import Autoregressive, EarlyExit, Engine
+from eval.engine.decoding import Engine
+from eval.engine.policy import Autoregressive, EarlyExit
 from eval.engine.stopping import StopRule
 from eval.lens import lens
 from models.inference import InferenceLlama

@@ -9,7 +9,9 @@ from conftest import tiny_model
 from evaluation import Bytes
 from test_parity_hf import our_model
 
-from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, Round, SelfSpeculative
+from eval.engine.decoding import Engine
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.rows import Round
 from eval.measure import contest as measure
 from eval.measure.contest import Contest, turns
 from eval.measure.records import Record

@@ -9,7 +9,7 @@ from test_benchmark import SMALL, Counting, call, ledger, texts
 
 from eval.config import GenerateConfig, Mode
 from eval.engine.checkpoint import open_checkpoint
-from eval.engine.decoding import SelfSpeculative
+from eval.engine.policy import SelfSpeculative
 from eval.measure import contest
 from eval.policies import choose_policy
 

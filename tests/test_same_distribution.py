@@ -10,7 +10,8 @@ from test_correctness import SMALL, call
 from test_sampling import Markov
 
 from conf.strict import ConfigError
-from eval.engine.decoding import Engine, SelfSpeculative
+from eval.engine.decoding import Engine
+from eval.engine.policy import SelfSpeculative
 from eval.engine.sampling import Sampler
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule

@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eval.engine.checkpoint import load
-from eval.engine.decoding import Autoregressive, Engine, SelfSpeculative
+from eval.engine.decoding import Engine
+from eval.engine.policy import Autoregressive, SelfSpeculative
 from eval.engine.stopping import StopRule
 
 ROOT = Path(__file__).parent.parent

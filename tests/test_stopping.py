@@ -12,7 +12,7 @@ from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from eval.engine.stopping import StopRule
 from eval.engine.text_stream import TextStream
 
-TEXT = "def naïve(漢字, \U0001f600):\n    return  '  é\u0301 \U0001f468\u200d\U0001f469\u200d\U0001f467' # ü\n\n\nclass A:\n\tpass"
+TEXT = "def naïve(漢字, \U0001f600):\n    return  '  é\u0301 \U0001f468\u200d\U0001f469' # ü\n\nclass A:\n\tpass"
 
 
 @pytest.fixture(params=["sentencepiece", "byte-level BPE", "bytes"])

@@ -8,7 +8,7 @@ them in the place where they would stand, so they are *never judged*. Nor are th
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from eval.engine.decoding import Round
+from eval.engine.rows import Round
 
 
 class Judged(NamedTuple):

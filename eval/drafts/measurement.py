@@ -17,7 +17,8 @@ from eval.drafts.config import RejectionsConfig
 from eval.drafts.findings import Rejections, RejectionsSetting
 from eval.drafts.sample import DraftedSample, drafted_sample, drafted_sample_from_json
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
-from eval.engine.decoding import Engine, SelfSpeculative
+from eval.engine.decoding import Engine
+from eval.engine.policy import SelfSpeculative
 from eval.engine.threads import Threads, one_token
 from eval.machine import device_and_dtype, provenance
 from eval.measure.identity import conditions, samples_digest, weights_digest

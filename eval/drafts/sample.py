@@ -8,7 +8,9 @@ from data.tokenizers.tokenizer import Tokenizer
 from eval.drafts.classes import Kind, Language, kind_of
 from eval.drafts.judged import Judged, RoundCounts, counts_of, judged_in
 from eval.drafts.replay import Thought, disagrees, replay
-from eval.engine.decoding import Engine, Round, SelfSpeculative
+from eval.engine.decoding import Engine
+from eval.engine.policy import SelfSpeculative
+from eval.engine.rows import Round
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.prompts.text import piece_of

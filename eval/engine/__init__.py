@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eval.engine.checkpoint import load
-    from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, SelfSpeculative
+    from eval.engine.decoding import Engine
     from eval.engine.one_pass import exit_logits
+    from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
     from eval.engine.sampling_options import SamplingOptions
     from eval.engine.stopping import StopRule
     from eval.engine.text_stream import TextStream
@@ -25,12 +26,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "EarlyExit": "decoding",
+    "EarlyExit": "policy",
     "Engine": "decoding",
-    "Autoregressive": "decoding",
-    "Policy": "decoding",
+    "Autoregressive": "policy",
+    "Policy": "policy",
     "SamplingOptions": "sampling_options",
-    "SelfSpeculative": "decoding",
+    "SelfSpeculative": "policy",
     "StopRule": "stopping",
     "TextStream": "text_stream",
     "exit_logits": "one_pass",

@@ -1,252 +1,335 @@
-"""The ways to decode, as generators of rounds over one model and one cache.
+"""The ways to decode, as rounds over one model and one cache, whose rows are texts of their own.
 
 autoregressive   every token by all L layers
 early exit       every token by the first E layers and the head
 self-speculative the first E layers draft d tokens; the layers above verify all of them in one pass over the exit states
-                 that the drafts left in the cache; the agreeing prefix and one token of the full model are emitted. No
-                 block is computed twice for a token, and the host waits once per round.
-prompt lookup    d tokens that followed the last few before; all layers verify them in one pass
+                 of the drafts; the agreeing prefix and one token of the full model are emitted. No block is computed
+                 twice for a token, and the host waits once per round.
+prompt lookup    d tokens that have followed the last few before; all layers verify them in one pass
 draft model      another model, with a cache of its own, drafts d tokens; all layers verify them in one pass
 
-Invariant between rounds: the cache holds positions 0 .. length-1, and the last emitted token is not yet among them.
+A round is the same passes for all rows, each at its own position. A text that ends makes place for the next prompt.
+Invariant between rounds: the cache holds positions 0 .. length-1 of a row, and its last token is not yet among them.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import perf_counter
 from typing import NamedTuple
 
 import torch
 
-from eval.engine.drafting import Drafter, Drafts, LookupDrafter, ModelDrafter, first_layers
+from eval.engine.choices import Drafts, pick
+from eval.engine.drafting import first_layers
+from eval.engine.policy import (
+    DraftModel,
+    Outcome,
+    Plan,
+    Policy,
+    Session,
+    Source,
+    check_fits,
+    deciding_layers,
+    session,
+)
+from eval.engine.rows import Request, Round, Row
 from eval.engine.sampling import Sampler
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from models.inference import InferenceLlama
-from models.kvq_cache import KVQCache
+from models.kv_cache import KVCache
 
 
-@dataclass(frozen=True)
-class Autoregressive:
-    """Autoregressive decoding."""
-
-
-@dataclass(frozen=True)
-class EarlyExit:
-    """Leave after `exit_layer` = E blocks."""
-
-    exit_layer: int
-
-
-@dataclass(frozen=True)
-class SelfSpeculative:
-    """Draft `num_speculations` = d tokens with `exit_layer` = E blocks, verify with the rest."""
-
-    exit_layer: int
-    num_speculations: int
-    reuse_exit_states: bool = True
-    """False: verification runs drafted tokens through all layers again, the paper's ablation (Table 7)."""
-
-
-@dataclass(frozen=True)
-class PromptLookup:
-    """Draft at most `num_speculations` = d tokens, those that followed the last few tokens earlier in the text."""
-
-    num_speculations: int
-    longest: int = 3
-    """So many last tokens are looked up; fewer where those have not stood together before."""
-
-
-@dataclass(frozen=True)
-class DraftModel:
-    """Draft `num_speculations` = d tokens with a model of `exit_layer` = E layers that has its own cache.
-
-    It is the engine's draft model, or, without one, the first E layers and the head as a model of its own.
-    """
-
-    exit_layer: int
-    num_speculations: int
-
-
-Speculative = SelfSpeculative | PromptLookup | DraftModel
-"""Policies that draft tokens which all layers verify."""
-Policy = Autoregressive | EarlyExit | Speculative
-
-
-class Round(NamedTuple):
-    """What one round emits: the first `n_accepted` tokens were drafted, the rest come from the model that decides."""
-
-    tokens: list[int]
-    n_drafted: int
-    n_accepted: int
-    rejected: tuple[int, ...] = ()
-    """The drafted tokens that were not accepted, in order; the first of them was rejected, the others fell with it."""
-
-
-def check_decodable_by(model: InferenceLlama, policy: Policy, prompt: list[int], max_len: int) -> None:
+def check_decodable_by(model: InferenceLlama, policy: Policy, prompt: Sequence[int], max_len: int) -> None:
     """Raise ValueError, in one line, for what cannot be decoded."""
-    n_layers = model.size.n_layers
     if not prompt:
         raise ValueError("the prompt is empty: give at least one token")
     if len(prompt) >= max_len:
         raise ValueError(f"the prompt has {len(prompt)} tokens: must be fewer than the context's {max_len}")
-    if isinstance(policy, EarlyExit) and not 1 <= policy.exit_layer <= n_layers:
-        raise ValueError(f"exit_layer={policy.exit_layer}: must lie in 1..{n_layers}")
-    if isinstance(policy, SelfSpeculative) and not 1 <= policy.exit_layer < n_layers:
-        raise ValueError(f"exit_layer={policy.exit_layer}: must lie in 1..{n_layers - 1} to leave layers to verify")
-    if isinstance(policy, Speculative) and policy.num_speculations < 1:
-        raise ValueError(f"num_speculations={policy.num_speculations}: must be at least 1")
+    check_fits(policy, model.size.n_layers)
 
 
-def deciding_layers(policy: Policy, n_layers: int) -> int:
-    """After how many layers of a model of `n_layers` the head decides about a token."""
-    return policy.exit_layer if isinstance(policy, EarlyExit) else n_layers
+class Places(NamedTuple):
+    """The positions of a pass or of a round's passes."""
+
+    positions: torch.Tensor
+    """[T] of a single row, else [B, T]."""
+    ends: range | list[int]
+    """Of each of the T the largest position of a row, plus 1."""
+
+    def at(self, i: int) -> "Places":
+        """The i-th of them alone."""
+        return Places(self.positions[..., i : i + 1], self.ends[i : i + 1])
 
 
 class Engine:
-    """A model and its cache, used for one sequence after another."""
+    """A model and its cache, used for one text after another, and for several at the same time."""
 
     def __init__(
-        self, model: InferenceLlama, max_len: int | None = None, draft_model: InferenceLlama | None = None
+        self,
+        model: InferenceLlama,
+        max_len: int | None = None,
+        batch_size: int = 1,
+        draft_model: InferenceLlama | None = None,
     ) -> None:
-        """Room for `max_len` positions; None: the model's whole context. `draft_model`: see `DraftModel`.
+        """Room for `max_len` positions (None: the model's whole context) of `batch_size` texts.
 
-        Raises ValueError for a draft model with another vocabulary.
+        `draft_model`: see `DraftModel`. Raises ValueError if it has another vocabulary.
         """
         if draft_model is not None and draft_model.size.vocab_size != model.size.vocab_size:
             raise ValueError(
                 f"the draft model has a vocabulary of {draft_model.size.vocab_size:,}, the model one of"
                 f" {model.size.vocab_size:,}: both must read and write the same tokens"
             )
-        self.model, self.draft_model = model, draft_model
-        self.drafters: dict[int, ModelDrafter] = {}
-        self.cache: KVQCache = model.new_cache(max_len or model.size.max_seq_len)
+        self.draft_model = draft_model
+        self.drafting: dict[int, Engine] = {}
+        """Engines of models that draft, by their number of layers."""
+        self.model, self.batch_size = model, batch_size
+        self.cache: KVCache = model.new_cache(max_len or model.size.max_seq_len, batch_size)
         self.positions = torch.arange(self.cache.max_len, device=model.device)
+        self.sessions: dict[Policy, Session] = {}
+        """What each policy has learned, over all texts."""
 
     def generate(
-        self, prompt: list[int], policy: Policy, stop: StopRule, sampling: SamplingOptions | None = None
+        self, prompt: Sequence[int], policy: Policy, stop: StopRule, sampling: SamplingOptions | None = None
     ) -> Iterator[Round]:
         """Decode a prompt round by round.
 
         Ends at `stop` or at the end of the context. Raises ValueError for a prompt or policy that cannot be decoded.
         """
+        self.check_decodable(prompt, policy)
+        request = Request(prompt, stop, sampling or SamplingOptions())
+        return (round_ for _, round_ in self.generate_all([request], policy))
+
+    def generate_all(self, requests: Iterable[Request], policy: Policy) -> Iterator[tuple[int, Round]]:
+        """Decode many prompts, `batch_size` at a time: each text is the one that its request alone would give.
+
+        A request is taken from `requests` when a text before it has ended, so that they may be many, or come late.
+
+        Yields:
+            (number of the request from 0, the next round of its text), the rounds of different texts mixed.
+
+        Raises ValueError for a prompt or policy that cannot be decoded, when its turn comes.
+        """
+        waiting, rows = enumerate(requests), list[Row]()
+        while True:
+            while len(rows) < self.batch_size and (first := next(waiting, None)):
+                number, request = first
+                self.check_decodable(request.prompt, policy)
+                rows.append(Row(number, request, self._sampler(request), request.stop.begin()))
+                yield number, self._take(rows, len(rows) - 1, self._prefill(rows, policy))
+                self._leave(rows)
+            if not rows:
+                return
+            rounds = self._round(rows, self.session(policy))
+            yield from [(rows[i].number, self._take(rows, i, round_)) for i, round_ in enumerate(rounds)]
+            self._leave(rows)
+
+    def check_decodable(self, prompt: Sequence[int], policy: Policy) -> None:
+        """Raise ValueError, in one line, for what cannot be decoded."""
         check_decodable_by(self.model, policy, prompt, self.cache.max_len)
         if isinstance(policy, DraftModel):
-            self.model_drafter(policy.exit_layer)
-        return self._rounds(prompt, policy, stop, Sampler(sampling or SamplingOptions(), self.model.device))
+            self.drafting_engine(policy.exit_layer)
 
-    def _rounds(self, prompt: list[int], policy: Policy, stop: StopRule, sampler: Sampler) -> Iterator[Round]:
-        text, stopping = list(prompt), stop.begin()
-        sampler.begin(prompt, self.model.size.vocab_size)
-        drafter = self._drafter(policy)
-        n_layers = deciding_layers(policy, self.model.size.n_layers)
-        ended = False
-        while not ended:
-            with torch.inference_mode():
-                if not stopping.n_tokens:
-                    round_, last = self._prefill(prompt, n_layers, sampler)
-                    if drafter:
-                        drafter.begin(prompt)
-                else:
-                    # The last token stands at position `length`, so drafts have room for this many less one.
-                    room = min(self.cache.max_len - self.cache.length, stop.max_new_tokens - stopping.n_tokens)
-                    d = min(policy.num_speculations, room - 1) if isinstance(policy, Speculative) else 0
-                    drafts = self._drafts(text, last, policy, drafter, d, sampler) if d > 0 else None
-                    if drafts is not None and len(drafts.tokens):
-                        round_, last = self._verified(last, policy, drafts, sampler)
-                    else:
-                        round_, last = self._one_token(last, n_layers, sampler)
-            tokens, ended = stopping.cut(round_.tokens)
-            text += tokens
-            # The next token's position is `length`; without room for it the context is full.
-            ended = ended or self.cache.length >= self.cache.max_len
-            yield round_._replace(tokens=tokens, n_accepted=min(round_.n_accepted, len(tokens)))
+    def drafting_engine(self, n_layers: int) -> "Engine":
+        """The engine of the model that drafts. Raises ValueError for a number of layers that it cannot have."""
+        other = self.draft_model
+        most = self.model.size.n_layers if other is None else other.size.n_layers
+        if not 1 <= n_layers <= most or (other is not None and n_layers != most):
+            must = f"must lie in 1..{most}" if other is None else f"must be {most}, as the draft model has"
+            raise ValueError(f"exit_layer={n_layers}: {must}")
+        if n_layers not in self.drafting:
+            model = first_layers(self.model, n_layers) if other is None else other
+            self.drafting[n_layers] = Engine(model, min(self.cache.max_len, model.size.max_seq_len), self.batch_size)
+        return self.drafting[n_layers]
 
-    def _prefill(self, prompt: list[int], n_layers: int, sampler: Sampler) -> tuple[Round, torch.Tensor]:
-        """All of the prompt in one pass; the head on its last position alone."""
-        model = self.model
-        tokens = torch.tensor([prompt], device=model.device)
-        x = self.run(model.embed(tokens), 0, range(n_layers))
-        self.cache.length = len(prompt)
-        last = sampler.pick(model.logits(x[0, -1]))
-        return Round(last.tolist(), 0, 0), last
+    def _sampler(self, request: Request) -> Sampler:
+        sampler = Sampler(request.sampling, self.model.device)
+        sampler.begin(request.prompt, self.model.size.vocab_size)
+        return sampler
 
-    def _one_token(self, last: torch.Tensor, n_layers: int, sampler: Sampler) -> tuple[Round, torch.Tensor]:
-        """The last token through the layers; the next one from the head."""
-        model = self.model
-        x = self.run(model.embed(last[None]), self.cache.length, range(n_layers))
-        self.cache.length += 1
-        last = sampler.pick(model.logits(x[0, 0]))
-        return Round(last.tolist(), 0, 0), last
+    def session(self, policy: Policy) -> Session:
+        """The policy's, made when it is first asked for."""
+        if policy not in self.sessions:
+            self.sessions[policy] = session(policy, self.model.size.n_layers)
+        return self.sessions[policy]
+
+    def _take(self, rows: list[Row], i: int, round_: Round) -> Round:
+        # The next token's position is the length; without room for it the context is full.
+        return rows[i].take(round_, full=self.cache.lengths[i] >= self.cache.max_len)
+
+    def _leave(self, rows: list[Row]) -> None:
+        """Drop texts that have ended; the last row takes the place of one before it, so that no place is empty."""
+        for i in reversed(range(len(rows))):
+            if rows[i].ended:
+                last = rows.pop()
+                if i < len(rows):
+                    rows[i] = last
+                    self.cache.move(len(rows), i)
+                    for other in self.drafting.values():
+                        other.cache.lengths[len(rows)] = min(self.cache.lengths[i], other.cache.max_len)
+                        other.cache.move(len(rows), i)
+
+    @torch.inference_mode()
+    def _prefill(self, rows: list[Row], policy: Policy) -> Round:
+        """All of the last row's prompt in one pass; the head on its last position alone."""
+        row, number = rows[-1], len(rows) - 1
+        x = self._read(number, row.request.prompt, deciding_layers(policy, self.model.size.n_layers))
+        if isinstance(policy, DraftModel):
+            other = self.drafting_engine(policy.exit_layer)
+            if len(row.request.prompt) <= other.cache.max_len:
+                other._read(number, row.request.prompt, other.model.size.n_layers)
+        return Round(pick([row.sampler], self.model.logits(x[:, -1])), 0, 0)
+
+    def _read(self, number: int, prompt: Sequence[int], n_layers: int) -> torch.Tensor:
+        """A prompt through some layers in one pass, into a row of the cache; [1, T, D]."""
+        model, n = self.model, len(prompt)
+        tokens = torch.tensor([list(prompt)], device=model.device)
+        x = model.run(model.embed(tokens), self.cache.row(number), self.positions[:n], n, range(n_layers))
+        self.cache.lengths[number] = n
+        return x
+
+    @torch.inference_mode()
+    def _round(self, rows: list[Row], at_work: Session) -> list[Round]:
+        """The next round of each row, as the policy plans it."""
+        # The last token stands at position `length`, so drafts have room for this many less one.
+        lengths = self.cache.lengths[: len(rows)]
+        rooms = [min(self.cache.max_len - length, row.missing) - 1 for length, row in zip(lengths, rows, strict=True)]
+        plan = at_work.plan(max(rooms))
+        step = self._speculate if plan.num_speculations else self._one_token
+        rounds, outcome = step(rows, rooms, plan)
+        for i, round_ in enumerate(rounds):
+            self.cache.lengths[i] += len(round_.tokens)
+        at_work.learn(outcome)
+        return rounds
+
+    def _one_token(self, rows: list[Row], rooms: list[int], plan: Plan) -> tuple[list[Round], Outcome]:
+        """The last tokens through the layers; the next ones from the head."""
+        begun = perf_counter()
+        x = self.draft(self._last(rows), self.places(len(rows), 1), plan.exit_layer)
+        tokens = pick([row.sampler for row in rows], self.model.logits(x[:, 0]))
+        outcome = Outcome(plan, 0, (0,) * len(rows), verify_seconds=perf_counter() - begun)
+        return [Round([token], 0, 0) for token in tokens], outcome
+
+    def _speculate(self, rows: list[Row], rooms: list[int], plan: Plan) -> tuple[list[Round], Outcome]:
+        """Draft tokens, verify them, accept; a row with less room than others drafts on, and nothing comes of it."""
+        begun = perf_counter()
+        places = self.places(len(rows), plan.num_speculations + 1)
+        drafts, states, confidences = self._drafts(rows, rooms, plan, places)
+        if not len(drafts):
+            return self._one_token(rows, rooms, Plan(self.model.size.n_layers))
+        d = len(drafts)
+        places = Places(places.positions[..., : d + 1], places.ends[: d + 1])
+        if plan.reuse_exit_states:
+            # Of the last drafted token, too, the verification needs the exit state and the keys below it.
+            states.append(self.draft(drafts.tokens[-1], places.at(d), plan.exit_layer))
+        between = self._now() if plan.timed else None
+        if plan.reuse_exit_states:
+            x = self.verify(torch.cat(states, 1), places, plan.exit_layer)
+        else:
+            tokens = torch.cat([self._last(rows), *drafts.tokens], 1)
+            x = self.run(self.model.embed(tokens), places, range(self.model.size.n_layers))
+        # The one wait of the round.
+        found = drafts.accept(self.model.logits(x))
+        now = perf_counter()
+        exit_layer = None if plan.source is Source.text else plan.exit_layer
+        rounds = [
+            Round(ids, n := len(ids) - 1 + len(rejected), len(ids) - 1, tuple(rejected), exit_layer if n else None)
+            for ids, rejected in found
+        ]
+        # Of a row with less room it is not known what would have become of all drafts.
+        whole = [i for i, round_ in enumerate(rounds) if round_.n_drafted == d]
+        outcome = Outcome(
+            plan,
+            d,
+            tuple(rounds[i].n_accepted for i in whole),
+            tuple(tuple(step[i] for step in confidences) for i in whole) if confidences else (),
+            between and between - begun,
+            between and now - between,
+        )
+        return rounds, outcome
 
     def _drafts(
-        self,
-        text: list[int],
-        last: torch.Tensor,
-        policy: Speculative,
-        drafter: Drafter | None,
-        d: int,
-        sampler: Sampler,
-    ) -> Drafts:
-        """At most d tokens that may follow the text, whose last token is `last`."""
-        if drafter:
-            return drafter.draft(text, d, sampler)
-        assert isinstance(policy, SelfSpeculative)
-        tokens, q, start = [last], list[torch.Tensor](), self.cache.length
-        for i in range(d):
-            x = self.draft(tokens[-1], start + i, range(policy.exit_layer))
-            token, distribution = sampler.draft(self.model.logits(x))
-            tokens.append(token)
-            if distribution is not None:
-                q.append(distribution)
-        return Drafts(torch.cat(tokens[1:]), torch.stack(q) if q else None)
-
-    def _verified(
-        self, last: torch.Tensor, policy: Speculative, drafts: Drafts, sampler: Sampler
-    ) -> tuple[Round, torch.Tensor]:
-        """The drafts that the full model accepts, and a token of its own."""
-        model, cache, start, d = self.model, self.cache, self.cache.length, len(drafts.tokens)
-        if isinstance(policy, SelfSpeculative) and policy.reuse_exit_states:
-            # Of the last drafted token, too, the verification needs the exit state and the keys below it.
-            self.draft(drafts.tokens[-1:], start + d, range(policy.exit_layer))
-            x = self.verify(start, d + 1, policy.exit_layer)
+        self, rows: list[Row], rooms: list[int], plan: Plan, places: Places
+    ) -> tuple[Drafts, list[torch.Tensor], list[list[float]]]:
+        """Drafts, the exit states [B, 1, D] that were made on the way, and the confidences that the plan asks for."""
+        samplers, states, confidences = [row.sampler for row in rows], list[torch.Tensor](), list[list[float]]()
+        if plan.source is Source.text:
+            found = [row.following(plan.num_speculations) for row in rows]
+            return Drafts.known(samplers, rooms, found, self.model.size.vocab_size, self.model.device), [], []
+        if plan.source is Source.model:
+            logits_after = self.drafting_engine(plan.exit_layer)._following(rows, rooms, self.cache.lengths, plan)
         else:
-            tokens = torch.cat([last, drafts.tokens])
-            x = self.run(model.embed(tokens[None]), start, range(model.size.n_layers))
-        # The one wait of the round.
-        ids, rejected, last = sampler.accept(drafts.tokens, drafts.probabilities, model.logits(x[0]))
-        n_accepted = d - len(rejected)
-        cache.length = start + n_accepted + 1
-        return Round(ids, d, n_accepted, tuple(rejected)), last
 
-    def _drafter(self, policy: Policy) -> Drafter | None:
-        """What drafts in place of the model's first layers."""
-        if isinstance(policy, PromptLookup):
-            return LookupDrafter(self.model.device, self.model.size.vocab_size, policy.longest)
-        return self.model_drafter(policy.exit_layer) if isinstance(policy, DraftModel) else None
+            def logits_after(i: int, tokens: torch.Tensor) -> torch.Tensor:
+                states.append(self.draft(tokens, places.at(i), plan.exit_layer))
+                return self.model.logits(states[-1][:, 0])
 
-    def model_drafter(self, n_layers: int) -> ModelDrafter:
-        """What drafts for the policy `DraftModel`. Raises ValueError for a number of layers that it cannot have."""
-        most = self.model.size.n_layers if self.draft_model is None else self.draft_model.size.n_layers
-        if not 1 <= n_layers <= most or (self.draft_model is not None and n_layers != most):
-            of = f"must lie in 1..{most}" if self.draft_model is None else f"must be {most}, as the draft model has"
-            raise ValueError(f"exit_layer={n_layers}: {of}")
-        if n_layers not in self.drafters:
-            model = self.draft_model or first_layers(self.model, n_layers)
-            self.drafters[n_layers] = ModelDrafter(model, self.cache.max_len)
-        return self.drafters[n_layers]
+        drafts, token = Drafts(samplers, rooms), self._last(rows)
+        while len(drafts) < min(plan.num_speculations, max(rooms)):
+            logits = logits_after(len(drafts), token)
+            token = drafts.add(logits)
+            if plan.stop_below is not None:
+                # The token stays in the draft whatever it is, and only whether another follows depends on it. So each
+                # drafted token is a draw from its whole q, which is what makes acceptance exact. Were the token itself
+                # left out for its confidence, the others would be too frequent.
+                confidences.append(drafts.confidences(logits))
+                if max(confidences[-1]) < plan.stop_below:
+                    break
+        return drafts, states, confidences
 
-    def verify(self, start: int, width: int, exit_layer: int) -> torch.Tensor:
-        """The exit states of `width` positions from `start` through the layers above the exit; [1, width, D]."""
-        states = self.cache.exit_states[:, start : start + width]
-        return self.run(states, start, range(exit_layer, self.model.size.n_layers))
+    def _following(
+        self, rows: list[Row], rooms: list[int], lengths: list[int], plan: Plan
+    ) -> Callable[[int, torch.Tensor], torch.Tensor]:
+        """The model as the one that drafts: from (number of the draft, token before it [B, 1]) to logits [B, V].
 
-    def draft(self, token: torch.Tensor, position: int, layers: range) -> torch.Tensor:
-        """A token [1] through the first layers; its exit state [D], which the cache keeps for the layers above."""
-        x = self.run(self.model.embed(token[None]), position, layers)
-        self.cache.exit_states.index_copy_(1, self.positions[position : position + 1], x)
-        return x[0, 0]
+        Args:
+            rows: of the engine that decides.
+            rooms: of them; made smaller where the context of this model is.
+            lengths: of that engine's cache.
+            plan: its plan.
+        """
+        # The last two tokens are read: the last but one may be a draft that nothing was drafted after.
+        for i in range(len(rows)):
+            rooms[i] = max(0, min(rooms[i], self.cache.max_len - lengths[i]))
+            self.cache.lengths[i] = min(lengths[i], self.cache.max_len) - 1
+        ends = torch.tensor([row.last_two for row in rows], device=self.model.device)
+        places = self.places(len(rows), plan.num_speculations + 1)
 
-    def run(self, x: torch.Tensor, start: int, layers: range) -> torch.Tensor:
-        """Some layers on x [1, T, D] at the positions from `start`."""
-        end = start + x.shape[1]
-        return self.model.run(x, self.cache, self.positions[start:end], end, layers)
+        def logits_after(i: int, tokens: torch.Tensor) -> torch.Tensor:
+            here = places.at(i + 1) if i else Places(places.positions[..., :2], places.ends[:2])
+            x = self.draft(tokens if i else ends, here, self.model.size.n_layers)
+            return self.model.logits(x[:, -1])
+
+        return logits_after
+
+    def _now(self) -> float:
+        """Seconds, once the device has done what it has been given."""
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
+        return perf_counter()
+
+    def _last(self, rows: list[Row]) -> torch.Tensor:
+        """[B, 1]: the tokens that the cache does not have yet."""
+        return torch.tensor([[row.last] for row in rows], device=self.model.device)
+
+    def places(self, n_rows: int, width: int) -> Places:
+        """Where the next `width` tokens of the first rows stand; at the spare position what has no room."""
+        starts = self.cache.lengths[:n_rows]
+        ends = range(max(starts) + 1, max(starts) + 1 + width)
+        if n_rows == 1:
+            return Places(self.positions[starts[0] : starts[0] + width], ends)
+        spare = self.cache.max_len
+        positions = [[min(start + i, spare) for i in range(width)] for start in starts]
+        return Places(torch.tensor(positions, device=self.model.device), [min(end, spare + 1) for end in ends])
+
+    def draft(self, tokens: torch.Tensor, places: Places, n_layers: int) -> torch.Tensor:
+        """Tokens [B, T] through the first layers; their states [B, T, D]."""
+        return self.run(self.model.embed(tokens), places, range(n_layers))
+
+    def verify(self, states: torch.Tensor, places: Places, exit_layer: int) -> torch.Tensor:
+        """Exit states [B, T, D] through the layers above the exit; [B, T, D]."""
+        return self.run(states, places, range(exit_layer, self.model.size.n_layers))
+
+    def run(self, x: torch.Tensor, places: Places, layers: range) -> torch.Tensor:
+        """Some layers on x [B, T, D]."""
+        return self.model.run(x, self.cache, places.positions, places.ends[-1], layers)

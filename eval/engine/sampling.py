@@ -50,12 +50,27 @@ def best(logits: torch.Tensor, *, keepdim: bool = False) -> torch.Tensor:
     return logits.max(-1, keepdim=keepdim).indices
 
 
+def confidence(logits: torch.Tensor, token: torch.Tensor, distribution: torch.Tensor | None) -> float:
+    """The probability of a picked token; waits for the device.
+
+    Args:
+        logits: [V].
+        token: [1].
+        distribution: [V], what it was drawn from; None: it is the most likely one, and the logits' softmax counts.
+    """
+    if distribution is not None:
+        return float(distribution[token])
+    return float((logits.max() - logits.logsumexp(-1)).exp())
+
+
 class Sampler:
     """Draws and accepts the tokens of one text on the model's device, without waiting for it."""
 
     def __init__(self, options: SamplingOptions, device: torch.device) -> None:
         self.options, self.device = options, device
         self.greedy = options.temperature == 0.0
+        self.plain = self.greedy and options.repetition_penalty == 1.0
+        """Whether the next token is the one with the largest logit, whatever has been seen."""
         self.generator = torch.Generator(device).manual_seed(options.seed)
         self.seen: torch.Tensor | None = None
         """[V] bool: the tokens of prompt and text; None without a penalty."""

@@ -115,11 +115,11 @@ def one_window(model: InferenceLlama, n_tokens: int) -> Probe:
 def one_token(model: InferenceLlama) -> Probe:
     """A pass over one token, as autoregressive decoding makes them."""
     engine = Engine(model, min(64, model.size.max_seq_len))
-    token = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
+    engine.cache.lengths[0] = engine.cache.max_len // 2
+    token, place = torch.zeros(1, 1, dtype=torch.int64, device=model.device), engine.places(1, 1)
 
     def probe() -> torch.Tensor:
         with torch.inference_mode():
-            x = engine.run(model.embed(token), engine.cache.max_len // 2, range(model.size.n_layers))
-            return model.logits(x[0, 0])
+            return model.logits(engine.draft(token, place, model.size.n_layers)[0, 0])
 
     return probe

@@ -7,7 +7,8 @@ from conf.strict import ConfigError
 from eval.config import Mode
 from eval.engine.agreement import NEAR_TIE
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
-from eval.engine.decoding import EarlyExit, Engine, SelfSpeculative
+from eval.engine.decoding import Engine
+from eval.engine.policy import EarlyExit, SelfSpeculative
 from eval.engine.threads import Threads, one_token
 from eval.exactness.correctness_config import DRAFTS_TO_CHECK, CorrectnessConfig, exits_to_check
 from eval.exactness.distribution import Verdict, compare_distributions

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.engine.decoding import SelfSpeculative
+from eval.engine.policy import SelfSpeculative
 from eval.exactness.side_by_side import Side
 from eval.results.columns import aligned
 from eval.setting import Setting

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from eval.engine.decoding import Autoregressive, Engine, Policy, SelfSpeculative
+from eval.engine.decoding import Engine
+from eval.engine.policy import Autoregressive, Policy, SelfSpeculative
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.setting import Setting

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.engine.agreement import first_difference, near_tie_after
-from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, Round, SelfSpeculative
+from eval.engine.decoding import Engine
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.rows import Round
 from eval.engine.stopping import StopRule
 from eval.measure.timing import Timed, timed
 

@@ -38,7 +38,8 @@ def kind_of(run: Run) -> str:
     """Which of FOUR a run is."""
     early_exit = run.config["early_exit"]
     drops = run.config["layer_dropout"]["p_max"] > 0
-    exits = early_exit["curriculum"] != "none" and early_exit["e_scale"] > 0
+    learn = early_exit["e_scale"] > 0 or early_exit.get("distillation", {}).get("strength", 0) > 0
+    exits = early_exit["curriculum"] != "none" and learn
     return {(False, False): BASELINE, (True, False): LD, (False, True): EE, (True, True): LD_EE}[drops, exits]
 
 

@@ -24,8 +24,9 @@ from conf.progress import each, progress
 from conf.strict import ConfigError
 from eval.config import Dtype, GenerateConfig, MachineConfig, Mode
 from eval.engine.checkpoint import open_checkpoint
-from eval.engine.decoding import EarlyExit, Engine, deciding_layers
+from eval.engine.decoding import Engine
 from eval.engine.hf_tokenizer import end_ids, transformers_tokenizer
+from eval.engine.policy import EarlyExit, deciding_layers
 from eval.engine.stopping import StopRule
 from eval.engine.threads import Threads, one_token, one_window
 from eval.lm.answers import Answers, likelihood_of, question

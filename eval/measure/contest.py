@@ -10,7 +10,8 @@ from conf.progress import progress
 from data.tokenizers.tokenizer import Tokenizer
 from eval.config import Mode
 from eval.engine.agreement import first_difference, near_tie_after
-from eval.engine.decoding import Autoregressive, Engine, Policy, SelfSpeculative
+from eval.engine.decoding import Engine
+from eval.engine.policy import Autoregressive, Policy, SelfSpeculative
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.engine.threads import Threads

@@ -9,7 +9,8 @@ import torch
 from conf.plugins import digest
 from conf.strict import ConfigError
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
-from eval.engine.decoding import Autoregressive, Engine, Policy
+from eval.engine.decoding import Engine
+from eval.engine.policy import Autoregressive, Policy
 from eval.engine.threads import Threads, one_token
 from eval.machine import device_and_dtype, provenance
 from eval.measure.config import BenchmarkConfig

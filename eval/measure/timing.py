@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import torch
 
-from eval.engine.decoding import Autoregressive, EarlyExit, Engine, Policy, Round, SelfSpeculative
+from eval.engine.decoding import Engine, Places
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.rows import Round
 from eval.engine.sampling import best
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
@@ -98,15 +100,16 @@ class _Clock:
     """The passes of the engine, one at a time, ended by what a round ends with: a token, if only on the device."""
 
     def __init__(self, engine: Engine, token: int, middle: int) -> None:
-        self.engine, self.model, self.middle = engine, engine.model, middle
-        self.tokens = torch.tensor([[token]], device=engine.model.device)
+        self.engine, self.model = engine, engine.model
+        self.tokens = torch.tensor([[token]] * engine.batch_size, device=engine.model.device)
+        engine.cache.lengths = [middle] * engine.batch_size
 
     def token(self, n_layers: int) -> float:
         """A token through some layers and the head."""
 
         def call() -> torch.Tensor:
-            x = self.engine.run(self.model.embed(self.tokens), self.middle, range(n_layers))
-            return best(self.model.logits(x[0, 0]), keepdim=True)
+            x = self.engine.draft(self.tokens, self._places(1), n_layers)
+            return best(self.model.logits(x[:, 0]), keepdim=True)
 
         return self._seconds(call)
 
@@ -114,8 +117,8 @@ class _Clock:
         """A token through the first layers, its exit state kept, and the head unless it is the last one drafted."""
 
         def call() -> torch.Tensor:
-            x = self.engine.draft(self.tokens[0], self.middle, range(exit_layer))
-            return best(self.model.logits(x), keepdim=True) if head else x
+            x = self.engine.draft(self.tokens, self._places(1), exit_layer)
+            return best(self.model.logits(x[:, 0]), keepdim=True) if head else x
 
         return self._seconds(call)
 
@@ -129,17 +132,23 @@ class _Clock:
 
     def verify(self, exit_layer: int, width: int) -> float:
         """So many exit states through the other layers and the head."""
-        return self._seconds(lambda: best(self.model.logits(self.engine.verify(self.middle, width, exit_layer)[0])))
+        states = self.model.embed(self.tokens.expand(-1, width))
+        return self._seconds(
+            lambda: best(self.model.logits(self.engine.verify(states, self._places(width), exit_layer)))
+        )
 
     def recompute(self, width: int) -> float:
         """So many tokens through all layers and the head."""
 
         def call() -> torch.Tensor:
-            x = self.model.embed(self.tokens.expand(1, width))
-            x = self.engine.run(x, self.middle, range(self.model.size.n_layers))
-            return best(self.model.logits(x[0]))
+            x = self.model.embed(self.tokens.expand(-1, width))
+            x = self.engine.run(x, self._places(width), range(self.model.size.n_layers))
+            return best(self.model.logits(x))
 
         return self._seconds(call)
+
+    def _places(self, width: int) -> Places:
+        return self.engine.places(len(self.tokens), width)
 
     def _seconds(self, call: Callable[[], torch.Tensor]) -> float:
         with torch.inference_mode():

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from data.tokenizers.tokenizer import Tokenizer
-from eval.engine.decoding import SelfSpeculative
+from eval.engine.policy import SelfSpeculative
 from eval.exactness.compared import ModeRow
 from eval.exactness.side_by_side import Side
 from eval.pages.page import page

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.tokenizers.tokenizer import Tokenizer
-from eval.engine.decoding import Autoregressive, EarlyExit, Policy, Round
+from eval.engine.policy import Autoregressive, EarlyExit, Policy
+from eval.engine.rows import Round
 from eval.pages.page import page
 from eval.pages.token_display import display_alone, display_in_text
 

@@ -21,7 +21,6 @@ from eval.results.sweep_findings import SweepRow, facts_lines
 COLOURS = "cividis"
 BLUE, ORANGE = "#0072B2", "#D55E00"
 PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
-LEADER = {"arrowstyle": "-", "color": "grey", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 4, "relpos": (0.5, 0)}
 LABELS = {AGREEMENT: "share of autoregressive decoding's text before the first difference"}
 
 

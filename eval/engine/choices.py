@@ -1,0 +1,114 @@
+"""Tokens for all rows of a batch. Greedy rows are one operation; rows that draw do so with a generator each.
+
+So what a row draws depends on its seed and its text alone, whatever the other rows do.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from eval.engine.sampling import Sampler, best
+
+
+class Accepted(NamedTuple):
+    """What becomes of a row's drafts."""
+
+    tokens: list[int]
+    """The accepted drafts and one token of the full model."""
+    rejected: list[int]
+    """The drafts that are not accepted."""
+
+
+def pick(samplers: Sequence[Sampler], logits: torch.Tensor) -> list[int]:
+    """The next token of each row from logits [B, V]. Waits for the device."""
+    if all(s.plain for s in samplers):
+        return best(logits).tolist()
+    return torch.cat([s.pick(row) for s, row in zip(samplers, logits, strict=True)]).tolist()
+
+
+class Drafts:
+    """The drafts of a round, as they grow."""
+
+    def __init__(self, samplers: Sequence[Sampler], rooms: Sequence[int]) -> None:
+        """`rooms`: how many drafts each row can take; behind them it drafts what nothing depends on."""
+        self.samplers, self.rooms = samplers, rooms
+        self.greedy = all(s.plain for s in samplers)
+        self.tokens: list[torch.Tensor] = []
+        """Of each step [B, 1]."""
+        self.distributions: list[list[torch.Tensor]] = [[] for _ in samplers]
+        """Of each row those [V] that its drafts were drawn from; none of a greedy one's."""
+
+    @classmethod
+    def known(
+        cls,
+        samplers: Sequence[Sampler],
+        rooms: Sequence[int],
+        ids: Sequence[Sequence[int]],
+        vocab_size: int,
+        device: torch.device,
+    ) -> "Drafts":
+        """Drafts that nothing was drawn for: each has a distribution of which it is the only token."""
+        rooms = [min(room, len(row)) for room, row in zip(rooms, ids, strict=True)]
+        drafts, width = cls(samplers, rooms), max(rooms)
+        filled = [[*row[:width], *[0] * (width - len(row))] for row in ids]
+        tokens = torch.tensor(filled, dtype=torch.int64, device=device)
+        drafts.tokens = [tokens[:, i : i + 1] for i in range(width)]
+        for sampler, row, distributions, room in zip(samplers, tokens, drafts.distributions, rooms, strict=True):
+            if not sampler.greedy:
+                distributions += F.one_hot(row[:room], vocab_size)
+        return drafts
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def add(self, logits: torch.Tensor) -> torch.Tensor:
+        """Draft a token for each row from logits [B, V]; [B, 1]."""
+        if self.greedy:
+            token = best(logits, keepdim=True)
+        else:
+            token = torch.stack([self._draw(i, row) for i, row in enumerate(logits)])
+        self.tokens.append(token)
+        return token
+
+    def _draw(self, row: int, logits: torch.Tensor) -> torch.Tensor:
+        if len(self) >= self.rooms[row]:
+            return best(logits, keepdim=True)
+        token, distribution = self.samplers[row].draft(logits)
+        if distribution is not None:
+            self.distributions[row].append(distribution)
+        return token
+
+    def confidences(self, logits: torch.Tensor) -> list[float]:
+        """The probability of each row's last draft under what it was drawn from, or under logits [B, V] if greedy."""
+        sure = (logits.max(-1).values - logits.logsumexp(-1)).exp().tolist()
+        for i, distributions in enumerate(self.distributions):
+            if distributions:
+                sure[i] = float(distributions[-1][self.tokens[-1][i]])
+        return sure
+
+    def accept(self, logits: torch.Tensor) -> list[Accepted]:
+        """What the full model's logits [B, d+1, V], before each draft and after the last, leave of each row's drafts.
+
+        Waits for the device: once if all rows are greedy.
+        """
+        drafted = torch.cat(self.tokens, 1)
+        rooms = [min(room, len(self)) for room in self.rooms]
+        if self.greedy:
+            both = torch.cat([drafted, best(logits)], 1).tolist()
+            return [_agreeing(ids[: len(self)], ids[len(self) :], room) for ids, room in zip(both, rooms, strict=True)]
+        return [self._accepted(i, drafted[i, :room], logits[i, : room + 1]) for i, room in enumerate(rooms)]
+
+    def _accepted(self, row: int, drafted: torch.Tensor, logits: torch.Tensor) -> Accepted:
+        sampler, q = self.samplers[row], self.distributions[row]
+        if not len(drafted):
+            return Accepted(sampler.pick(logits[0]).tolist(), [])
+        ids, rejected, _ = sampler.accept(drafted, torch.stack(q) if q else None, logits)
+        return Accepted(ids, rejected)
+
+
+def _agreeing(drafted: list[int], choices: list[int], room: int) -> Accepted:
+    """The drafts up to the first that is not the full model's choice, and that choice."""
+    n = next((i for i in range(room) if drafted[i] != choices[i]), room)
+    return Accepted([*drafted[:n], choices[n]], drafted[n:room])

@@ -1,0 +1,170 @@
+"""What a round of decoding does, and who decides it: policies, plans and outcomes.
+
+A policy is a configuration, without state. Its session is made once per engine and lives as long: it is asked for a
+plan before each round and told the outcome after it. All that is learned is shared between the sequences of the engine,
+whether they come one after another or as rows of a batch; nothing is kept per sequence. A plan holds for all rows of a
+round.
+
+Every plan leaves the text as it is: greedy tokens are those of the full model, sampled ones are drawn from its
+distribution, because a plan is made before any of its round's tokens exist, from tokens that have been emitted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+
+class Source(StrEnum):
+    """Where drafts come from."""
+
+    first_layers = "first_layers"
+    """The first layers of the model itself, whose work verification takes over."""
+    text = "text"
+    """What followed the last few tokens earlier in the text."""
+    model = "model"
+    """Another model, with a cache of its own."""
+
+
+class Plan(NamedTuple):
+    """What the next round does."""
+
+    exit_layer: int
+    """E, the blocks that draft; with nothing to draft, the blocks after which the head decides."""
+    num_speculations: int = 0
+    """d, the most tokens to draft; 0: one token without a draft."""
+    stop_below: float | None = None
+    """End the draft after a token whose probability under the draft, its confidence, is smaller. That costs a wait for
+    the device per drafted token, which on a CPU is nothing. 0 reads confidences and never stops; None reads none."""
+    probe: tuple[int, ...] = ()
+    """Other exits, ascending, whose agreement with the full model is to be found out in this round; a head each."""
+    timed: bool = False
+    """Measure seconds, which waits for the device once more, between draft and verification."""
+    reuse_exit_states: bool = True
+    """False: verification runs drafted tokens through all layers again."""
+    source: Source = Source.first_layers
+    """Where the drafts come from; with `model`, the exit_layer is the number of that model's layers."""
+
+
+class Outcome(NamedTuple):
+    """What became of a plan. A batch has an item per row where a tuple is."""
+
+    plan: Plan
+    n_drafted: int
+    """By each row; fewer than planned where the draft ended early."""
+    n_accepted: tuple[int, ...]
+    """Drafted tokens that the full model accepted. The next one, if there is one, was rejected; nothing is known of
+    those behind it."""
+    confidences: tuple[tuple[float, ...], ...] = ()
+    """Of each drafted token; () where the plan reads none."""
+    draft_seconds: float | None = None
+    """Of all passes of the first E layers."""
+    verify_seconds: float | None = None
+    """From there until the tokens have reached the host; of a round without a draft, all of it."""
+    agreements: Mapping[int, tuple[tuple[float, ...], ...]] = {}
+    """Exit layer -> for each of a row's n_accepted + 1 emitted tokens, the chance that this exit's draft of it would
+    have been accepted; greedy: 0 or 1."""
+
+
+class Session(Protocol):
+    """A policy at work on an engine. Plans are quick to make: some microseconds."""
+
+    def plan(self, room: int) -> Plan:
+        """What to do next, with at most `room` drafted tokens (0 or more)."""
+        ...
+
+    def learn(self, outcome: Outcome) -> None:
+        """Hear what became of the last plan."""
+        ...
+
+
+@dataclass(frozen=True)
+class Autoregressive:
+    """Autoregressive decoding."""
+
+
+@dataclass(frozen=True)
+class EarlyExit:
+    """Leave after `exit_layer` = E blocks."""
+
+    exit_layer: int
+
+
+@dataclass(frozen=True)
+class SelfSpeculative:
+    """Draft `num_speculations` = d tokens with `exit_layer` = E blocks, verify with the rest."""
+
+    exit_layer: int
+    num_speculations: int
+    reuse_exit_states: bool = True
+    """False: verification runs drafted tokens through all layers again, the paper's ablation (Table 7)."""
+
+
+@dataclass(frozen=True)
+class PromptLookup:
+    """Draft at most `num_speculations` = d tokens, those that followed the last few tokens earlier in the text."""
+
+    num_speculations: int
+
+
+@dataclass(frozen=True)
+class DraftModel:
+    """Draft `num_speculations` = d tokens with a model of `exit_layer` = E layers that has its own cache.
+
+    It is the engine's draft model, or, without one, the first E layers and the head as a model of its own.
+    """
+
+    exit_layer: int
+    num_speculations: int
+
+
+Speculative = SelfSpeculative | PromptLookup | DraftModel
+"""Policies that draft tokens which the full model verifies."""
+Policy = Autoregressive | EarlyExit | Speculative
+
+
+class Constant:
+    """The session of a policy that does the same in every round and learns nothing."""
+
+    def __init__(self, plan: Plan, n_layers: int) -> None:
+        self._plan, self._plain = plan, Plan(n_layers)
+
+    def plan(self, room: int) -> Plan:
+        """The same, with fewer drafts where there is less room, and a plain token where there is none."""
+        plan = self._plan
+        if plan.num_speculations <= room:
+            return plan
+        return plan._replace(num_speculations=room) if room else self._plain
+
+    def learn(self, outcome: Outcome) -> None:
+        """Nothing."""
+
+
+def session(policy: Policy, n_layers: int) -> Session:
+    """A policy at work on a model of `n_layers`, with nothing learned yet."""
+    match policy:
+        case Autoregressive():
+            return Constant(Plan(n_layers), n_layers)
+        case EarlyExit(exit_layer):
+            return Constant(Plan(exit_layer), n_layers)
+        case SelfSpeculative(exit_layer, d, reuse):
+            return Constant(Plan(exit_layer, d, reuse_exit_states=reuse), n_layers)
+        case PromptLookup(d):
+            return Constant(Plan(n_layers, d, reuse_exit_states=False, source=Source.text), n_layers)
+        case DraftModel(exit_layer, d):
+            return Constant(Plan(exit_layer, d, reuse_exit_states=False, source=Source.model), n_layers)
+
+
+def deciding_layers(policy: Policy, n_layers: int) -> int:
+    """After how many layers of a model of `n_layers` the head decides about a token."""
+    return policy.exit_layer if isinstance(policy, EarlyExit) else n_layers
+
+
+def check_fits(policy: Policy, n_layers: int) -> None:
+    """Raise ValueError, in one line, for a policy that a model of `n_layers` cannot follow."""
+    if isinstance(policy, EarlyExit) and not 1 <= policy.exit_layer <= n_layers:
+        raise ValueError(f"exit_layer={policy.exit_layer}: must lie in 1..{n_layers}")
+    if isinstance(policy, SelfSpeculative) and not 1 <= policy.exit_layer < n_layers:
+        raise ValueError(f"exit_layer={policy.exit_layer}: must lie in 1..{n_layers - 1} to leave layers to verify")
+    if isinstance(policy, Speculative) and policy.num_speculations < 1:
+        raise ValueError(f"num_speculations={policy.num_speculations}: must be at least 1")
