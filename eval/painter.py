@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from eval.config import Color
-from eval.engine.policy import Autoregressive, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, PromptLookup
 from eval.engine.rows import Round
 
 DRAFTED, FULL, DIM, PLAIN = "\x1b[32m", "\x1b[1;35m", "\x1b[2m", "\x1b[0m"
@@ -52,10 +52,11 @@ def speed_line(rounds: Sequence[Round], policy: Policy, n_layers: int, seconds: 
     text = f"{n_tokens} tokens in {seconds:.2f} s ({n_tokens / seconds:,.0f} tokens/s)"
     if isinstance(policy, Autoregressive):
         return f"{text}, all by {n_layers} layers"
-    if not isinstance(policy, SelfSpeculative):
+    if isinstance(policy, EarlyExit):
         return f"{text}, all by the first {policy.exit_layer} of {n_layers} layers"
     drafts = [r for r in rounds if r.n_drafted]
     n_drafted, n_accepted = sum(r.n_drafted for r in drafts), sum(r.n_accepted for r in drafts)
     rate = f"{n_accepted / n_drafted:.0%} of {n_drafted} drafts accepted" if drafts else "nothing drafted"
-    drafted = painter.paint(f"drafted by {policy.exit_layer} layers, {policy.num_speculations} at a time", DRAFTED)
+    by = "the text before" if isinstance(policy, PromptLookup) else f"{policy.exit_layer} layers"
+    drafted = painter.paint(f"drafted by {by}, {policy.num_speculations} at a time", DRAFTED)
     return f"{text}; {drafted} ({rate}), {painter.paint(f'supplied by all {n_layers}', FULL)}"

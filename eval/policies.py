@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from conf.strict import ConfigError
-from eval.config import ExitStates, GenerateConfig, Mode
+from eval.config import LAYERSKIP, ExitStates, GenerateConfig, Mode
 from eval.engine.checkpoint import Checkpoint
 from eval.engine.decoding import check_decodable_by
-from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, DraftModel, EarlyExit, Policy, PromptLookup, SelfSpeculative
 from models.inference import InferenceLlama
 from models.storage.recommended import Recommended, default_exit, recommended
+
+LOOKED_UP = 8
+"""Drafts of prompt lookup where no number is given: they cost next to nothing."""
 
 
 def policies(
@@ -17,7 +20,7 @@ def policies(
     exit_layers: Sequence[int],
     num_speculations: Sequence[int],
     *,
-    modes: Sequence[Mode] = tuple(Mode),
+    modes: Sequence[Mode] = LAYERSKIP,
     exit_states: Sequence[ExitStates] = (ExitStates.reuse,),
 ) -> list[Policy]:
     """Autoregressive decoding, early exit at each exit, and self-speculation with each exit and each number of drafts.
@@ -26,7 +29,8 @@ def policies(
         n_layers: L.
         exit_layers: E, each in 1..L-1.
         num_speculations: d.
-        modes: early exit and self-speculation are left out unless named here; autoregressive decoding never is.
+        modes: the others are left out unless named here; autoregressive decoding never is. Prompt lookup takes each
+            number of drafts, a draft model each exit and each number of drafts.
         exit_states: kinds of verification.
 
     Raises ConfigError.
@@ -42,7 +46,9 @@ def policies(
         for d in drafts
         for kind in dict.fromkeys(exit_states)
     ]
-    return [Autoregressive(), *early, *(speculative if Mode.self_speculative in modes else [])]
+    found: list[Policy] = [Autoregressive(), *early, *(speculative if Mode.self_speculative in modes else [])]
+    found += [PromptLookup(d) for d in drafts] if Mode.prompt_lookup in modes else []
+    return found + ([DraftModel(e, d) for e in exits for d in drafts] if Mode.draft_model in modes else [])
 
 
 def check_decodable(model: InferenceLlama, policy: Policy, prompt: list[int]) -> None:
@@ -73,16 +79,21 @@ def choose_policy(config: GenerateConfig, checkpoint: Checkpoint) -> ChosenPolic
     mode = config.mode or (Mode.autoregressive if no_use else Mode.self_speculative)
     if mode is Mode.autoregressive and exit_layer is not None:
         raise ConfigError(f"exit_layer={exit_layer}: has no effect with mode=autoregressive, which uses all layers")
-    if mode is not Mode.self_speculative and d is not None:
+    if mode is Mode.prompt_lookup and exit_layer is not None:
+        raise ConfigError(f"exit_layer={exit_layer}: has no effect with mode=prompt_lookup, which drafts without layers")
+    if not mode.drafts and d is not None:
         raise ConfigError(f"num_speculations={d}: has no effect with mode={mode}, which drafts nothing")
     reason = _reason(best, mode, exit_layer, d) if best and config.mode is None else None
     if mode is Mode.autoregressive:
         return ChosenPolicy(Autoregressive(), reason)
+    if mode is Mode.prompt_lookup:
+        return ChosenPolicy(PromptLookup(LOOKED_UP if d is None else d), reason)
     default = _drafting(best) or unmeasured_drafting(checkpoint)
     exit_layer = default.exit_layer if exit_layer is None else exit_layer
     if mode is Mode.early_exit:
         return ChosenPolicy(EarlyExit(exit_layer), reason)
-    return ChosenPolicy(SelfSpeculative(exit_layer, default.num_speculations if d is None else d), reason)
+    of_mode = DraftModel if mode is Mode.draft_model else SelfSpeculative
+    return ChosenPolicy(of_mode(exit_layer, default.num_speculations if d is None else d), reason)
 
 
 def _reason(best: Recommended, mode: Mode, exit_layer: int | None, d: int | None) -> str | None:

@@ -3,7 +3,7 @@
 from typing import NamedTuple, Self
 
 from eval.config import ExitStates, Mode
-from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, DraftModel, EarlyExit, Policy, PromptLookup, SelfSpeculative
 
 BASELINE = "baseline"
 """Mode of a second checkpoint, decoded autoregressively."""
@@ -17,11 +17,11 @@ class Setting(NamedTuple):
     mode: str
     """A Mode, or BASELINE or TRANSFORMERS."""
     exit_layer: int
-    """E; all layers in modes that do not leave early."""
+    """E; of a draft model its layers; all layers in modes that do not leave early."""
     num_speculations: int = 0
     """d; 0 in modes that draft nothing."""
     exit_states: str | None = None
-    """reuse or recompute; None in modes that draft nothing."""
+    """reuse or recompute; None in modes without drafts of an exit."""
 
     @classmethod
     def of(cls, policy: Policy, n_layers: int) -> Self:
@@ -34,11 +34,17 @@ class Setting(NamedTuple):
             case SelfSpeculative(exit_layer, d, reuse):
                 kind = ExitStates.reuse if reuse else ExitStates.recompute
                 return cls(Mode.self_speculative.value, exit_layer, d, kind.value)
+            case PromptLookup(d):
+                return cls(Mode.prompt_lookup.value, n_layers, d)
+            case DraftModel(exit_layer, d):
+                return cls(Mode.draft_model.value, exit_layer, d)
 
     @property
     def numbers(self) -> str:
         """What tells settings of one mode apart: `E=4 d=6`, `E=4 d=6 recompute`, `E=4`; empty for autoregressive."""
-        if self.mode not in (Mode.early_exit, Mode.self_speculative):
+        if self.mode == Mode.prompt_lookup:
+            return f"d={self.num_speculations}"
+        if self.mode not in (Mode.early_exit, Mode.self_speculative, Mode.draft_model):
             return ""
         drafts = [f"d={self.num_speculations}"] if self.num_speculations else []
         kind = [self.exit_states] if self.exit_states == ExitStates.recompute else []

@@ -31,6 +31,7 @@ class Markov(Stub):
 
     def __init__(self) -> None:
         super().__init__([0] * V, [0] * V)
+        self.size.vocab_size = V
         generator = torch.Generator().manual_seed(0)
         self.full = torch.randn(V, V, generator=generator) * 1.5
         self.draft = self.full + torch.randn(V, V, generator=generator) * 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from eval.engine.decoding import Engine
-from eval.engine.policy import Autoregressive, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, Policy, SelfSpeculative, Speculative
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.setting import Setting
@@ -50,7 +50,7 @@ def drawn(
     first_tokens: int,
 ) -> Texts:
     """How often each text of at most `first_tokens` tokens came in n draws, with seeds from that of the options on."""
-    d = policy.num_speculations if isinstance(policy, SelfSpeculative) else 0
+    d = policy.num_speculations if isinstance(policy, Speculative) else 0
     # After the prefill's token a round must have room for all its drafts and one token more.
     stop = replace(stop, max_new_tokens=max(first_tokens, d + 2))
     texts = Texts()

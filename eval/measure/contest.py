@@ -11,7 +11,7 @@ from data.tokenizers.tokenizer import Tokenizer
 from eval.config import Mode
 from eval.engine.agreement import first_difference, near_tie_after
 from eval.engine.decoding import Engine
-from eval.engine.policy import Autoregressive, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, Policy, SelfSpeculative, Speculative
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.engine.threads import Threads
@@ -123,7 +123,7 @@ def _records(
         at = first_difference(run.tokens, autoregressive)
         compared = greedy and setting.mode != BASELINE
         # An early exit is not expected to write the same, and to find out whether it was close costs a prefill.
-        asked = compared and setting.mode == Mode.self_speculative
+        asked = compared and setting.mode in list(Mode) and Mode(setting.mode).drafts
         near_tie = False
         if asked and at is not None and at < min(len(run.tokens), len(autoregressive)):
             near_tie = near_tie_after(
@@ -158,7 +158,7 @@ def _records(
 def _with_passes(contest: Contest, sample: Sample, records: list[Record]) -> list[Record]:
     """The records with the time of each kind of pass, in the middle of the text or where the widest still fits."""
     engine, policies = contest.engine, contest.policies
-    widest = max(p.num_speculations + 1 if isinstance(p, SelfSpeculative) else 1 for p in policies)
+    widest = max(p.num_speculations + 1 if isinstance(p, Speculative) else 1 for p in policies)
     end = len(sample.tokens) + len(records[0].tokens)
     middle = min(end - len(records[0].tokens) // 2, engine.cache.max_len - widest)
     n_layers = engine.model.size.n_layers

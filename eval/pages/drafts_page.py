@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.tokenizers.tokenizer import Tokenizer
-from eval.engine.policy import Autoregressive, EarlyExit, Policy
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, PromptLookup
 from eval.engine.rows import Round
 from eval.pages.page import page
 from eval.pages.token_display import display_alone, display_in_text
@@ -24,7 +24,7 @@ def drafts_page(
     shown = display_in_text(tokenizer, [*prompt, *generated])
     data = {
         "n_layers": n_layers,
-        "exit_layer": None if isinstance(policy, Autoregressive) else policy.exit_layer,
+        "exit_layer": None if isinstance(policy, Autoregressive | PromptLookup) else policy.exit_layer,
         "num_speculations": None if isinstance(policy, Autoregressive | EarlyExit) else policy.num_speculations,
         "seconds": seconds,
         "prompt": shown[: len(prompt)],
