@@ -1,4 +1,4 @@
-"""This engine beside those of other projects, on the same weights: `python -m eval.compare_peers checkpoint=...`."""
+"""Our engine beside those of other projects, on the same weights: `python -m eval.compare_peers checkpoint=...`."""
 
 from typing import TYPE_CHECKING
 

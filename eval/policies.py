@@ -80,7 +80,9 @@ def choose_policy(config: GenerateConfig, checkpoint: Checkpoint) -> ChosenPolic
     if mode is Mode.autoregressive and exit_layer is not None:
         raise ConfigError(f"exit_layer={exit_layer}: has no effect with mode=autoregressive, which uses all layers")
     if mode is Mode.prompt_lookup and exit_layer is not None:
-        raise ConfigError(f"exit_layer={exit_layer}: has no effect with mode=prompt_lookup, which drafts without layers")
+        raise ConfigError(
+            f"exit_layer={exit_layer}: has no effect with mode=prompt_lookup, which drafts without layers"
+        )
     if not mode.drafts and d is not None:
         raise ConfigError(f"num_speculations={d}: has no effect with mode={mode}, which drafts nothing")
     reason = _reason(best, mode, exit_layer, d) if best and config.mode is None else None

@@ -124,7 +124,9 @@ def test_from_a_run_folder_to_its_files(outputs: Path, capsys: pytest.CaptureFix
 
 def test_other_drafts_give_the_same_text(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     modes = "modes=[self_speculative,prompt_lookup,draft_model]"
-    rows = call(f"checkpoint={outputs}", *SMALL, "machine.dtype=float64", modes, "exit_layers=[2]", "num_speculations=[3]")
+    rows = call(
+        f"checkpoint={outputs}", *SMALL, "machine.dtype=float64", modes, "exit_layers=[2]", "num_speculations=[3]"
+    )
     assert [(r["mode"], r["exit_layer"], r["num_speculations"], r["exit_states"]) for r in rows[1:]] == [
         ("self_speculative", 2, 3, "reuse"),
         ("prompt_lookup", 4, 3, None),

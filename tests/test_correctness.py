@@ -16,7 +16,7 @@ from test_parity_hf import our_model
 
 from conf.strict import ConfigError, register_schema
 from eval.correctness import correctness
-from eval.engine.agreement import NEAR_TIE, first_difference, near_tie_bound, step, logits_after, preferences
+from eval.engine.agreement import NEAR_TIE, first_difference, logits_after, near_tie_bound, preferences, step
 from eval.engine.decoding import Engine, Places
 from eval.engine.policy import Autoregressive, SelfSpeculative
 from eval.engine.rows import Round
@@ -52,9 +52,7 @@ def attentive(dtype: torch.dtype = torch.float64) -> InferenceLlama:
 def compared(model: InferenceLlama, fast: Run, autoregressive: Run | None = None) -> list[Compared]:
     tokenizer: Any = Bytes()
     runs = {PLAIN: autoregressive or engine_run(Engine(model), Autoregressive()), FAST: fast}
-    return compare_decoders(
-        model, tokenizer, runs, Sample(id="s", prompt="", tokens=PROMPT), STOP
-    )
+    return compare_decoders(model, tokenizer, runs, Sample(id="s", prompt="", tokens=PROMPT), STOP)
 
 
 def writes(text: list[int]) -> Run:

@@ -10,8 +10,8 @@ from models.inference import InferenceLlama
 
 NEAR_TIE = {torch.float64: 512.0, torch.float32: 512.0, torch.float16: 8.0, torch.bfloat16: 4.0}
 """A pass of another width rounds differently. Two texts may part where the two best logits are closer than so many steps
-of the dtype at the size of the logits. Matrix products keep the sums of 16-bit numbers in 32 bits, so that what is left
-of rounding is a few steps there, and more where the sums themselves are rounded in each step."""
+of the dtype at the size of the logits. Matrix products sum 16-bit numbers in 32 bits, so that only a few steps of
+rounding are left there; with 32 and 64 bits the sums themselves are rounded as they grow."""
 
 
 def step(size: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -11,7 +11,7 @@ from data.tokenizers.tokenizer import Tokenizer
 from eval.config import Mode
 from eval.engine.agreement import first_difference, near_tie_after
 from eval.engine.decoding import Engine
-from eval.engine.policy import Autoregressive, Policy, SelfSpeculative, Speculative
+from eval.engine.policy import Autoregressive, Policy, Speculative
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.engine.threads import Threads

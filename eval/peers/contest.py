@@ -39,6 +39,7 @@ from models.inference import InferenceLlama
 from models.storage.tokenizer_files import write_tokenizer_files
 from models.storage.write_hf import write_hf
 
+
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
     """One batch of prompts by one decoder."""

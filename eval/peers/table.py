@@ -88,15 +88,20 @@ def peer_table(rows: Sequence[PeerRow], facts: dict[str, Any]) -> str:
     for row in rows:
         same = f"{row.near_ties} ties" if row.identical_output and row.near_ties else cell(row.identical_output)
         numbers = [cell(row.way.exit_layer or None), cell(row.way.num_speculations or None)]
-        numbers += [f"{row.tokens_per_second:,.0f}", f"{row.cpu_ms_per_token:.2f}", str(row.speedup), str(row.ours_over)]
+        numbers += [
+            f"{row.tokens_per_second:,.0f}",
+            f"{row.cpu_ms_per_token:.2f}",
+            str(row.speedup),
+            str(row.ours_over),
+        ]
         cells.append([row.way.system, row.way.mode, *numbers, same])
     legend = (
         "Medians of ratios by batch of prompts, with quartiles; ours / it: our engine in the same mode over this row;"
         " E, d: the fastest of the system's own grid; same: our plain decoding's text, or but for near-ties."
     )
-    versions = ", ".join(f"{k.removeprefix('version_of_')} {v}" for k, v in facts.items() if k.startswith("version_of_"))
+    versions = ", ".join(
+        f"{k.removeprefix('version_of_')} {v}" for k, v in facts.items() if k.startswith("version_of_")
+    )
     machine = f"{facts['hardware']}, {facts['threads']} threads, {facts['dtype']}, torch {facts['torch']}"
     where = f"{facts['checkpoint']}, {facts['task']}, batch {facts['batch_size']}; {machine}; commit {facts['commit']}"
     return "\n".join([*aligned(cells, n_names=2), wrapped(legend), wrapped(f"{where}; {versions}")])
-
-
