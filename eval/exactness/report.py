@@ -107,7 +107,8 @@ def legend(facts: CheckFacts) -> str:
     if facts.transformers:
         lines.insert(
             1,
-            f"(transformers {facts.transformers}, with angles in float32: at least {NEAR_TIE[torch.float32]:g} of its steps);",
+            f"(transformers {facts.transformers}, with angles in float32: at least {NEAR_TIE[torch.float32]:g} steps"
+            " of float32);",
         )
     return "\n".join(lines)
 

@@ -20,8 +20,8 @@ class BenchmarkConfig:
     chat: bool = False
     """Ask prompts as a user's turn in the model's own chat template."""
     modes: list[Mode] = field(default_factory=lambda: list(LAYERSKIP))
-    """What to measure; autoregressive always is, as what the others are compared with. prompt_lookup and draft_model are
-    other sources of drafts, verified by all layers."""
+    """What to measure; autoregressive always is, as what the others are compared with. prompt_lookup and draft_model
+    are other sources of drafts, verified by all layers."""
     exit_layers: list[int] = field(default_factory=list)
     """Layers of draft and early exit; empty: the task's own shares of all layers."""
     num_speculations: list[int] = field(default_factory=list)

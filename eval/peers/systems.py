@@ -65,7 +65,7 @@ def modes_of(peer: Peer, batch_size: int) -> list[str]:
 
 
 def ours(engine: Engine, stop: StopRule) -> Decode:
-    """This project's engine."""
+    """Our engine."""
 
     def policy_of(way: Way) -> Policy:
         match way.mode:
