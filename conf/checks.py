@@ -24,6 +24,14 @@ def at_most(maximum: float, config: Any, *keys: str, section: str = "") -> None:
             raise ValueError(f"{section}{key}={value}: must be at most {maximum:,}")
 
 
+def count_or_auto(config: Any, *keys: str) -> None:
+    """These keys are numbers from 1 on, or `auto`."""
+    for key in keys:
+        value = str(getattr(config, key))
+        if value != "auto" and not (value.isdecimal() and int(value) >= 1):
+            raise ValueError(f"{key}={value}: must be at least 1, or auto")
+
+
 def fits_cores(config: Any, *keys: str, section: str = "") -> None:
     """These keys are null or numbers of threads or processes that this machine can carry."""
     cores = usable_cores()

@@ -15,6 +15,16 @@ def total_memory() -> int:
         return physical
 
 
+def available_memory() -> int:
+    """Bytes that can still be taken without swapping; `total_memory` where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return total_memory()
+    return min(total_memory(), 1024 * kibibytes)
+
+
 def usable_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

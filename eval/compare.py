@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 def compare(raw: DictConfig) -> None:
     """Decode every prompt in every mode, write the page, print a table."""
     config = convert(raw, CompareConfig)
+    from eval.engine.chat import open_for_prompts
     from eval.engine.decoding import Engine
     from eval.engine.threads import Threads, one_token
     from eval.exactness.compared import mode_rows, mode_table, unexplained_sides
@@ -32,7 +33,6 @@ def compare(raw: DictConfig) -> None:
     from eval.measure.result_file import output_of
     from eval.pages.compare_page import compare_page
     from eval.policies import check_decodable
-    from eval.prompts.chat import open_for_prompts
 
     device, dtype = device_and_dtype(config.machine)
     checkpoint = open_for_prompts(config.checkpoint, chat=config.chat)
@@ -44,7 +44,7 @@ def compare(raw: DictConfig) -> None:
     texts = texts[: config.n_samples]
     output = output_of(config, checkpoint.stored, "compare", ".html", text="\n".join(texts))
     prompts = [tokenizer.encode_prompt(text) for text in texts]
-    model = checkpoint.model(dtype, device)
+    model = checkpoint.model(dtype, device, **config.machine.model_options)
     threads = Threads(config.machine.threads, device, one_token(model))
     for prompt in prompts:
         for policy in chosen:
@@ -59,7 +59,7 @@ def compare(raw: DictConfig) -> None:
     for prompt in each(prompts, "compare", unit="prompt"):
         threads.refresh()
         results.append(side_by_side(engine, prompt, chosen, stop))
-    facts = {"checkpoint": config.checkpoint, **asdict(provenance(device, dtype))}
+    facts = {"checkpoint": config.checkpoint, **asdict(provenance(device, dtype, int8=config.machine.int8))}
     rows = mode_rows(results, model.size.n_layers)
     write_page(output, compare_page(tokenizer, prompts, results, rows, facts))
     print(mode_table(rows))

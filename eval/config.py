@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -35,6 +35,17 @@ LAYERSKIP = (Mode.autoregressive, Mode.early_exit, Mode.self_speculative)
 """Modes of one model with exits; the others are what else drafts tokens, to compare."""
 
 
+class DraftPolicy(StrEnum):
+    """Who decides how self-speculation drafts. The text is the same."""
+
+    fixed = "fixed"
+    """Every round drafts num_speculations tokens with exit_layer layers."""
+    confidence = "confidence"
+    """A draft ends early where it is unsure, by a threshold that follows what is accepted."""
+    dynamic = "dynamic"
+    """Each round takes the exit_layer and num_speculations that give the most tokens per second at the moment."""
+
+
 class ExitStates(StrEnum):
     """What verification does with the first layers' work on drafted tokens."""
 
@@ -55,6 +66,15 @@ class Dtype(StrEnum):
     float16 = "float16"
 
 
+class Weights(StrEnum):
+    """What weights are held in."""
+
+    dtype = "dtype"
+    """The number format that is computed in."""
+    int8 = "int8"
+    """8 bits, with a scale for each output; computed and cached is in bfloat16. Another model, if a close one."""
+
+
 class Color(StrEnum):
     """When to colour."""
 
@@ -72,13 +92,29 @@ class MachineConfig:
     """`cpu`, `cuda`, `cuda:1`, ...; `auto` takes a GPU if there is one."""
     dtype: Dtype = Dtype.auto
     """Number format of weights and cache."""
+    weights: Weights = Weights.dtype
+    """`int8` halves the bytes of weights that bfloat16 reads for a token, and the memory for them."""
+    prefill_chunk: int = 512
+    """Tokens of a long text that pass through the layers at once, at most: what bounds the memory of its pass."""
     threads: int | None = None
     """CPU threads. null: as many as decode fastest, found by timing passes at the start and again every few seconds,
     since what else the machine does decides it; at most OMP_NUM_THREADS or the cores."""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "threads", section="machine.")
+        at_least(1, self, "threads", "prefill_chunk", section="machine.")
+        if self.int8 and self.dtype not in (Dtype.auto, Dtype.bfloat16):
+            raise ValueError(f"machine.weights=int8: computes in bfloat16; leave out machine.dtype={self.dtype}")
         fits_cores(self, "threads", section="machine.")
+
+    @property
+    def int8(self) -> bool:
+        """Whether weights are held in 8 bits."""
+        return self.weights is Weights.int8
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """How a model is set up, besides its device and dtype (models/inference.py)."""
+        return {"int8": self.int8, "prefill_chunk": self.prefill_chunk}
 
 
 @dataclass(kw_only=True)
@@ -98,6 +134,9 @@ class GenerateConfig:
     mode: Mode | None = None
     """How to decode; null: self_speculative; autoregressive where its benchmark found no setting that is faster and
     neither exit_layer nor num_speculations is given."""
+    policy: DraftPolicy | None = None
+    """Who decides how self-speculation drafts; null: the fastest in the checkpoint's benchmark, else fixed. `dynamic`
+    chooses exit_layer and num_speculations itself."""
     exit_layer: int | None = None
     """Layers of the draft or of the early exit; null: the fastest in the checkpoint's benchmark, else a quarter."""
     num_speculations: int | None = None

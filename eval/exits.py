@@ -41,7 +41,7 @@ def exits(raw: DictConfig) -> "list[ExitScore]":
             lm.leave_at(exit_layer, chosen)
             results = tasks.run(lm, log_samples=False)
             rows += exit_scores(results, tasks.found, exit_layer)
-        machine = asdict(provenance(lm.device, lm.model.dtype))
+        machine = asdict(provenance(lm.device, lm.model.dtype, int8=lm.int8))
         facts = {"checkpoint": config.checkpoint, "limit": config.n_samples, **machine}
         csv = save_rows([asdict(row) | facts for row in rows], output)
         picture = plot_by_exit(curves(rows), output.with_suffix(".png"), f"{config.checkpoint}, by exit layer")

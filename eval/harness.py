@@ -23,7 +23,11 @@ def harness(raw: DictConfig) -> dict[str, Any]:
 
     tasks = Tasks(config)
     lm = LayerSkipLM.of(
-        config, mode=config.mode, exit_layer=config.exit_layer, num_speculations=config.num_speculations
+        config,
+        mode=config.mode,
+        policy=config.policy,
+        exit_layer=config.exit_layer,
+        num_speculations=config.num_speculations,
     )
     output = output_of(config, lm.stored, "harness")
     tasks.load()
@@ -31,7 +35,7 @@ def harness(raw: DictConfig) -> dict[str, Any]:
         results = tasks.run(lm, log_samples=config.log_samples)
         written = save_samples(results.pop("samples", {}), output)
         asked = {"model": "layerskip", "model_args": {"checkpoint": config.checkpoint}}
-        results["config"] |= asked | asdict(provenance(lm.device, lm.model.dtype))
+        results["config"] |= asked | asdict(provenance(lm.device, lm.model.dtype, int8=lm.int8))
         save_results(results, output)
     print(make_table(results))
     if "groups" in results:

@@ -40,7 +40,7 @@ def lens(raw: DictConfig) -> None:
     text = prompt_text(config.prompt, config.prompt_file)
     output = output_of(config, checkpoint.stored, "lens", ".html", text=text)
     prompt = tokenizer.encode_prompt(text)
-    model = checkpoint.model(dtype, device)
+    model = checkpoint.model(dtype, device, **config.machine.model_options)
     Threads(config.machine.threads, device, one_token(model))
     check_decodable(model, Autoregressive(), prompt)
     generated = _generated(model, prompt, config.max_new_tokens, tokenizer.eos_id) if config.max_new_tokens else []
@@ -52,7 +52,7 @@ def lens(raw: DictConfig) -> None:
         raise ConfigError(
             f"machine.dtype={config.machine.dtype}: {error}; take a wider one, or see whether the weights are whole"
         ) from None
-    facts = {"checkpoint": config.checkpoint, **asdict(provenance(device, dtype))}
+    facts = {"checkpoint": config.checkpoint, **asdict(provenance(device, dtype, int8=config.machine.int8))}
     record = lens_record(tokenizer, Reading(tokens, len(generated), first, found))
     content = record.as_json(facts)
     data = content | {"shown": display_by_id(tokenizer, map(int, record.text))}

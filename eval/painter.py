@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from eval.config import Color
-from eval.engine.policy import Autoregressive, EarlyExit, Policy, PromptLookup
+from eval.engine.policy import Autoregressive, DraftModel, EarlyExit, Policy, PromptLookup, SelfSpeculative
 from eval.engine.rows import Round
 
 DRAFTED, FULL, DIM, PLAIN = "\x1b[32m", "\x1b[1;35m", "\x1b[2m", "\x1b[0m"
@@ -57,6 +57,16 @@ def speed_line(rounds: Sequence[Round], policy: Policy, n_layers: int, seconds: 
     drafts = [r for r in rounds if r.n_drafted]
     n_drafted, n_accepted = sum(r.n_drafted for r in drafts), sum(r.n_accepted for r in drafts)
     rate = f"{n_accepted / n_drafted:.0%} of {n_drafted} drafts accepted" if drafts else "nothing drafted"
-    by = "the text before" if isinstance(policy, PromptLookup) else f"{policy.exit_layer} layers"
-    drafted = painter.paint(f"drafted by {by}, {policy.num_speculations} at a time", DRAFTED)
+    drafted = painter.paint(_drafted(drafts, policy), DRAFTED)
     return f"{text}; {drafted} ({rate}), {painter.paint(f'supplied by all {n_layers}', FULL)}"
+
+
+def _drafted(drafts: Sequence[Round], policy: Policy) -> str:
+    """Who drafted how many tokens at a time; means where rounds differ."""
+    if isinstance(policy, SelfSpeculative | DraftModel):
+        return f"drafted by {policy.exit_layer} layers, {policy.num_speculations} at a time"
+    n = max(1, len(drafts))
+    exits, d = sum(r.exit_layer or 0 for r in drafts) / n, sum(r.n_drafted for r in drafts) / n
+    if isinstance(policy, PromptLookup):
+        return f"drafted from the text before, {d:.2g} at a time on average"
+    return f"drafted by {exits:.3g} layers, {d:.2g} at a time on average"

@@ -23,7 +23,7 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     from eval.depth.windows import Windows
     from eval.engine.checkpoint import open_checkpoint
     from eval.engine.threads import Threads, one_window
-    from eval.machine import device_and_dtype, provenance
+    from eval.machine import batch_size_of, device_and_dtype, provenance
     from eval.measure.result_file import output_of
     from eval.results.table import save_rows
     from eval.tasks.held_out_text import run_tokens, source_tokens
@@ -43,18 +43,18 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
         raise ConfigError(f"source={config.source}: has {len(tokens)} tokens, too few to predict one from another")
     windows, token_bytes = Windows(tokens, seq_len, stride), checkpoint.tokenizer.token_bytes()
     n_windows = None if config.max_tokens is None else -(-config.max_tokens // stride)
-    model = checkpoint.model(dtype, device)
+    model = checkpoint.model(dtype, device, **config.machine.model_options)
     threads = Threads(config.machine.threads, device, one_window(model, seq_len))
-    n_tokens, qualities = exit_qualities(
-        model, windows, exits, token_bytes, n_windows, config.batch_size, threads.refresh
-    )
+    batch_size = batch_size_of(config.batch_size, model.size, seq_len, dtype, device)
+    n_tokens, qualities = exit_qualities(model, windows, exits, token_bytes, n_windows, batch_size, threads.refresh)
     facts = {
         "tokens": n_tokens,
         "seq_len": seq_len,
         "stride": stride,
+        "batch_size": batch_size,
         "checkpoint": config.checkpoint,
         "source": config.source or "held out",
-        **asdict(provenance(device, dtype)),
+        **asdict(provenance(device, dtype, int8=config.machine.int8)),
     }
     rows = [{**quality._asdict(), **facts} for quality in qualities]
     csv = save_rows(rows, output)

@@ -6,7 +6,7 @@ costs is the number of operations and the bytes of weights read, not arithmetic.
 Letters: B sequences, T tokens of a pass, S positions in the cache, D width, K key/value heads, V vocabulary.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -15,19 +15,23 @@ from torch.nn.attention.bias import CausalBias, causal_lower_right
 
 from models.config import ModelConfig
 from models.kv_cache import KVCache
+from models.matrix import DenseMatrix, Int8Matrix, Matrix, SummedMatrix
+from models.part import Part
 from models.rotary import frequencies
 
 # Masks of so many widths of a pass are kept for the next one.
 MASKS_KEPT = 16
+PREFILL_CHUNK = 512
+"""Tokens of a text that pass through the blocks at once, at most, unless the caller says otherwise."""
 
 
 class _Block(NamedTuple):
-    """Weights of a block [in, out], views of [out, in]; those of its norms are folded into what reads them."""
+    """Weights of a block; those of its norms are folded into what reads them."""
 
-    wqkv: torch.Tensor
-    wo: torch.Tensor
-    w13: torch.Tensor
-    w2: torch.Tensor
+    wqkv: Matrix
+    wo: Matrix
+    w13: Matrix
+    w2: Matrix
 
 
 class _Pass(NamedTuple):
@@ -46,44 +50,78 @@ class InferenceLlama:
     """A decoder over a `KVCache`. Each weight is stored once; a tied head is the embedding's matrix."""
 
     def __init__(
-        self, size: ModelConfig, weights: Mapping[str, torch.Tensor], *, dtype: torch.dtype, device: torch.device
+        self,
+        size: ModelConfig,
+        weights: Mapping[str, torch.Tensor],
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        int8: bool = False,
+        part: Part | None = None,
+        prefill_chunk: int = PREFILL_CHUNK,
     ) -> None:
-        """Fuse the weights of our state dict (the names of models/storage/hf.py)."""
+        """Fuse the weights of our state dict (the names of models/storage/hf.py).
+
+        Args:
+            size: of the whole model.
+            weights: of the whole model; each is read when it is its turn.
+            dtype: of what is computed and cached, and of the weights.
+            device: that computes.
+            int8: hold the matrices in 8 bits; dtype must be bfloat16.
+            part: what of each matrix this rank holds; None: all of it.
+            prefill_chunk: tokens of a row that pass through the blocks at once, at most.
+        """
         self.size, self.dtype, self.device = size, dtype, device
+        self.part, self.prefill_chunk = part or Part(), prefill_chunk
+        self.part_size = self.part.size_of(size)
+        self.matrix = Int8Matrix if int8 else lambda weight: DenseMatrix(weight.to(dtype))
         # Angles of late positions need more than 16 bits.
         self.real_dtype = torch.promote_types(dtype, torch.float32)
-        # On a CPU rms_norm runs as ten kernels, which take longer than the work they do; in 16 bits it rounds less.
-        self.few_kernels = device.type == "cpu" and dtype is self.real_dtype
         # On a GPU the one fast kernel whose queries may share keys takes 16 bits alone.
         self.expands_heads = device.type == "cuda" and dtype is self.real_dtype
-        self.eps = torch.tensor(size.norm_eps, dtype=dtype, device=device)
+        self.eps = torch.tensor(size.norm_eps, dtype=self.real_dtype, device=device)
 
         def get(name: str) -> torch.Tensor:
             # Folding happens in at least fp32, so that a low-precision weight is rounded once.
             return weights[name].detach().to(device, self.real_dtype)
 
-        self.embedding = get("tok_embeddings.weight").to(dtype)
         # The final norm's weight is folded into the head as well, unless the head is the embedding's matrix.
         self.norm = get("norm.weight").to(dtype) if size.tie_embeddings else None
-        untied = None if size.tie_embeddings else (get("lm_head.weight") * get("norm.weight")).to(dtype)
-        self.head = self.embedding if untied is None else untied
+        embedding = self.part.rows(get("tok_embeddings.weight"))
+        if size.tie_embeddings:
+            self.head: Matrix = self.matrix(embedding)
+        else:
+            self.head = self.matrix(self.part.rows(get("lm_head.weight")) * get("norm.weight"))
+        # One matrix for both, where the head's is of numbers that can be looked up.
+        shared = size.tie_embeddings and isinstance(self.head, DenseMatrix)
+        self.embedding = self.head.weight.t() if shared else embedding.to(dtype)
         self.blocks = [self._fuse(get, f"layers.{i}.") for i in range(size.n_layers)]
         self.rotations = self._rotations()
         self.numbers = torch.arange(len(self.rotations), device=device)
         self.masks: dict[int, torch.Tensor] = {}
 
+    def matrices(self) -> Iterator[Matrix]:
+        """The head and all of the blocks' matrices."""
+        yield self.head
+        for block in self.blocks:
+            yield from block
+
     def _fuse(self, get: Callable[[str], torch.Tensor], prefix: str) -> _Block:
         attention, mlp = get(prefix + "attention_norm.weight"), get(prefix + "ffn_norm.weight")
-        q, k, v = (get(f"{prefix}attention.qkv_linear.w{x}.weight") for x in "qkv")
-        gate, up = get(prefix + "feed_forward.w1.weight"), get(prefix + "feed_forward.w3.weight")
+        q, k, v = (self.part.rows(get(f"{prefix}attention.qkv_linear.w{x}.weight")) for x in "qkv")
+        gate, up = (self.part.rows(get(f"{prefix}feed_forward.w{x}.weight")) for x in "13")
         # The scale of the attention's scores is the query's.
         q = q * self.size.head_dim**-0.5
         return _Block(
-            wqkv=torch.cat([q, k, v]).mul_(attention).to(self.dtype).t(),
-            wo=get(prefix + "attention.wo.weight").to(self.dtype).t(),
-            w13=torch.cat([gate, up]).mul_(mlp).to(self.dtype).t(),
-            w2=get(prefix + "feed_forward.w2.weight").to(self.dtype).t(),
+            wqkv=self.matrix(torch.cat([q, k, v]).mul_(attention)),
+            wo=self._summed(get(prefix + "attention.wo.weight")),
+            w13=self.matrix(torch.cat([gate, up]).mul_(mlp)),
+            w2=self._summed(get(prefix + "feed_forward.w2.weight")),
         )
+
+    def _summed(self, weight: torch.Tensor) -> Matrix:
+        matrix = self.matrix(self.part.columns(weight))
+        return matrix if self.part.ranks == 1 else SummedMatrix(matrix, self.part)
 
     def _rotations(self) -> torch.Tensor:
         """e^(i * position * frequency): complex [S, 1, head_dim/2], in at least complex64."""
@@ -94,16 +132,16 @@ class InferenceLlama:
 
     def new_cache(self, max_len: int, batch_size: int = 1) -> KVCache:
         """An empty cache for this model."""
-        return KVCache(self.size, max_len, batch_size, dtype=self.dtype, device=self.device)
+        return KVCache(self.part_size, max_len, batch_size, dtype=self.dtype, device=self.device)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """[B, T] int64 -> x_0 [B, T, D]."""
-        return F.embedding(tokens, self.embedding)
+        return self.part.embedded(tokens, self.embedding)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """g(x): final norm and head; [..., D] -> [..., V]."""
         normed = self._normed(x) if self.norm is None else self._normed(x) * self.norm
-        return F.linear(normed, self.head)
+        return self.part.gathered(self.head.times(normed.view(-1, self.size.dim))).view(*x.shape[:-1], -1)
 
     def run(self, x: torch.Tensor, cache: KVCache, positions: torch.Tensor, end: int, layers: range) -> torch.Tensor:
         """Run some blocks on T tokens at successive positions, reading and writing their keys and values.
@@ -119,10 +157,24 @@ class InferenceLlama:
 
         Returns:
             [B, T, D], the output of the last of the blocks.
+
+        Long texts pass in chunks, so that of the widest tensors (the feed-forward's, the queries') only a chunk exists.
         """
+        begin, n_tokens = end - x.shape[1], x.shape[1]
+        if n_tokens <= self.prefill_chunk or positions.dim() > 1:
+            return self._run(x, cache, positions, end, layers)
+        # The first one is the shorter one: at the beginning of a text it needs no mask, and the others share theirs.
+        out, first = torch.empty_like(x), (n_tokens - 1) % self.prefill_chunk + 1
+        for stop in range(first, n_tokens + 1, self.prefill_chunk):
+            at = slice(max(0, stop - self.prefill_chunk), stop)
+            out[:, at] = self._run(x[:, at], cache, positions[at], begin + stop, layers)
+        return out
+
+    def _run(self, x: torch.Tensor, cache: KVCache, positions: torch.Tensor, end: int, layers: range) -> torch.Tensor:
+        """`run` in one pass."""
         batch, n_tokens, dim = x.shape
         kv = cache.kv[layers.start : layers.stop, :batch]
-        keys, values = kv[:, :, : self.size.kv_heads, :end], kv[:, :, self.size.kv_heads :, :end]
+        keys, values = kv[:, :, : self.part_size.kv_heads, :end], kv[:, :, self.part_size.kv_heads :, :end]
         alike = positions.dim() == 1
         mask = self._mask(n_tokens, end) if alike else self._mask_of_rows(positions, end)
         rows = None if alike else self.numbers[:batch, None]
@@ -135,14 +187,16 @@ class InferenceLlama:
 
     def _normed(self, x: torch.Tensor) -> torch.Tensor:
         """RMSNorm without its weight; [..., D] -> [..., D]."""
-        if not self.few_kernels:
+        if self.device.type != "cpu":
             return F.rms_norm(x, (self.size.dim,), None, self.size.norm_eps)
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return x * torch.addcmul(self.eps, length, length, value=1 / self.size.dim).rsqrt_()
+        # On a CPU rms_norm runs as ten kernels, which take longer than the work they do.
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=self.real_dtype)
+        normed = x * torch.addcmul(self.eps, length, length, value=1 / self.size.dim).rsqrt_()
+        return normed if normed.dtype is self.dtype else normed.to(self.dtype)
 
     def _rotation(self, positions: torch.Tensor) -> torch.Tensor:
         """[..., T, H+2K, head_dim/2] complex: queries and keys turn with their position; values beside them do not."""
-        turn, size = self.rotations[positions], self.size
+        turn, size = self.rotations[positions], self.part_size
         turned = turn.expand(*positions.shape, size.n_heads + size.kv_heads, -1)
         return torch.cat([turned, torch.ones_like(turn).expand(*positions.shape, size.kv_heads, -1)], -2)
 
@@ -159,7 +213,7 @@ class InferenceLlama:
             # All but the last T columns are 0: aligned at its right end, one mask serves every position.
             mask = torch.zeros(n_tokens, self.size.max_seq_len, dtype=self.dtype, device=self.device)
             mask[:, -n_tokens:] = torch.full((n_tokens, n_tokens), float("-inf")).triu_(1)
-            mask = mask.repeat(self.size.n_heads // self.size.kv_heads, 1)
+            mask = mask.repeat(self.part_size.n_heads // self.part_size.kv_heads, 1)
             self.masks = {n_tokens: mask, **dict(list(self.masks.items())[:MASKS_KEPT])}
         return self.masks[n_tokens][:, self.size.max_seq_len - end :]
 
@@ -167,7 +221,7 @@ class InferenceLlama:
         """The mask of rows that each have their positions [B, T]: [B, 1, T * H/K, end]."""
         later = self.numbers[:end] > positions.unsqueeze(-1)
         mask = torch.zeros(later.shape, dtype=self.dtype, device=self.device).masked_fill_(later, float("-inf"))
-        return mask.repeat(1, self.size.n_heads // self.size.kv_heads, 1).unsqueeze(1)
+        return mask.repeat(1, self.part_size.n_heads // self.part_size.kv_heads, 1).unsqueeze(1)
 
     def _block(
         self, x: torch.Tensor, block: _Block, kv: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pass_: _Pass
@@ -177,26 +231,26 @@ class InferenceLlama:
         kv [B, 2K, S, head_dim] is this layer's part of the cache, keys and values [B, K, end, head_dim] are what of it
         may be looked at.
         """
-        qkv = torch.mm(self._normed(x), block.wqkv)
+        qkv = block.wqkv.times(self._normed(x))
         # Neighbouring channels are the real and imaginary part of a number; the rotation multiplies it.
         pairs = qkv if qkv.dtype is self.real_dtype else qkv.to(self.real_dtype)
         pairs = torch.view_as_complex(pairs.view(pass_.batch, pass_.n_tokens, -1, self.size.head_dim // 2, 2))
         turned = torch.view_as_real(pairs * pass_.rotation).flatten(-2)
         turned = turned if turned.dtype is self.dtype else turned.to(self.dtype)
-        new = turned[:, :, self.size.n_heads :]
+        new = turned[:, :, self.part_size.n_heads :]
         if pass_.rows is None:
             kv.index_copy_(2, pass_.positions, new.transpose(1, 2))
         else:
             kv.transpose(1, 2).index_put_((pass_.rows, pass_.positions), new)
-        attended = self._attend(turned[:, :, : self.size.n_heads], keys, values, pass_)
-        x = torch.addmm(x, attended, block.wo)
-        gate_up = torch.mm(self._normed(x), block.w13)
-        gate, up = gate_up[:, : self.size.ffn_dim], gate_up[:, self.size.ffn_dim :]
-        return torch.addmm(x, F.silu(gate) * up, block.w2)
+        attended = self._attend(turned[:, :, : self.part_size.n_heads], keys, values, pass_)
+        x = block.wo.added(x, attended)
+        gate_up = block.w13.times(self._normed(x))
+        gate, up = gate_up[:, : self.part_size.ffn_dim], gate_up[:, self.part_size.ffn_dim :]
+        return block.w2.added(x, F.silu(gate) * up)
 
     def _attend(self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pass_: _Pass) -> torch.Tensor:
         """Attention of q [B, T, H, head_dim] -> [B * T, H * head_dim]."""
-        (batch, n_tokens, _, head_dim), kv_heads = q.shape, self.size.kv_heads
+        (batch, n_tokens, _, head_dim), kv_heads = q.shape, self.part_size.kv_heads
         if isinstance(pass_.mask, CausalBias) or (pass_.mask is None and n_tokens > 1):
             return self._attend_causally(q, keys, values, pass_.mask)
         # The heads that share keys are so many queries of one head, which every kernel takes.

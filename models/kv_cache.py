@@ -10,22 +10,26 @@ import torch
 from models.config import ModelConfig
 
 
+def row_bytes(size: ModelConfig, max_len: int, dtype: torch.dtype) -> int:
+    """Memory of a row of `max_len` positions."""
+    return 2 * size.n_layers * size.kv_heads * size.head_dim * max_len * dtype.itemsize
+
+
 class KVCache:
     """Keys and values of every layer, by row (sequence) and position.
 
     kv: [L, B, 2K, S, head_dim] for B rows, K key heads followed by K value heads, and S positions.
     `lengths` are the numbers of positions, from 0, that all layers have seen, one for each row.
 
-    A cache of several rows has one position more than `max_len`. Rows that are shorter than others draft as many tokens
-    as they do; what a row drafts beyond its room is written there and read by nothing that counts.
+    There is one position more than `max_len`. All rows of a batch draft equally many tokens; what a row drafts beyond
+    its room is written there, and read by nothing that counts.
     """
 
     def __init__(
         self, size: ModelConfig, max_len: int, batch_size: int = 1, *, dtype: torch.dtype, device: torch.device
     ) -> None:
         """Room for `max_len` positions of each row."""
-        n_positions = max_len if batch_size == 1 else max_len + 1
-        shape = (size.n_layers, batch_size, 2 * size.kv_heads, n_positions, size.head_dim)
+        shape = (size.n_layers, batch_size, 2 * size.kv_heads, max_len + 1, size.head_dim)
         self.kv = torch.zeros(shape, dtype=dtype, device=device)
         self.max_len = max_len
         self.lengths = [0] * batch_size

@@ -22,8 +22,9 @@ def request(prompt: list[int], n: int, sampling: SamplingOptions | None = None, 
 
 def together(engine: Engine, requests: Any, policy: Policy, n: int) -> list[list[Round]]:
     texts: list[list[Round]] = [[] for _ in range(n)]
-    for number, round_ in engine.generate_all(requests, policy):
-        texts[number].append(round_)
+    for rounds in engine.generate_all(requests, policy):
+        for number, round_ in rounds:
+            texts[number].append(round_)
     return texts
 
 
@@ -88,10 +89,12 @@ def test_a_prompt_is_taken_when_there_is_room() -> None:
             yield request([i], n)
 
     seen = []
-    for number, _ in Engine(stub, 40, 2).generate_all(come(), Autoregressive()):  # type: ignore[arg-type]
-        seen.append((number, len(taken)))
-    assert [number for number, _ in seen] == [0, 1, 0, 1, 0, 1, 2, 1, 2, 1, 3, 1, 3, 1, 1, 1]
-    assert dict(seen[:6]) == {0: 2, 1: 2}, "the third prompt has not been asked for before the first text ended"
+    for rounds in Engine(stub, 40, 2).generate_all(come(), Autoregressive()):  # type: ignore[arg-type]
+        seen.append(([number for number, _ in rounds], len(taken)))
+    # The prompts first, then both; the next prompt as soon as a text has ended, here in the place of the one before it.
+    numbers = [[0], [1], [0, 1], [0, 1], [2], [1, 2], [3], [1, 3], [1], [1], [1], [1]]
+    assert [found for found, _ in seen] == numbers
+    assert [n for _, n in seen] == [1, 2, 2, 2, 3, 3, 4, 4, 4, 4, 4, 4], "not asked for before there is room"
 
 
 def test_rows_are_passed_through_together() -> None:
@@ -105,7 +108,7 @@ def test_rows_are_passed_through_together() -> None:
 
 def test_what_cannot_be_decoded_is_refused_when_its_turn_comes() -> None:
     texts = Engine(tiny(), 20, 2).generate_all([request([1], 2), request([1] * 20, 5)], Autoregressive())
-    assert next(texts)[0] == 0
+    assert [number for number, _ in next(texts)] == [0]
     with pytest.raises(ValueError, match="the prompt has 20 tokens: must be fewer than the context's 20"):
         next(texts)
 

@@ -19,7 +19,7 @@ from eval.engine.policy import Autoregressive, DraftModel, EarlyExit, PromptLook
 from eval.engine.stopping import StopRule
 from eval.measure import contest
 from eval.measure.config import BenchmarkConfig
-from eval.measure.timing import Timed, timed
+from eval.measure.timing import Timed, timed_together
 from eval.policies import policies
 from eval.tasks.cnn_dm import CnnDm
 from eval.tasks.held_out import HeldOut
@@ -165,16 +165,16 @@ def ledger(folder: Path) -> Path:
 
 
 class Counting:
-    """Stands for eval.measure.timing.timed: counts, and is interrupted at one call."""
+    """Stands for eval.measure.timing.timed_together: counts, and is interrupted at one call."""
 
     def __init__(self, interrupted_at: int = 1 << 30) -> None:
         self.n, self.interrupted_at = 0, interrupted_at
 
-    def __call__(self, *arguments: Any) -> Timed:
+    def __call__(self, *arguments: Any) -> list[Timed]:
         self.n += 1
         if self.n == self.interrupted_at:
             raise KeyboardInterrupt
-        return timed(*arguments)
+        return timed_together(*arguments)
 
 
 def test_a_killed_benchmark_goes_on(
@@ -188,7 +188,7 @@ def test_a_killed_benchmark_goes_on(
     rows = call(*arguments(trained, own_prompts, whole / "out.json"))
     again = arguments(trained, own_prompts, killed / "out.json")
     # 7 settings run once before, and then for each of 5 samples: killed in the third.
-    monkeypatch.setattr(contest, "timed", Counting(interrupted_at=7 + 2 * 7 + 4))
+    monkeypatch.setattr(contest, "timed_together", Counting(interrupted_at=7 + 2 * 7 + 4))
     with pytest.raises(KeyboardInterrupt):
         call(*again)
     assert texts(ledger(killed)) == texts(ledger(whole))[: 2 * 7]
@@ -196,7 +196,7 @@ def test_a_killed_benchmark_goes_on(
     with ledger(killed).open("ab") as stream:
         lines = ledger(whole).read_bytes().splitlines(keepends=True)
         stream.write(lines[15] + lines[16] + lines[17][:50])
-    monkeypatch.setattr(contest, "timed", counting := Counting())
+    monkeypatch.setattr(contest, "timed_together", counting := Counting())
     resumed = call(*again)
     assert counting.n == 7 + 3 * 7
     assert texts(ledger(killed)) == texts(ledger(whole))

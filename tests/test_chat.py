@@ -13,10 +13,10 @@ from transformers import AutoTokenizer
 
 from conf.strict import ConfigError, convert, register_schema
 from data.config import DataError
+from eval.engine.chat import with_chat
 from eval.engine.checkpoint import open_checkpoint
 from eval.measure.config import BenchmarkConfig
 from eval.measure.plan import plan_of
-from eval.prompts.chat import with_chat
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = (

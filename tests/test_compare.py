@@ -18,8 +18,8 @@ from conf.strict import ConfigError, register_schema
 from data.config import DataError
 from eval.compare import compare
 from eval.config import GenerateConfig
-from eval.engine.checkpoint import load
 from eval.engine.decoding import Engine
+from eval.engine.language_model import load
 from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
 from eval.engine.rows import Round
 from eval.engine.sampling_options import SamplingOptions
@@ -48,7 +48,7 @@ def test_rounds_say_which_drafts_were_rejected() -> None:
     # The draft is wrong after 0, 3, 6, 9: from 1 it drafts 2, 3 and 5 where 4 comes; from 4: 5, 6 and 8.
     engine: Any = Engine(Stub(NEXT, SOMETIMES), None)  # type: ignore[arg-type]
     rounds = list(engine.generate([0], SelfSpeculative(2, 4), StopRule(max_new_tokens=9)))
-    assert rounds[1] == Round([2, 3, 4], 4, 2, (5, 6))
+    assert rounds[1] == Round([2, 3, 4], 4, 2, (5, 6), 2)
     assert rounds[0].rejected == ()
 
 
@@ -67,7 +67,7 @@ def test_accepted_and_rejected_are_all_drafts(temperature: float) -> None:
 
 
 def test_layers_per_token() -> None:
-    rounds = [Round([1], 0, 0), Round([2, 3, 4], 3, 2), Round([5], 3, 0), Round([6], 0, 0)]
+    rounds = [Round([1], 0, 0), Round([2, 3, 4], 3, 2, exit_layer=2), Round([5], 3, 0, exit_layer=2), Round([6], 0, 0)]
     assert layers_per_token(rounds, Autoregressive(), 8) == 8
     assert layers_per_token(rounds, EarlyExit(3), 8) == 3
     # The prompt 8; 4 times the first 2 layers and once the other 6, twice; and a plain token: 8 + 14 + 14 + 8 for 6.
@@ -142,7 +142,7 @@ def test_a_near_tie_is_told_from_a_difference() -> None:
 
 
 def side(policy: Policy, tokens: list[int], seconds: float, layers: float, at: int | None, tie: bool = False) -> Side:
-    rounds = [Round(tokens, 4, 2)] if isinstance(policy, SelfSpeculative) else [Round(tokens, 0, 0)]
+    rounds = [Round(tokens, 4, 2, exit_layer=2)] if isinstance(policy, SelfSpeculative) else [Round(tokens, 0, 0)]
     run = Timed(tokens, rounds, seconds, seconds, [])
     return Side(policy=policy, run=run, layers_per_token=layers, differs_at=at, near_tie=tie)
 
@@ -218,7 +218,8 @@ def test_the_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "2 of 2" in out.split("\n")[2]
     data = data_of(page)
     assert [row["mode"] for row in data["rows"]] == modes
-    model, tokenizer = load(trained, torch.float64)
+    loaded = load(trained, torch.float64)
+    model, tokenizer = loaded.model, loaded.tokenizer
     stop = StopRule(max_new_tokens=20, eos_ids=frozenset({tokenizer.eos_id}))
     for text, shown in zip(("import", "def f("), data["prompts"], strict=True):
         autoregressive = [
@@ -239,7 +240,8 @@ def test_generate_writes_what_it_printed(trained: Path, tmp_path: Path) -> None:
     options = [f"checkpoint={trained}", "prompt=import", "max_new_tokens=30", "machine.dtype=float64"]
     call("generate", *options, "exit_layer=2", "num_speculations=3", f"output={page}")
     data = data_of(page)
-    model, tokenizer = load(trained, torch.float64)
+    loaded = load(trained, torch.float64)
+    model, tokenizer = loaded.model, loaded.tokenizer
     stop = StopRule(max_new_tokens=30, eos_ids=frozenset({tokenizer.eos_id}))
     rounds = list(Engine(model).generate(tokenizer.encode_prompt("import"), SelfSpeculative(2, 3), stop))
     assert data["ids"] == [t for r in rounds for t in r.tokens]

@@ -17,8 +17,8 @@ from test_parity_hf import SIZES, hf_model, our_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from conf.strict import ConfigError, register_schema
-from eval.engine.checkpoint import load
 from eval.engine.decoding import Engine
+from eval.engine.language_model import load
 from eval.engine.policy import Autoregressive
 from eval.engine.stopping import StopRule
 from models.convert import convert_model
@@ -223,7 +223,8 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 def test_an_exported_run_works_in_transformers(trained: Path, tmp_path: Path) -> None:
     out = call(trained, tmp_path / "export")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out).eval(), AutoTokenizer.from_pretrained(out)
-    ours, our_tokenizer = load(trained)
+    loaded = load(trained)
+    ours, our_tokenizer = loaded.model, loaded.tokenizer
     names = "html: <s>struck</s>, <unk> and <s>\n</s>"
     for text in ("def f(x):\n\treturn  x\r\n", "naïve 漢字 \U0001f600", "import os", "", names):
         ids = tokenizer(text).input_ids
@@ -240,8 +241,8 @@ def test_an_exported_run_works_in_transformers(trained: Path, tmp_path: Path) ->
     card = (out / "README.md").read_text()
     assert "| early_exit.curriculum | all |" in card
     assert "Held-out perplexity by exit, step 40" in card
-    again, _ = load(out)
-    assert torch.equal(again.head, ours.head)
+    again = load(out).model
+    assert torch.equal(again.head.weight, ours.head.weight)
 
 
 @pytest.mark.parametrize("speedup", [1.5, 0.15])
@@ -266,10 +267,10 @@ def test_a_tokenizer_json_goes_along_with_what_begins_and_ends_a_text(trained: P
     dcp = call(export, tmp_path / "dcp")
     back = call(dcp, tmp_path / "back")
     config = json.loads((back / "config.json").read_text())
-    ours = load(trained)[1]
+    ours = load(trained).tokenizer
     assert (config["bos_token_id"], config["eos_token_id"]) == (ours.bos_id, ours.eos_id)
     for path in (export, dcp, back):
-        tokenizer = load(path)[1]
+        tokenizer = load(path).tokenizer
         assert tokenizer.encode_prompt("import os\n") == ours.encode_prompt("import os\n")
         assert tokenizer.encode_document("a </s> b") == ours.encode_document("a </s> b")
         assert tokenizer.token_bytes() == ours.token_bytes()

@@ -17,7 +17,7 @@ from test_parity_hf import our_model
 from conf.strict import ConfigError, register_schema
 from eval.correctness import correctness
 from eval.engine.agreement import NEAR_TIE, first_difference, logits_after, near_tie_bound, preferences, step
-from eval.engine.decoding import Engine, Places
+from eval.engine.decoding import Engine
 from eval.engine.policy import Autoregressive, SelfSpeculative
 from eval.engine.rows import Round
 from eval.engine.stopping import StopRule
@@ -56,7 +56,7 @@ def compared(model: InferenceLlama, fast: Run, autoregressive: Run | None = None
 
 
 def writes(text: list[int]) -> Run:
-    return lambda *_: Timed(text, [], 1.0, 1.0, [])
+    return lambda _: [Timed(text, [], 1.0, 1.0, [])]
 
 
 def plain_text(model: InferenceLlama) -> list[int]:
@@ -107,8 +107,8 @@ def test_a_wrong_token_is_named_with_its_logits() -> None:
 class WrongVerification(Engine):
     """Verifies each token with the state of the one before."""
 
-    def verify(self, states: torch.Tensor, places: Places, exit_layer: int) -> torch.Tensor:
-        return super().verify(states.roll(1, 1), places, exit_layer)
+    def verify(self, states: torch.Tensor, *where: Any) -> torch.Tensor:
+        return super().verify(states.roll(1, 1), *where)
 
 
 class KeepsRejected(Engine):
@@ -183,7 +183,7 @@ def test_a_text_that_ends_too_soon_is_no_near_tie() -> None:
 
 
 def with_a_twin(model: InferenceLlama, token: int, twin: int) -> InferenceLlama:
-    model.head[twin] = model.head[token]
+    model.head.weight[:, twin] = model.head.weight[:, token]
     return model
 
 
@@ -213,7 +213,7 @@ def test_near_ties_are_told_and_what_follows_them_is_checked() -> None:
 
 def test_logits_that_are_no_numbers_are_no_near_ties() -> None:
     model = attentive()
-    model.head[3] = float("nan")
+    model.head.weight[:, 3] = float("nan")
     for one in compared(model, engine_run(Engine(model), SelfSpeculative(2, 4)))[:1]:
         (divergence,) = one.divergences
         assert not divergence.near_tie

@@ -16,7 +16,7 @@ from training import full_state, train
 from transformers import AutoModelForCausalLM
 
 from conf.strict import ConfigError
-from eval.engine.checkpoint import load
+from eval.engine.language_model import load
 from models.config import ModelConfig
 from models.storage.stored import read
 
@@ -54,7 +54,7 @@ def test_a_run_starts_from_the_weights(folder: Path, tiny_run: list[str], tmp_pa
     assert before.keys() == after.keys()
     for name in before:
         torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-7)
-    assert load(run_dir)[1].files == load(folder)[1].files
+    assert load(run_dir).tokenizer.files == load(folder).tokenizer.files
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert "val/ppl/exit_03" in rows[-1]
     again = run(*overrides)

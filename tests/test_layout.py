@@ -18,6 +18,7 @@ PACKAGES = {
     "conf": set(),
 }
 ENTRIES = {
+    "eval.autotune",
     "eval.correctness",
     "eval.exits",
     "eval.figures",
@@ -66,6 +67,7 @@ ROOMS = (
     "exactness",
     "peers",
     "lm",
+    "tuning",
     "results",
     "depth",
     "measure",

@@ -18,8 +18,8 @@ from test_parity_hf import our_model
 from conf.strict import ConfigError, register_schema
 from eval.depth.lens import layers_needed, predictions, settled_share
 from eval.depth.lens_config import LensConfig
-from eval.engine.checkpoint import load
 from eval.engine.decoding import Engine
+from eval.engine.language_model import load
 from eval.engine.policy import Autoregressive, EarlyExit
 from eval.engine.stopping import StopRule
 from eval.lens import lens
@@ -108,7 +108,8 @@ def test_page_and_json_have_the_numbers(trained: Path, tmp_path: Path, capsys: p
     rows = json.loads(numbers.read_text())
     shown = data_of(page)
     assert {key: shown[key] for key in rows} == rows
-    model, tokenizer = load(trained, torch.float64)
+    loaded = load(trained, torch.float64)
+    model, tokenizer = loaded.model, loaded.tokenizer
     prompt = tokenizer.encode_prompt("import os")
     stop = StopRule(max_new_tokens=6, eos_ids=frozenset({tokenizer.eos_id}))
     generated = [t for r in Engine(model).generate(prompt, Autoregressive(), stop) for t in r.tokens]

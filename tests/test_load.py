@@ -13,7 +13,7 @@ from conftest import compose_config
 from test_parity_hf import hf_model, our_model
 
 from data.corpus import prepare
-from eval.engine.checkpoint import load
+from eval.engine.language_model import load
 from models.config import ModelConfig
 from models.inference import InferenceLlama
 from models.storage.errors import FormatError
@@ -43,7 +43,8 @@ def test_run_folder_and_checkpoint(run: tuple[Path, ModelConfig]) -> None:
     folder, size = run
     tokens = torch.randint(size.vocab_size, (1, 20))
     for path in (folder, folder / "checkpoint" / "step-3"):
-        model, tokenizer = load(path)
+        loaded = load(path)
+        model, tokenizer = loaded.model, loaded.tokenizer
         assert tokenizer.vocab_size == size.vocab_size
         with torch.no_grad():
             torch.testing.assert_close(logits(model, tokens), our_model(size)(tokens), rtol=1e-4, atol=1e-4)
@@ -55,7 +56,7 @@ def test_hugging_face_folder(run: tuple[Path, ModelConfig], tmp_path: Path) -> N
     shutil.copy(run[0] / "tokenizer.model", folder)
     tokens = torch.randint(run[1].vocab_size, (1, 20))
     with torch.no_grad():
-        torch.testing.assert_close(logits(load(folder)[0], tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(logits(load(folder).model, tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-4)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
     with pytest.raises(FormatError, match="model_type 'gpt2' is not 'llama'"):

@@ -10,7 +10,7 @@ from evaluation import Bytes
 from test_parity_hf import our_model
 
 from eval.engine.decoding import Engine
-from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative, Steady
 from eval.engine.rows import Round
 from eval.measure import contest as measure
 from eval.measure.contest import Contest, turns
@@ -27,7 +27,7 @@ FAST = SelfSpeculative(2, 3)
 def contest(policies: list[Policy], task: Task | None = None) -> Contest:
     size = tiny_model(vocab_size=260)
     model = InferenceLlama(size, our_model(size).state_dict(), dtype=torch.float32, device=torch.device("cpu"))
-    model.head *= 100  # its initial weights are small, and so are its logits
+    model.head.weight *= 100  # its initial weights are small, and so are its logits
     return Contest(task=task or Task(name="t"), tokenizer=Bytes(), engine=Engine(model), policies=policies)
 
 
@@ -50,7 +50,7 @@ def test_what_differs_and_what_is_a_near_tie() -> None:
     found = records(c, other)
     assert (found["self_speculative"].identical, found["self_speculative"].near_tie) == (False, False)
     assert found["baseline"].identical is None, "another model"
-    c.engine.model.head = torch.zeros_like(c.engine.model.head)
+    c.engine.model.head.weight.zero_()
     found = records(c, other)
     assert (found["self_speculative"].identical, found["self_speculative"].near_tie) == (False, True)
     assert (found["early_exit"].identical, found["early_exit"].near_tie) == (False, False), "nothing else is expected"
@@ -83,10 +83,34 @@ def test_every_setting_comes_first_and_in_another_order() -> None:
     assert all(sorted(order) == settings for order in orders)
 
 
+def test_a_batch_is_measured_as_its_texts_one_by_one() -> None:
+    policies: list[Policy] = [Autoregressive(), FAST]
+    samples = [Sample(id=str(i), prompt="", tokens=[256, *range(97, 98 + i)]) for i in range(5)]
+    found = []
+    for batch_size in (1, 2):
+        c = contest(policies, Task(name="t", max_new_tokens=9))
+        c.engine = Engine(c.engine.model, None, batch_size)
+        ledger: Any = SimpleNamespace(done=set(), entries=[])
+        ledger.add = ledger.entries.extend
+        measure.decode_all(c, samples, [measure.Turn(i, 0, i, i == 0) for i in range(5)], ledger)
+        found.append(ledger.entries)
+    for one, other in zip(*found, strict=True):
+        assert (one.id, one.tokens, one.drafted, one.accepted) == (
+            other.id,
+            other.tokens,
+            other.drafted,
+            other.accepted,
+        )
+        assert other.identical
+        assert other.seconds == pytest.approx(sum(other.round_seconds), abs=1e-5)
+        assert other.cpu_seconds > 0
+        assert bool(other.passes) == bool(one.passes)
+
+
 def test_passes_of_each_kind() -> None:
     recompute = SelfSpeculative(2, 3, reuse_exit_states=False)
-    policies: list[Policy] = [Autoregressive(), EarlyExit(1), FAST, recompute]
-    prefills: dict[Policy, float] = {p: 1.0 + i for i, p in enumerate(policies)}
+    policies: list[Steady] = [Autoregressive(), EarlyExit(1), FAST, recompute]
+    prefills: dict[Steady, float] = {p: 1.0 + i for i, p in enumerate(policies)}
     times = pass_times(contest(policies).engine, 5, policies, prefills, middle=40)
     assert {p: t.prefill for p, t in times.items()} == prefills
     assert all(t.autoregressive_prefill == 1.0 and t.autoregressive_token > 0 and t.draft > 0 for t in times.values())

@@ -65,6 +65,7 @@ NAMES = {
     ("correctness", "show=3"): "correctness",
     ("correctness", "sampled=true", "sampling.top_k=4"): "correctness_sampled-true_top_k-4",
     ("perplexity", "batch_size=2"): "perplexity",
+    ("benchmark", "batch_size=8"): "benchmark_batch_size-8",
     ("perplexity", "source=README.md", "stride=64"): "perplexity_source-README.md_stride-64",
     ("harness", "tasks=[gsm8k]", "mode=early_exit", "n_samples=0.5"): "harness_gsm8k_n_samples-0.5_mode-early_exit",
     ("exits", "tasks=[hellaswag,piqa]"): "exits_hellaswag-piqa",

@@ -22,13 +22,13 @@ def test_another_commit_and_another_place_go_on(
     given = [*ARGUMENTS, f"output={tmp_path}/out.json"]
     monkeypatch.setattr("eval.machine.code_revision", lambda: "a" * 40)
     # 7 settings run once before, and then for each of 2 samples: killed in the second.
-    monkeypatch.setattr(contest, "timed", Counting(interrupted_at=7 + 7 + 3))
+    monkeypatch.setattr(contest, "timed_together", Counting(interrupted_at=7 + 7 + 3))
     with pytest.raises(KeyboardInterrupt):
         call(f"checkpoint={trained}", *given)
     begun = texts(ledger(tmp_path))
     assert len(begun) == 7
     monkeypatch.setattr("eval.machine.code_revision", lambda: "b" * 40 + "+changes")
-    monkeypatch.setattr(contest, "timed", counting := Counting())
+    monkeypatch.setattr(contest, "timed_together", counting := Counting())
     moved = tmp_path / "moved"
     moved.symlink_to(trained)
     rows = call(f"checkpoint={moved}", *given)
@@ -45,7 +45,7 @@ def test_other_code_begins_anew_and_says_so(
     first = call(*given)
     capsys.readouterr()
     monkeypatch.setattr("eval.measure.identity.code_digest", lambda *_: "other")
-    monkeypatch.setattr(contest, "timed", counting := Counting())
+    monkeypatch.setattr(contest, "timed_together", counting := Counting())
     second = call(*given)
     assert counting.n == 7 + 2 * 7
     out, err = capsys.readouterr()

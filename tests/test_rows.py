@@ -54,13 +54,13 @@ def test_first_difference() -> None:
 def test_near_ties_are_told_from_real_differences() -> None:
     size = tiny_model()
     model = InferenceLlama(size, our_model(size).state_dict(), dtype=torch.float32, device=CPU)
-    model.head *= 100  # its initial weights are small, and so are its logits
+    model.head.weight *= 100  # its initial weights are small, and so are its logits
     context = [1, 2, 3]
     cache = model.new_cache(3)
     x = model.run(model.embed(torch.tensor([context])), cache, torch.arange(3), 3, range(size.n_layers))
     best, second = model.logits(x[0, -1]).topk(2).indices.tolist()
     assert not near_tie_after(model, context, best, second)
-    model.head[second] = model.head[best]
+    model.head.weight[:, second] = model.head.weight[:, best]
     assert near_tie_after(model, context, best, second)
     worst = model.logits(x[0, -1]).argmin().item()
     assert not near_tie_after(model, context, best, int(worst)), "one of the two best must not hide a bad choice"
@@ -118,7 +118,8 @@ def test_speedups_of_texts_of_different_lengths() -> None:
 def test_the_ideals_of_early_exit_and_the_head_s_cost() -> None:
     size = tiny_model()
     model = InferenceLlama(size, our_model(size).state_dict(), dtype=torch.float32, device=CPU)
-    assert head_cost(size) == model.head.numel() / sum(weight.numel() for weight in model.blocks[0])
+    head, block = model.head.weight.numel(), sum(matrix.weight.numel() for matrix in model.blocks[0])
+    assert head_cost(size) == head / block
     _, early = rows([record(), record(mode="early_exit", exit_layer=1, passes=[1, 1, 0.5, 0.25, 0, 0])])
     assert early["ideal_speedup"] == pytest.approx((4 + early["head"]) / (1 + early["head"]))
     assert early["measured_cost_ideal"] == pytest.approx(8 / (0.5 + 7 * 0.25))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eval.engine.checkpoint import load
 from eval.engine.decoding import Engine
+from eval.engine.language_model import load
 from eval.engine.policy import Autoregressive, SelfSpeculative
 from eval.engine.stopping import StopRule
 
@@ -50,7 +50,8 @@ def test_the_folder_is_the_file(gguf: Path, folder: Path) -> None:
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=FILE, dtype=torch.float32)(tokens).logits
         assert torch.equal(AutoModelForCausalLM.from_pretrained(folder)(tokens).logits, expected)
-    model, ours = load(folder)
+    loaded = load(folder)
+    model, ours = loaded.model, loaded.tokenizer
     assert ours.encode_prompt(TEXT) == ids
     assert ours.decode(ids) == TEXT
     with torch.inference_mode():
@@ -60,7 +61,8 @@ def test_the_folder_is_the_file(gguf: Path, folder: Path) -> None:
 
 
 def test_it_decodes_alike_in_every_mode(folder: Path) -> None:
-    model, tokenizer = load(folder)
+    loaded = load(folder)
+    model, tokenizer = loaded.model, loaded.tokenizer
     prompt = tokenizer.encode_prompt("The capital of France is")
     stop = StopRule(max_new_tokens=16, eos_ids=frozenset({tokenizer.eos_id}))
     texts = [

@@ -1,16 +1,19 @@
 """The configuration of eval.perplexity."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from omegaconf import MISSING
 
-from conf.checks import at_least, ends_in
+from conf.checks import at_least, count_or_auto, ends_in
 from eval.config import MachineConfig
 
 
 @dataclass(kw_only=True)
 class PerplexityConfig:
     """How well every exit predicts a text."""
+
+    WITHOUT_EFFECT: ClassVar[tuple[str, ...]] = ("batch_size",)
 
     checkpoint: str = MISSING
     """A run folder, one of its checkpoints, a Hugging Face folder, a .gguf file or hf://org/name."""
@@ -28,13 +31,14 @@ class PerplexityConfig:
     predicted in the first that has it, and has at least seq_len - stride tokens of context; it takes longer."""
     max_tokens: int | None = None
     """Only as many tokens, in windows spread evenly over the text; null: all."""
-    batch_size: int = 8
-    """Windows in a pass."""
+    batch_size: str = "8"
+    """Windows in a pass; `auto`: as many as fit into half of the free memory, at most 64."""
     output: str | None = None
     """Results as .json, with .csv and .png beside it; null: perplexity.json in the checkpoint's folder, or
     perplexity_KEY-VALUE.json when keys are not the default."""
     machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
-        at_least(1, self, "seq_len", "stride", "max_tokens", "batch_size")
+        at_least(1, self, "seq_len", "stride", "max_tokens")
+        count_or_auto(self, "batch_size")
         ends_in(".json", self, "output")

@@ -76,7 +76,7 @@ def plan_rejections(config: RejectionsConfig) -> RejectionsPlan:
         output=output,
         setting=setting,
         selection=chosen.selection,
-        provenance=provenance(device, dtype, config.machine.threads or "auto"),
+        provenance=provenance(device, dtype, config.machine.threads or "auto", int8=config.machine.int8),
     )
 
 
@@ -138,7 +138,7 @@ def _policy(config: RejectionsConfig, checkpoint: Checkpoint) -> SelfSpeculative
 def _decode(plan: RejectionsPlan, missing: Sequence[tuple[int, Sample]], log: JsonLog[DraftedSample]) -> None:
     task, tokenizer = plan.config.task, plan.checkpoint.tokenizer
     max_len = max(len(s.tokens) for s in plan.samples) + task.max_new_tokens
-    engine = Engine(plan.checkpoint.model(plan.dtype, plan.device), max_len)
+    engine = Engine(plan.checkpoint.model(plan.dtype, plan.device, **plan.config.machine.model_options), max_len)
     threads = Threads(plan.config.machine.threads, plan.device, one_token(engine.model))
     stop, language = task.stop(tokenizer), Language(plan.setting.language)
     with progress(f"rejections {task.name}", unit="sample", total=len(plan.samples), initial=len(log.entries)) as bar:

@@ -4,10 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eval.engine.checkpoint import load
     from eval.engine.decoding import Engine
+    from eval.engine.language_model import LanguageModel, load
     from eval.engine.one_pass import exit_logits
     from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+    from eval.engine.rows import Request
     from eval.engine.sampling_options import SamplingOptions
     from eval.engine.stopping import StopRule
     from eval.engine.text_stream import TextStream
@@ -16,7 +17,9 @@ __all__ = [
     "Autoregressive",
     "EarlyExit",
     "Engine",
+    "LanguageModel",
     "Policy",
+    "Request",
     "SamplingOptions",
     "SelfSpeculative",
     "StopRule",
@@ -35,7 +38,9 @@ _MODULES = {
     "StopRule": "stopping",
     "TextStream": "text_stream",
     "exit_logits": "one_pass",
-    "load": "checkpoint",
+    "LanguageModel": "language_model",
+    "Request": "rows",
+    "load": "language_model",
 }
 
 

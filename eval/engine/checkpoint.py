@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,9 +18,9 @@ class Checkpoint(NamedTuple):
     stored: Stored
     tokenizer: Tokenizer
 
-    def model(self, dtype: torch.dtype, device: torch.device) -> InferenceLlama:
-        """The model, to decode in this dtype on this device; read tensor by tensor."""
-        return InferenceLlama(self.stored.size, self.stored.weights, dtype=dtype, device=device)
+    def model(self, dtype: torch.dtype, device: torch.device, **options: Any) -> InferenceLlama:
+        """The model, to decode in this dtype on this device; read tensor by tensor. `options`: InferenceLlama's."""
+        return InferenceLlama(self.stored.size, self.stored.weights, dtype=dtype, device=device, **options)
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -34,11 +34,3 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     with TemporaryDirectory() as folder:
         write_gguf_tokenizer(stored.gguf, Path(folder))
         return Checkpoint(stored, load_tokenizer(folder))
-
-
-def load(
-    path: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-) -> tuple[InferenceLlama, Tokenizer]:
-    """The model that a path (see `open_checkpoint`) holds, ready to decode, and its tokenizer."""
-    checkpoint = open_checkpoint(path)
-    return checkpoint.model(dtype, torch.device(device)), checkpoint.tokenizer

@@ -49,13 +49,16 @@ class Drafts:
         vocab_size: int,
         device: torch.device,
     ) -> "Drafts":
-        """Drafts that nothing was drawn for: each has a distribution of which it is the only token."""
-        rooms = [min(room, len(row)) for room, row in zip(rooms, ids, strict=True)]
+        """Drafts that nothing was drawn for: each has a distribution of which it is the only token.
+
+        `ids` may have more rows than there are texts, as passes of static shapes have.
+        """
+        rooms = [min(room, len(row)) for room, row in zip(rooms, ids, strict=False)]
         drafts, width = cls(samplers, rooms), max(rooms)
         filled = [[*row[:width], *[0] * (width - len(row))] for row in ids]
         tokens = torch.tensor(filled, dtype=torch.int64, device=device)
         drafts.tokens = [tokens[:, i : i + 1] for i in range(width)]
-        for sampler, row, distributions, room in zip(samplers, tokens, drafts.distributions, rooms, strict=True):
+        for sampler, row, distributions, room in zip(samplers, tokens, drafts.distributions, rooms, strict=False):
             if not sampler.greedy:
                 distributions += F.one_hot(row[:room], vocab_size)
         return drafts
@@ -64,7 +67,7 @@ class Drafts:
         return len(self.tokens)
 
     def add(self, logits: torch.Tensor) -> torch.Tensor:
-        """Draft a token for each row from logits [B, V]; [B, 1]."""
+        """Draft a token for each row from logits [B, V]; [B, 1]. B may be larger than the number of texts."""
         if self.greedy:
             token = best(logits, keepdim=True)
         else:
@@ -73,7 +76,7 @@ class Drafts:
         return token
 
     def _draw(self, row: int, logits: torch.Tensor) -> torch.Tensor:
-        if len(self) >= self.rooms[row]:
+        if row >= len(self.rooms) or len(self) >= self.rooms[row]:
             return best(logits, keepdim=True)
         token, distribution = self.samplers[row].draft(logits)
         if distribution is not None:
@@ -93,7 +96,7 @@ class Drafts:
 
         Waits for the device: once if all rows are greedy.
         """
-        drafted = torch.cat(self.tokens, 1)
+        drafted = torch.cat(self.tokens, 1)[: len(self.rooms)]
         rooms = [min(room, len(self)) for room in self.rooms]
         if self.greedy:
             both = torch.cat([drafted, best(logits)], 1).tolist()

@@ -5,8 +5,6 @@ early exit       every token by the first E layers and the head
 self-speculative the first E layers draft d tokens; the layers above verify all of them in one pass over the exit states
                  of the drafts; the agreeing prefix and one token of the full model are emitted. No block is computed
                  twice for a token, and the host waits once per round.
-prompt lookup    d tokens that have followed the last few before; all layers verify them in one pass
-draft model      another model, with a cache of its own, drafts d tokens; all layers verify them in one pass
 
 A round is the same passes for all rows, each at its own position. A text that ends makes place for the next prompt.
 Invariant between rounds: the cache holds positions 0 .. length-1 of a row, and its last token is not yet among them.
@@ -14,23 +12,15 @@ Invariant between rounds: the cache holds positions 0 .. length-1 of a row, and 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
-from typing import NamedTuple
 
 import torch
 
 from eval.engine.choices import Drafts, pick
 from eval.engine.drafting import first_layers
-from eval.engine.policy import (
-    DraftModel,
-    Outcome,
-    Plan,
-    Policy,
-    Session,
-    Source,
-    check_fits,
-    deciding_layers,
-    session,
-)
+from eval.engine.passes import Compiled, Eager, Kind, Outputs, Places
+from eval.engine.policies.probes import NO_PROBES, Probes
+from eval.engine.policies.session import session
+from eval.engine.policy import DraftModel, Outcome, Plan, Policy, Session, Source, check_fits, deciding_layers
 from eval.engine.rows import Request, Round, Row
 from eval.engine.sampling import Sampler
 from eval.engine.sampling_options import SamplingOptions
@@ -48,19 +38,6 @@ def check_decodable_by(model: InferenceLlama, policy: Policy, prompt: Sequence[i
     check_fits(policy, model.size.n_layers)
 
 
-class Places(NamedTuple):
-    """The positions of a pass or of a round's passes."""
-
-    positions: torch.Tensor
-    """[T] of a single row, else [B, T]."""
-    ends: range | list[int]
-    """Of each of the T the largest position of a row, plus 1."""
-
-    def at(self, i: int) -> "Places":
-        """The i-th of them alone."""
-        return Places(self.positions[..., i : i + 1], self.ends[i : i + 1])
-
-
 class Engine:
     """A model and its cache, used for one text after another, and for several at the same time."""
 
@@ -69,11 +46,20 @@ class Engine:
         model: InferenceLlama,
         max_len: int | None = None,
         batch_size: int = 1,
+        *,
+        compiled: bool = False,
         draft_model: InferenceLlama | None = None,
     ) -> None:
-        """Room for `max_len` positions (None: the model's whole context) of `batch_size` texts.
+        """Room for `max_len` positions of `batch_size` texts.
 
-        `draft_model`: see `DraftModel`. Raises ValueError if it has another vocabulary.
+        Args:
+            model: decides.
+            max_len: None: the model's whole context.
+            batch_size: texts that are written at the same time.
+            compiled: see eval.engine.passes.
+            draft_model: see `DraftModel`.
+
+        Raises ValueError for a draft model with another vocabulary.
         """
         if draft_model is not None and draft_model.size.vocab_size != model.size.vocab_size:
             raise ValueError(
@@ -83,8 +69,9 @@ class Engine:
         self.draft_model = draft_model
         self.drafting: dict[int, Engine] = {}
         """Engines of models that draft, by their number of layers."""
-        self.model, self.batch_size = model, batch_size
+        self.model, self.batch_size, self.compiled = model, batch_size, compiled
         self.cache: KVCache = model.new_cache(max_len or model.size.max_seq_len, batch_size)
+        self.passes: Eager | Compiled = (Compiled if compiled else Eager)(model, self.cache)
         self.positions = torch.arange(self.cache.max_len, device=model.device)
         self.sessions: dict[Policy, Session] = {}
         """What each policy has learned, over all texts."""
@@ -98,15 +85,16 @@ class Engine:
         """
         self.check_decodable(prompt, policy)
         request = Request(prompt, stop, sampling or SamplingOptions())
-        return (round_ for _, round_ in self.generate_all([request], policy))
+        return (round_ for rounds in self.generate_all([request], policy) for _, round_ in rounds)
 
-    def generate_all(self, requests: Iterable[Request], policy: Policy) -> Iterator[tuple[int, Round]]:
+    def generate_all(self, requests: Iterable[Request], policy: Policy) -> Iterator[list[tuple[int, Round]]]:
         """Decode many prompts, `batch_size` at a time: each text is the one that its request alone would give.
 
         A request is taken from `requests` when a text before it has ended, so that they may be many, or come late.
 
         Yields:
-            (number of the request from 0, the next round of its text), the rounds of different texts mixed.
+            What the same passes have given: for each text (number of its request from 0, its round); of a prompt's
+            first round one alone.
 
         Raises ValueError for a prompt or policy that cannot be decoded, when its turn comes.
         """
@@ -116,12 +104,12 @@ class Engine:
                 number, request = first
                 self.check_decodable(request.prompt, policy)
                 rows.append(Row(number, request, self._sampler(request), request.stop.begin()))
-                yield number, self._take(rows, len(rows) - 1, self._prefill(rows, policy))
+                yield [(number, self._take(rows, len(rows) - 1, self._prefill(rows, policy)))]
                 self._leave(rows)
             if not rows:
                 return
             rounds = self._round(rows, self.session(policy))
-            yield from [(rows[i].number, self._take(rows, i, round_)) for i, round_ in enumerate(rounds)]
+            yield [(rows[i].number, self._take(rows, i, round_)) for i, round_ in enumerate(rounds)]
             self._leave(rows)
 
     def check_decodable(self, prompt: Sequence[int], policy: Policy) -> None:
@@ -139,7 +127,8 @@ class Engine:
             raise ValueError(f"exit_layer={n_layers}: {must}")
         if n_layers not in self.drafting:
             model = first_layers(self.model, n_layers) if other is None else other
-            self.drafting[n_layers] = Engine(model, min(self.cache.max_len, model.size.max_seq_len), self.batch_size)
+            max_len = min(self.cache.max_len, model.size.max_seq_len)
+            self.drafting[n_layers] = Engine(model, max_len, self.batch_size, compiled=self.compiled)
         return self.drafting[n_layers]
 
     def _sampler(self, request: Request) -> Sampler:
@@ -150,7 +139,7 @@ class Engine:
     def session(self, policy: Policy) -> Session:
         """The policy's, made when it is first asked for."""
         if policy not in self.sessions:
-            self.sessions[policy] = session(policy, self.model.size.n_layers)
+            self.sessions[policy] = session(policy, self.model.size)
         return self.sessions[policy]
 
     def _take(self, rows: list[Row], i: int, round_: Round) -> Round:
@@ -194,7 +183,8 @@ class Engine:
         # The last token stands at position `length`, so drafts have room for this many less one.
         lengths = self.cache.lengths[: len(rows)]
         rooms = [min(self.cache.max_len - length, row.missing) - 1 for length, row in zip(lengths, rows, strict=True)]
-        plan = at_work.plan(max(rooms))
+        # Where shapes are static, a pass is as wide as where there is room.
+        plan = at_work.plan(self.cache.max_len if self.compiled and max(rooms) else max(rooms))
         step = self._speculate if plan.num_speculations else self._one_token
         rounds, outcome = step(rows, rooms, plan)
         for i, round_ in enumerate(rounds):
@@ -205,31 +195,32 @@ class Engine:
     def _one_token(self, rows: list[Row], rooms: list[int], plan: Plan) -> tuple[list[Round], Outcome]:
         """The last tokens through the layers; the next ones from the head."""
         begun = perf_counter()
-        x = self.draft(self._last(rows), self.places(len(rows), 1), plan.exit_layer)
-        tokens = pick([row.sampler for row in rows], self.model.logits(x[:, 0]))
+        _, logits = self.draft(self._last(rows), self.places(len(rows), 1), plan.exit_layer)
+        tokens = pick([row.sampler for row in rows], logits[: len(rows), 0])
         outcome = Outcome(plan, 0, (0,) * len(rows), verify_seconds=perf_counter() - begun)
         return [Round([token], 0, 0) for token in tokens], outcome
 
     def _speculate(self, rows: list[Row], rooms: list[int], plan: Plan) -> tuple[list[Round], Outcome]:
         """Draft tokens, verify them, accept; a row with less room than others drafts on, and nothing comes of it."""
-        begun = perf_counter()
-        places = self.places(len(rows), plan.num_speculations + 1)
-        drafts, states, confidences = self._drafts(rows, rooms, plan, places)
+        begun, width, probes = perf_counter(), plan.num_speculations + 1, Probes(plan.probe)
+        below = probes if plan.reuse_exit_states else NO_PROBES
+        places = self.places(len(rows), min(plan.num_speculations, max(rooms)) + 1)
+        drafts, states, confidences = self._drafts(rows, rooms, plan, places, below)
         if not len(drafts):
             return self._one_token(rows, rooms, Plan(self.model.size.n_layers))
         d = len(drafts)
-        places = Places(places.positions[..., : d + 1], places.ends[: d + 1])
         if plan.reuse_exit_states:
             # Of the last drafted token, too, the verification needs the exit state and the keys below it.
-            states.append(self.draft(drafts.tokens[-1], places.at(d), plan.exit_layer))
+            last = self.draft(drafts.tokens[-1], places.at(d, d + 1), plan.exit_layer, head=False, probes=below)
+            states.append(last[0])
         between = self._now() if plan.timed else None
         if plan.reuse_exit_states:
-            x = self.verify(torch.cat(states, 1), places, plan.exit_layer)
+            logits = self.verify(torch.cat(states, 1), places.at(0, d + 1), plan.exit_layer, width, probes)
         else:
             tokens = torch.cat([self._last(rows), *drafts.tokens], 1)
-            x = self.run(self.model.embed(tokens), places, range(self.model.size.n_layers))
+            logits = self.recompute(tokens, places.at(0, d + 1), width, probes)
         # The one wait of the round.
-        found = drafts.accept(self.model.logits(x))
+        found = drafts.accept(logits[: len(rows)])
         now = perf_counter()
         exit_layer = None if plan.source is Source.text else plan.exit_layer
         rounds = [
@@ -245,34 +236,41 @@ class Engine:
             tuple(tuple(step[i] for step in confidences) for i in whole) if confidences else (),
             between and between - begun,
             between and now - between,
+            {
+                e: tuple(rows[i].sampler.agreement(drafts_of[i, : rounds[i].n_accepted + 1], logits[i]) for i in whole)
+                for e, states_of in probes.states.items()
+                for drafts_of in [self.model.logits(states_of)]
+            },
         )
         return rounds, outcome
 
     def _drafts(
-        self, rows: list[Row], rooms: list[int], plan: Plan, places: Places
+        self, rows: list[Row], rooms: list[int], plan: Plan, places: Places, probes: Probes
     ) -> tuple[Drafts, list[torch.Tensor], list[list[float]]]:
         """Drafts, the exit states [B, 1, D] that were made on the way, and the confidences that the plan asks for."""
         samplers, states, confidences = [row.sampler for row in rows], list[torch.Tensor](), list[list[float]]()
         if plan.source is Source.text:
             found = [row.following(plan.num_speculations) for row in rows]
+            found += [[]] * (self._n_passed(len(rows)) - len(rows))
             return Drafts.known(samplers, rooms, found, self.model.size.vocab_size, self.model.device), [], []
         if plan.source is Source.model:
             logits_after = self.drafting_engine(plan.exit_layer)._following(rows, rooms, self.cache.lengths, plan)
         else:
 
             def logits_after(i: int, tokens: torch.Tensor) -> torch.Tensor:
-                states.append(self.draft(tokens, places.at(i), plan.exit_layer))
-                return self.model.logits(states[-1][:, 0])
+                state, logits = self.draft(tokens, places.at(i, i + 1), plan.exit_layer, probes=probes)
+                states.append(state)
+                return logits[:, 0]
 
-        drafts, token = Drafts(samplers, rooms), self._last(rows)
-        while len(drafts) < min(plan.num_speculations, max(rooms)):
+        drafts, token, most = Drafts(samplers, rooms), self._last(rows), min(plan.num_speculations, max(rooms))
+        while len(drafts) < most:
             logits = logits_after(len(drafts), token)
             token = drafts.add(logits)
             if plan.stop_below is not None:
                 # The token stays in the draft whatever it is, and only whether another follows depends on it. So each
                 # drafted token is a draw from its whole q, which is what makes acceptance exact. Were the token itself
                 # left out for its confidence, the others would be too frequent.
-                confidences.append(drafts.confidences(logits))
+                confidences.append(drafts.confidences(logits[: len(rows)]))
                 if max(confidences[-1]) < plan.stop_below:
                     break
         return drafts, states, confidences
@@ -292,13 +290,14 @@ class Engine:
         for i in range(len(rows)):
             rooms[i] = max(0, min(rooms[i], self.cache.max_len - lengths[i]))
             self.cache.lengths[i] = min(lengths[i], self.cache.max_len) - 1
-        ends = torch.tensor([row.last_two for row in rows], device=self.model.device)
+        ends = [row.last_two for row in rows] + [[0, 0]] * (self._n_passed(len(rows)) - len(rows))
+        last_two = torch.tensor(ends, device=self.model.device)
         places = self.places(len(rows), plan.num_speculations + 1)
 
         def logits_after(i: int, tokens: torch.Tensor) -> torch.Tensor:
-            here = places.at(i + 1) if i else Places(places.positions[..., :2], places.ends[:2])
-            x = self.draft(tokens if i else ends, here, self.model.size.n_layers)
-            return self.model.logits(x[:, -1])
+            here = places.at(i + 1, i + 2) if i else places.at(0, 2)
+            width = 1 if i else 2
+            return self.recompute(tokens if i else last_two, here, width)[:, -1]
 
         return logits_after
 
@@ -310,26 +309,50 @@ class Engine:
 
     def _last(self, rows: list[Row]) -> torch.Tensor:
         """[B, 1]: the tokens that the cache does not have yet."""
-        return torch.tensor([[row.last] for row in rows], device=self.model.device)
+        tokens = [[row.last] for row in rows] + [[0]] * (self._n_passed(len(rows)) - len(rows))
+        return torch.tensor(tokens, device=self.model.device)
+
+    def _n_passed(self, n_rows: int) -> int:
+        """Rows of a pass: those that have a text, or all where shapes are static."""
+        return self.batch_size if self.compiled else n_rows
 
     def places(self, n_rows: int, width: int) -> Places:
-        """Where the next `width` tokens of the first rows stand; at the spare position what has no room."""
-        starts = self.cache.lengths[:n_rows]
-        ends = range(max(starts) + 1, max(starts) + 1 + width)
-        if n_rows == 1:
-            return Places(self.positions[starts[0] : starts[0] + width], ends)
-        spare = self.cache.max_len
+        """Where the next `width` tokens of the first rows stand; at the spare position what has no room or no text."""
+        starts, spare = self.cache.lengths[:n_rows], self.cache.max_len
+        first_end = max(starts) + 1
+        if n_rows == 1 and not self.compiled:
+            return Places(self.positions[starts[0] : starts[0] + width], range(first_end, first_end + width))
+        starts += [spare] * (self._n_passed(n_rows) - n_rows)
         positions = [[min(start + i, spare) for i in range(width)] for start in starts]
-        return Places(torch.tensor(positions, device=self.model.device), [min(end, spare + 1) for end in ends])
+        ends = [min(first_end + i, spare + 1) for i in range(width)]
+        return Places(torch.tensor(positions, device=self.model.device), ends)
 
-    def draft(self, tokens: torch.Tensor, places: Places, n_layers: int) -> torch.Tensor:
-        """Tokens [B, T] through the first layers; their states [B, T, D]."""
-        return self.run(self.model.embed(tokens), places, range(n_layers))
+    def draft(
+        self, tokens: torch.Tensor, places: Places, n_layers: int, *, head: bool = True, probes: Probes = NO_PROBES
+    ) -> Outputs:
+        """Tokens [B, 1] through the first layers."""
+        return self._pass(Kind(0, n_layers, head), tokens, places, 1, probes)
 
-    def verify(self, states: torch.Tensor, places: Places, exit_layer: int) -> torch.Tensor:
-        """Exit states [B, T, D] through the layers above the exit; [B, T, D]."""
-        return self.run(states, places, range(exit_layer, self.model.size.n_layers))
+    def verify(
+        self, states: torch.Tensor, places: Places, exit_layer: int, width: int, probes: Probes = NO_PROBES
+    ) -> torch.Tensor:
+        """Exit states [B, T, D] through the layers above the exit and the head; logits [B, T, V].
 
-    def run(self, x: torch.Tensor, places: Places, layers: range) -> torch.Tensor:
-        """Some layers on x [B, T, D]."""
-        return self.model.run(x, self.cache, places.positions, places.ends[-1], layers)
+        `width` >= T is how many tokens were planned.
+        """
+        return self._pass(Kind(exit_layer, self.model.size.n_layers), states, places, width, probes)[1]
+
+    def recompute(self, tokens: torch.Tensor, places: Places, width: int, probes: Probes = NO_PROBES) -> torch.Tensor:
+        """Tokens [B, T] through all layers and the head; logits [B, T, V]; `width` as in `verify`."""
+        return self._pass(Kind(0, self.model.size.n_layers), tokens, places, width, probes)[1]
+
+    def _pass(self, kind: Kind, x: torch.Tensor, places: Places, width: int, probes: Probes) -> Outputs:
+        """A pass; one that is probed stops at each of the exits, which compiled passes do not."""
+        if not probes.exits:
+            return self.passes(kind, x, places, width)
+        passes = Eager(self.model, self.cache)
+        for exit_layer in probes.within(kind.start, kind.stop):
+            x, _ = passes(Kind(kind.start, exit_layer, head=False), x, places, width)
+            probes.catch(exit_layer, x)
+            kind = kind._replace(start=exit_layer)
+        return passes(kind, x, places, width)

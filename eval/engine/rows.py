@@ -20,6 +20,8 @@ class Round(NamedTuple):
     """The drafted tokens that were not accepted, in order; the first of them was rejected, the others fell with it."""
     exit_layer: int | None = None
     """E of the draft; None where nothing was drafted."""
+    ends: bool = False
+    """Whether the text ends with it."""
 
 
 @dataclass(frozen=True)
@@ -74,4 +76,4 @@ class Row:
         tokens, ended = self.stopping.cut(round_.tokens)
         self.emitted += tokens
         self.ended = ended or full
-        return round_._replace(tokens=tokens, n_accepted=min(round_.n_accepted, len(tokens)))
+        return round_._replace(tokens=tokens, n_accepted=min(round_.n_accepted, len(tokens)), ends=self.ended)

@@ -120,6 +120,6 @@ def one_token(model: InferenceLlama) -> Probe:
 
     def probe() -> torch.Tensor:
         with torch.inference_mode():
-            return model.logits(engine.draft(token, place, model.size.n_layers)[0, 0])
+            return engine.draft(token, place, model.size.n_layers)[1]
 
     return probe

@@ -8,14 +8,14 @@ from eval.config import Mode
 from eval.engine.agreement import NEAR_TIE
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine
-from eval.engine.policy import EarlyExit, SelfSpeculative
+from eval.engine.policy import MOST_DRAFTS, Drafting, EarlyExit
 from eval.engine.threads import Threads, one_token
 from eval.exactness.correctness_config import DRAFTS_TO_CHECK, CorrectnessConfig, exits_to_check
 from eval.exactness.distribution import Verdict, compare_distributions
 from eval.exactness.divergence import Compared, compare_decoders, unexplained_divergences
 from eval.exactness.facts import CheckFacts
 from eval.machine import device_and_dtype, provenance
-from eval.measure.contest import Run, engine_run, transformers_run
+from eval.measure.contest import Run, engine_run
 from eval.measure.transformers_run import Transformers, version
 from eval.policies import policies
 from eval.setting import TRANSFORMERS, Setting
@@ -30,7 +30,7 @@ class Check(NamedTuple):
     samples: list[Sample]
     engine: Engine
     """One for all, so that what a decoder leaves in the cache cannot help or harm the next unseen."""
-    speculative: dict[Setting, SelfSpeculative]
+    speculative: dict[Setting, Drafting]
     runs: dict[Setting, Run]
     """Autoregressive decoding first."""
     facts: CheckFacts
@@ -43,11 +43,15 @@ def prepare_check(config: CorrectnessConfig) -> Check:
     size, drafts = checkpoint.stored.size, config.num_speculations or DRAFTS_TO_CHECK
     exits = config.exit_layers or exits_to_check(size.n_layers)
     modes = [Mode.self_speculative]
-    autoregressive, *drafting = policies(size.n_layers, exits, drafts, modes=modes, exit_states=config.exit_states)
+    autoregressive, *drafting = policies(
+        size.n_layers, exits, drafts, modes=modes, exit_states=config.exit_states, drafted_by=config.policies
+    )
     chosen = task.samples(checkpoint)
-    new_tokens = max(task.max_new_tokens, max(drafts) + 2, config.first_tokens)
+    new_tokens = max(task.max_new_tokens, max(*drafts, MOST_DRAFTS) + 2, config.first_tokens)
     longest = max(len(s.tokens) for s in chosen.samples)
-    engine = Engine(checkpoint.model(dtype, device), min(size.max_seq_len, longest + new_tokens))
+    engine = Engine(
+        checkpoint.model(dtype, device, **config.machine.model_options), min(size.max_seq_len, longest + new_tokens)
+    )
     # Chosen once: with another number sums are rounded otherwise, and decoders of one text are compared here.
     Threads(config.machine.threads, device, one_token(engine.model))
     runs = {
@@ -55,7 +59,7 @@ def prepare_check(config: CorrectnessConfig) -> Check:
         for p in (autoregressive, EarlyExit(size.n_layers), *drafting)
     }
     if config.transformers:
-        runs[Setting(TRANSFORMERS, size.n_layers)] = transformers_run(Transformers(checkpoint, dtype, device))
+        runs[Setting(TRANSFORMERS, size.n_layers)] = Transformers(checkpoint, dtype, device).timed
     facts = CheckFacts(
         checkpoint=config.checkpoint,
         task=task.name,
@@ -63,10 +67,10 @@ def prepare_check(config: CorrectnessConfig) -> Check:
         seed=task.seed,
         near_tie=NEAR_TIE[dtype] if config.near_tie is None else config.near_tie,
         selection=chosen.selection,
-        provenance=provenance(device, dtype),
+        provenance=provenance(device, dtype, int8=config.machine.int8),
         transformers=version() if config.transformers else None,
     )
-    speculative = {Setting.of(p, size.n_layers): p for p in drafting if isinstance(p, SelfSpeculative)}
+    speculative = {Setting.of(p, size.n_layers): p for p in drafting if isinstance(p, Drafting)}
     return Check(config, checkpoint, chosen.samples, engine, speculative, runs, facts)
 
 

@@ -16,7 +16,7 @@ import torch
 from conf.errors import UserError
 from data.tokenizers.tokenizer import Tokenizer
 from eval.engine.agreement import first_difference, gap, is_near_tie, logits_after, near_tie_bound, preferences
-from eval.engine.sampling_options import SamplingOptions
+from eval.engine.rows import Request
 from eval.engine.stopping import StopRule
 from eval.measure.contest import Run
 from eval.prompts.text import continuation
@@ -111,7 +111,7 @@ def compare_decoders(
     autoregressive: list[int] | None = None
     found = []
     for setting, run in runs.items():
-        text = stop.begin().cut(run(sample.tokens, stop, SamplingOptions()).tokens)[0]
+        text = stop.begin().cut(run([Request(sample.tokens, stop)])[0].tokens)[0]
         check = _TextCheck(model, tokenizer, sample, setting, near_tie)
         if autoregressive is None:
             autoregressive = text

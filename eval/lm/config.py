@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from omegaconf import MISSING
 
-from conf.checks import at_least, ends_in
+from conf.checks import at_least, count_or_auto, ends_in
 from conf.strict import Retired
-from eval.config import MachineConfig, Mode
+from eval.config import DraftPolicy, MachineConfig, Mode
 
 
 @dataclass(kw_only=True)
@@ -15,6 +15,7 @@ class LmEvalConfig:
     """Which tasks, and how; values that are left open are each task's."""
 
     RETIRED: ClassVar[Retired] = {"limit": "n_samples", "num_fewshot": "n_shots"}
+    WITHOUT_EFFECT: ClassVar[tuple[str, ...]] = ("batch_size",)
 
     checkpoint: str = MISSING
     """A run folder, one of its checkpoints, a Hugging Face folder, a .gguf file or hf://org/name."""
@@ -26,8 +27,9 @@ class LmEvalConfig:
     """Examples before each question."""
     n_samples: float | None = None
     """Only the first so many questions of each task; below 1: that share of them."""
-    batch_size: int = 8
-    """Inputs in a pass over given text; texts are generated one at a time."""
+    batch_size: str = "8"
+    """Inputs in a pass, and texts generated at the same time; `auto`: as many as fit into half of the free memory, at
+    most 64."""
     max_length: int | None = None
     """Tokens of context; null: the model's."""
     gen_kwargs: str | None = None
@@ -52,7 +54,8 @@ class LmEvalConfig:
     machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
-        at_least(1, self, "batch_size", "max_length")
+        at_least(1, self, "max_length")
+        count_or_auto(self, "batch_size")
         at_least(0, self, "n_shots", "bootstrap_iters")
         n = self.n_samples
         if n is not None and (n <= 0 or (n > 1 and n != int(n))):
@@ -70,6 +73,8 @@ class HarnessConfig(LmEvalConfig):
 
     mode: Mode = Mode.autoregressive
     """How texts are generated, and which exit scores: exit_layer in early_exit, all layers otherwise."""
+    policy: DraftPolicy | None = None
+    """Who decides how self-speculation drafts; null: the fastest in the checkpoint's benchmark, else fixed."""
     exit_layer: int | None = None
     """Layers of the draft or of the early exit; null: the fastest in the checkpoint's benchmark, else a quarter."""
     num_speculations: int | None = None

@@ -11,21 +11,22 @@ from data.tokenizers.tokenizer import Tokenizer
 from eval.config import Mode
 from eval.engine.agreement import first_difference, near_tie_after
 from eval.engine.decoding import Engine
-from eval.engine.policy import Autoregressive, Policy, Speculative
-from eval.engine.sampling_options import SamplingOptions
+from eval.engine.policy import Autoregressive, Policy, Steady, most_drafts
+from eval.engine.rows import Request
 from eval.engine.stopping import StopRule
 from eval.engine.threads import Threads
 from eval.measure.ledger import Ledger
 from eval.measure.records import Record
-from eval.measure.timing import Timed, pass_times, timed
-from eval.measure.transformers_run import Transformers
+from eval.measure.timing import Timed, pass_times, timed_together
 from eval.prompts.text import continuation
 from eval.setting import BASELINE, TRANSFORMERS, Setting
 from eval.tasks.task import Sample, Task
 
-Run = Callable[[list[int], StopRule, SamplingOptions], Timed]
-"""Decodes a prompt."""
+Run = Callable[[Sequence[Request]], list[Timed]]
+"""Decodes prompts, as many at a time as it does."""
 WARM_UP_TOKENS = 32
+BATCHES = 2
+"""Batches that a setting decodes in turn, so that prompts take the place of texts that have ended."""
 
 
 @dataclass(kw_only=True)
@@ -50,12 +51,7 @@ class Contest:
 
 def engine_run(engine: Engine, policy: Policy) -> Run:
     """An engine that decodes with one policy."""
-    return lambda prompt, stop, sampling: timed(engine, prompt, policy, stop, sampling)
-
-
-def transformers_run(reference: Transformers) -> Run:
-    """Transformers' generate, greedy; its rounds are not known."""
-    return lambda prompt, stop, _: reference.timed(prompt, stop)
+    return lambda requests: timed_together(engine, requests, policy)
 
 
 class Turn(NamedTuple):
@@ -86,29 +82,36 @@ def decode_all(contest: Contest, samples: Sequence[Sample], missing: Sequence[Tu
     """
     warm_up = StopRule(max_new_tokens=min(WARM_UP_TOKENS, contest.task.max_new_tokens))
     for run in contest.runs().values():
-        run(samples[missing[0].which].tokens, warm_up, SamplingOptions())
-    n_done = len(ledger.done)
+        run([Request(samples[missing[0].which].tokens, warm_up)] * contest.engine.batch_size)
+    n_done, batch_size = len(ledger.done), contest.engine.batch_size
+    n_together = batch_size if batch_size == 1 else BATCHES * batch_size
     with progress(contest.task.name, unit="sample", total=n_done + len(missing), initial=n_done) as bar:
-        for turn in missing:
+        for start in range(0, len(missing), n_together):
             if contest.threads:
                 contest.threads.refresh()
-            sample = samples[turn.which]
-            records = _records(contest, sample, turn.repeat, _texts(contest, sample, turn))
-            ledger.add(_with_passes(contest, sample, records) if turn.times_passes else records)
-            bar.update()
+            together = missing[start : start + n_together]
+            texts = _texts(contest, samples, together)
+            for i, turn in enumerate(together):
+                sample, its = samples[turn.which], {setting: (found[i], m) for setting, (found, m) in texts.items()}
+                records = _records(contest, sample, turn.repeat, its)
+                ledger.add(_with_passes(contest, sample, records) if turn.times_passes else records)
+            bar.update(len(together))
 
 
-def _texts(contest: Contest, sample: Sample, turn: Turn) -> dict[Setting, tuple[Timed, float | None]]:
-    """What each setting makes of a sample, and the memory it takes, in the order of the settings."""
-    stop, sampling = contest.task.stop(contest.tokenizer), contest.task.sampling(turn.which)
+def _texts(
+    contest: Contest, samples: Sequence[Sample], together: Sequence[Turn]
+) -> dict[Setting, tuple[list[Timed], float | None]]:
+    """What each setting makes of some samples, and the memory it takes, in the order of the settings."""
+    stop = contest.task.stop(contest.tokenizer)
+    requests = [Request(samples[t.which].tokens, stop, contest.task.sampling(t.which)) for t in together]
     device, runs = contest.engine.model.device, contest.runs()
-    out: dict[Setting, tuple[Timed, float | None]] = {}
-    for setting in _turned(list(runs), turn.number):
+    out: dict[Setting, tuple[list[Timed], float | None]] = {}
+    for setting in _turned(list(runs), together[0].number // len(together)):
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        text = runs[setting](sample.tokens, stop, sampling)
+        texts = runs[setting](requests)
         memory = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None
-        out[setting] = text, memory
+        out[setting] = texts, memory
     return {setting: out[setting] for setting in runs}
 
 
@@ -157,8 +160,8 @@ def _records(
 
 def _with_passes(contest: Contest, sample: Sample, records: list[Record]) -> list[Record]:
     """The records with the time of each kind of pass, in the middle of the text or where the widest still fits."""
-    engine, policies = contest.engine, contest.policies
-    widest = max(p.num_speculations + 1 if isinstance(p, Speculative) else 1 for p in policies)
+    engine, policies = contest.engine, [p for p in contest.policies if isinstance(p, Steady)]
+    widest = max(most_drafts(p) + 1 for p in policies)
     end = len(sample.tokens) + len(records[0].tokens)
     middle = min(end - len(records[0].tokens) // 2, engine.cache.max_len - widest)
     n_layers = engine.model.size.n_layers

@@ -23,6 +23,8 @@ class Facts:
     provenance: Provenance
     transformers: str | None = None
     """Version of transformers, if its generate was timed beside the engine."""
+    batch_size: int = 1
+    """Texts decoded at the same time."""
     samples_file: str | None = None
     """Name of the file with a line for each sample and setting."""
 
@@ -32,6 +34,7 @@ class Facts:
         last = {"transformers": self.transformers, "samples_file": self.samples_file}
         return {
             "checkpoint": self.checkpoint,
+            "batch_size": self.batch_size,
             **{name: value for name, value in optional.items() if value},
             **self.selection.as_json(),
             **asdict(self.provenance),

@@ -8,13 +8,14 @@ import torch
 
 from conf.plugins import digest
 from conf.strict import ConfigError
+from eval.engine.chat import with_chat
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine
 from eval.engine.policy import Autoregressive, Policy
 from eval.engine.threads import Threads, one_token
-from eval.machine import device_and_dtype, provenance
+from eval.machine import batch_size_of, device_and_dtype, provenance
 from eval.measure.config import BenchmarkConfig
-from eval.measure.contest import Contest, decode_all, engine_run, transformers_run, turns
+from eval.measure.contest import Contest, decode_all, engine_run, turns
 from eval.measure.facts import Facts
 from eval.measure.identity import check_same_reading, conditions, samples_digest, weights_digest
 from eval.measure.ledger import Ledger
@@ -23,7 +24,6 @@ from eval.measure.result_file import output_of
 from eval.measure.samples_file import samples_path, why_anew
 from eval.measure.transformers_run import Transformers, version
 from eval.policies import policies
-from eval.prompts.chat import with_chat
 from eval.setting import BASELINE, TRANSFORMERS, Setting
 from eval.tasks.task import Sample
 
@@ -90,6 +90,8 @@ def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Pl
         config.num_speculations or task.num_speculations(),
         modes=config.modes,
         exit_states=config.exit_states,
+        drafted_by=config.policies,
+        dynamic_exits=config.exit_layers,
     )
     transformers = task.BESIDE_TRANSFORMERS if config.transformers is None else config.transformers
     if transformers and task.sampling(0).temperature:
@@ -98,14 +100,16 @@ def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Pl
     chosen = task.samples(checkpoint)
     print(chosen.described(task))
     baseline = _baseline(config, checkpoint, chosen.samples)
+    n_positions = _positions(config, chosen.samples)
     facts = Facts(
         checkpoint=config.checkpoint,
         baseline=config.baseline,
         chat=config.chat,
         metrics={path: digest(path) for path in task.metrics},
         selection=chosen.selection,
-        provenance=provenance(device, dtype, config.machine.threads or "auto"),
+        provenance=provenance(device, dtype, config.machine.threads or "auto", int8=config.machine.int8),
         transformers=version() if transformers else None,
+        batch_size=batch_size_of(config.batch_size, checkpoint.stored.size, n_positions, dtype, device),
     )
     return Plan(config, checkpoint, baseline, compared, chosen.samples, device, dtype, transformers, output, facts)
 
@@ -126,21 +130,30 @@ def carry_out(plan: Plan) -> Measured:
 
 
 def _contest(plan: Plan) -> Contest:
-    max_len = max(len(s.tokens) for s in plan.samples) + plan.config.task.max_new_tokens
+    max_len, batch_size = _positions(plan.config, plan.samples), plan.facts.batch_size
     contest = Contest(
         task=plan.config.task,
         tokenizer=plan.checkpoint.tokenizer,
-        engine=Engine(plan.checkpoint.model(plan.dtype, plan.device), max_len),
+        engine=Engine(
+            plan.checkpoint.model(plan.dtype, plan.device, **plan.config.machine.model_options), max_len, batch_size
+        ),
         policies=plan.policies,
     )
     contest.threads = Threads(plan.config.machine.threads, plan.device, one_token(contest.engine.model))
     if plan.baseline:
-        engine = Engine(plan.baseline.model(plan.dtype, plan.device), max_len)
+        engine = Engine(
+            plan.baseline.model(plan.dtype, plan.device, **plan.config.machine.model_options), max_len, batch_size
+        )
         contest.others[Setting(BASELINE, engine.model.size.n_layers)] = engine_run(engine, Autoregressive())
     if plan.transformers:
-        reference = Transformers(plan.checkpoint, plan.dtype, plan.device)
-        contest.others[Setting(TRANSFORMERS, contest.engine.model.size.n_layers)] = transformers_run(reference)
+        reference = Transformers(plan.checkpoint, plan.dtype, plan.device, plan.facts.batch_size)
+        contest.others[Setting(TRANSFORMERS, contest.engine.model.size.n_layers)] = reference.timed
     return contest
+
+
+def _positions(config: BenchmarkConfig, samples: list[Sample]) -> int:
+    """What the cache has to hold of a text."""
+    return max(len(s.tokens) for s in samples) + config.task.max_new_tokens
 
 
 def _baseline(config: BenchmarkConfig, checkpoint: Checkpoint, samples: list[Sample]) -> Checkpoint | None:
@@ -149,7 +162,7 @@ def _baseline(config: BenchmarkConfig, checkpoint: Checkpoint, samples: list[Sam
     baseline = open_checkpoint(config.baseline)
     check_same_reading(checkpoint.tokenizer, baseline.tokenizer, samples, f"baseline={config.baseline}")
     context = baseline.stored.size.max_seq_len
-    n_tokens = max(len(s.tokens) for s in samples) + config.task.max_new_tokens
+    n_tokens = _positions(config, samples)
     if n_tokens > context:
         raise ConfigError(f"baseline={config.baseline}: its context has {context:,} tokens, {n_tokens:,} are needed")
     return baseline

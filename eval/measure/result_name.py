@@ -11,11 +11,12 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
-# Keys that change no number: where things lie, what is printed, how much is done at once.
+# Keys that change no number: where things lie, what is printed, how much is done at once. A configuration's
+# WITHOUT_EFFECT names those that change none of this command's.
 WITHOUT_EFFECT = frozenset(
     (
         *("checkpoint", "output", "json", "html", "color", "detail", "show", "log_samples", "recommend", "fresh"),
-        *("batch_size", "workers", "confirm_run_unsafe_code"),
+        *("workers", "confirm_run_unsafe_code"),
     )
 )
 SPEAKS_FOR_ITSELF = ("task", "tasks", "text")
@@ -25,7 +26,7 @@ LONGEST_WORD = 32
 
 def changed_from_default(config: Any, without: Collection[str] = ()) -> dict[str, Any]:
     """Key -> value of what is not the default, in the order of the keys; those of sections stand among them."""
-    return _differences(config, None, {*WITHOUT_EFFECT, *without})
+    return _differences(config, None, {*WITHOUT_EFFECT, *getattr(config, "WITHOUT_EFFECT", ()), *without})
 
 
 def _differences(config: Any, defaults: Any, without: Collection[str]) -> dict[str, Any]:

@@ -2,15 +2,15 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
 import torch
 
-from eval.engine.decoding import Engine, Places
-from eval.engine.policy import Autoregressive, DraftModel, EarlyExit, Policy, PromptLookup, SelfSpeculative
-from eval.engine.rows import Round
+from eval.engine.decoding import Engine
+from eval.engine.passes import Places
+from eval.engine.policy import Autoregressive, DraftModel, EarlyExit, Policy, PromptLookup, SelfSpeculative, Steady
+from eval.engine.rows import Request, Round
 from eval.engine.sampling import best
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
@@ -18,7 +18,7 @@ from eval.engine.stopping import StopRule
 
 class PassTimes(NamedTuple):
     """Seconds of each kind of pass of a policy at its own width, beside autoregressive decoding's; medians, save
-    prefills.
+    prefills. Of a pass over several rows it is one row's share.
     """
 
     autoregressive_prefill: float
@@ -33,9 +33,15 @@ class PassTimes(NamedTuple):
     """One token through the first E layers: the last drafted one, of which only keys and exit state are needed."""
     verify: float
     """d + 1 exit states through the other layers, and the head on all of them."""
+    weight_bytes: float = 0.0
+    """Bytes of weights that autoregressive decoding reads for a token; of its own times alone, as the next."""
+    matrix_vector: float = 0.0
+    """A product of one matrix of as many bytes, in fp32, with a vector: what the memory's bandwidth allows."""
 
 
 TIMED_ROUNDS = 3
+LARGEST_MATRIX = 1 << 29
+"""Bytes of the matrix that shows the bandwidth, at most; the time for more weights is taken in proportion."""
 
 
 class Timed(NamedTuple):
@@ -54,18 +60,31 @@ def timed(
     engine: Engine, prompt: list[int], policy: Policy, stop: StopRule, sampling: SamplingOptions | None = None
 ) -> Timed:
     """Decode a prompt. Every round has reached the host when its clock stops."""
-    rounds, cpu, ticks = [], time.process_time(), [time.perf_counter()]
-    for round_ in engine.generate(prompt, policy, stop, sampling):
-        ticks.append(time.perf_counter())
-        rounds.append(round_)
-    cpu_seconds = time.process_time() - cpu
-    steps = [after - before for before, after in pairwise(ticks)]
-    return Timed([t for r in rounds for t in r.tokens], rounds, ticks[-1] - ticks[0], cpu_seconds, steps)
+    [text] = timed_together(engine, [Request(prompt, stop, sampling or SamplingOptions())], policy)
+    return text
+
+
+def timed_together(engine: Engine, requests: Sequence[Request], policy: Policy) -> list[Timed]:
+    """Decode prompts at the same time. The rows of a pass have an equal share of its time each."""
+    rounds: list[list[Round]] = [[] for _ in requests]
+    seconds: list[list[float]] = [[] for _ in requests]
+    cpu_seconds = [0.0] * len(requests)
+    cpu, tick = time.process_time(), time.perf_counter()
+    for step in engine.generate_all(requests, policy):
+        cpu_before, cpu, before, tick = cpu, time.process_time(), tick, time.perf_counter()
+        for number, round_ in step:
+            rounds[number].append(round_)
+            seconds[number].append((tick - before) / len(step))
+            cpu_seconds[number] += (cpu - cpu_before) / len(step)
+    return [
+        Timed([t for r in of_text for t in r.tokens], of_text, sum(steps), cpu_time, steps)
+        for of_text, steps, cpu_time in zip(rounds, seconds, cpu_seconds, strict=True)
+    ]
 
 
 def pass_times(
-    engine: Engine, token: int, policies: list[Policy], prefills: Mapping[Policy, float], middle: int
-) -> dict[Policy, PassTimes]:
+    engine: Engine, token: int, policies: Sequence[Steady], prefills: Mapping[Steady, float], middle: int
+) -> dict[Steady, PassTimes]:
     """The median time of each kind of pass of each policy, at position `middle`. Overwrites the cache from there on.
 
     Passes are timed in the order in which decoding makes them, after another token or round of the same kind, because
@@ -79,7 +98,7 @@ def pass_times(
         middle: at least as many positions must follow as the widest verification has.
     """
     clock, n_layers = _Clock(engine, token, middle), engine.model.size.n_layers
-    samples: dict[Policy, list[PassTimes]] = {policy: [] for policy in policies}
+    samples: dict[Steady, list[PassTimes]] = {policy: [] for policy in policies}
     for _ in range(TIMED_ROUNDS):
         for policy in policies:
             autoregressive = prefills[Autoregressive()], [clock.token(n_layers) for _ in range(2)][-1]
@@ -97,7 +116,7 @@ def pass_times(
                     rest = [0.0, 0.0]
                     drafts = [clock.token(exit_layer) for _ in range(4)][1:]
                 case Autoregressive():
-                    drafts, rest = [autoregressive[1]], [0.0, 0.0]
+                    drafts, rest = [autoregressive[1]], [0.0, 0.0, *clock.matrix_vector()]
             samples[policy].append(PassTimes(*autoregressive, prefills[policy], sum(drafts) / len(drafts), *rest))
     return {p: PassTimes(*(median(column) for column in zip(*rows, strict=True))) for p, rows in samples.items()}
 
@@ -114,17 +133,25 @@ class _Clock:
         """A token through some layers and the head."""
 
         def call() -> torch.Tensor:
-            x = self.engine.draft(self.tokens, self._places(1), n_layers)
-            return best(self.model.logits(x[:, 0]), keepdim=True)
+            return best(self.engine.draft(self.tokens, self._places(1), n_layers)[1])
 
         return self._seconds(call)
+
+    def matrix_vector(self) -> tuple[float, float]:
+        """Bytes of weights for a token, and the seconds of a matrix-vector product that reads as many."""
+        n_bytes = sum(tensor.nbytes for matrix in self.model.matrices() for tensor in matrix.tensors())
+        width, device = self.model.size.dim, self.model.device
+        n_rows = max(1, min(n_bytes, LARGEST_MATRIX) // (4 * width))
+        matrix, vector = torch.ones(n_rows, width, device=device), torch.ones(width, device=device)
+        seconds = [self._seconds(lambda: torch.mv(matrix, vector)) for _ in range(2)][-1]
+        return n_bytes / len(self.tokens), seconds * n_bytes / matrix.nbytes
 
     def draft(self, exit_layer: int, *, head: bool) -> float:
         """A token through the first layers, its exit state kept, and the head unless it is the last one drafted."""
 
         def call() -> torch.Tensor:
-            x = self.engine.draft(self.tokens, self._places(1), exit_layer)
-            return best(self.model.logits(x[:, 0]), keepdim=True) if head else x
+            x, logits = self.engine.draft(self.tokens, self._places(1), exit_layer, head=head)
+            return best(logits) if head else x
 
         return self._seconds(call)
 
@@ -139,17 +166,13 @@ class _Clock:
     def verify(self, exit_layer: int, width: int) -> float:
         """So many exit states through the other layers and the head."""
         states = self.model.embed(self.tokens.expand(-1, width))
-        return self._seconds(
-            lambda: best(self.model.logits(self.engine.verify(states, self._places(width), exit_layer)))
-        )
+        return self._seconds(lambda: best(self.engine.verify(states, self._places(width), exit_layer, width)))
 
     def recompute(self, width: int) -> float:
         """So many tokens through all layers and the head."""
 
         def call() -> torch.Tensor:
-            x = self.model.embed(self.tokens.expand(-1, width))
-            x = self.engine.run(x, self._places(width), range(self.model.size.n_layers))
-            return best(self.model.logits(x))
+            return best(self.engine.recompute(self.tokens.expand(-1, width), self._places(width), width))
 
         return self._seconds(call)
 
@@ -162,4 +185,4 @@ class _Clock:
             call()
             if self.model.device.type == "cuda":
                 torch.cuda.synchronize(self.model.device)
-            return time.perf_counter() - start
+            return (time.perf_counter() - start) / len(self.tokens)

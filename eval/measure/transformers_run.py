@@ -3,11 +3,13 @@
 import importlib.metadata
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from eval.engine.checkpoint import Checkpoint
+from eval.engine.rows import Request
 from eval.engine.stopping import StopRule
 from eval.measure.timing import Timed
 from models.storage.hf import to_hf
@@ -22,7 +24,8 @@ def version() -> str:
 class Transformers:
     """LlamaForCausalLM, greedy, with its default cache."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, batch_size: int = 1) -> None:
+        """`batch_size`: prompts that are filled up to one length and decoded together, until all have ended."""
         import transformers  # takes seconds
 
         size = checkpoint.stored.size
@@ -31,21 +34,38 @@ class Transformers:
         config = transformers.LlamaConfig(**settings, pad_token_id=0)
         model: Any = transformers.LlamaForCausalLM(config)
         model.load_state_dict(to_hf(checkpoint.stored.weights, size), strict=not size.tie_embeddings)
-        self.model = model.to(device, dtype).eval()
+        self.model, self.batch_size = model.to(device, dtype).eval(), batch_size
 
-    def timed(self, prompt: list[int], stop: StopRule) -> Timed:
+    def timed(self, requests: Sequence[Request]) -> list[Timed]:
         """The new tokens, and what they took; its rounds are not known. Stop strings are not looked for."""
-        tokens = torch.tensor([prompt], device=self.model.device)
+        parts = [requests[i : i + self.batch_size] for i in range(0, len(requests), self.batch_size)]
+        return [text for part in parts for text in self._timed(part)]
+
+    def _timed(self, requests: Sequence[Request]) -> list[Timed]:
+        """Of one batch, whose texts have an equal share of its time each."""
+        width, stop = max(len(r.prompt) for r in requests), requests[0].stop
+        missing = [width - len(r.prompt) for r in requests]
+        tokens = torch.tensor(
+            [[0] * n + list(r.prompt) for n, r in zip(missing, requests, strict=True)], device=self.model.device
+        )
+        mask = torch.arange(width, device=self.model.device) >= torch.tensor(missing, device=self.model.device)[:, None]
         ends = {"eos_token_id": sorted(stop.eos_ids)} if stop.eos_ids else {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             cpu, start = time.process_time(), time.perf_counter()
             out = self.model.generate(
                 tokens,
-                attention_mask=torch.ones_like(tokens),
+                attention_mask=mask.to(tokens.dtype),
                 max_new_tokens=stop.max_new_tokens,
                 do_sample=False,
                 **ends,
             )
-            text: list[int] = out[0, len(prompt) :].tolist()
-            return Timed(text, [], time.perf_counter() - start, time.process_time() - cpu)
+            texts: list[list[int]] = out[:, width:].tolist()
+            seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+        return [Timed(_up_to_end(t, stop), [], seconds / len(texts), cpu_seconds / len(texts)) for t in texts]
+
+
+def _up_to_end(text: list[int], stop: StopRule) -> list[int]:
+    """Without what fills a text up that ended before others of its batch."""
+    n = next((i + 1 for i, token in enumerate(text) if token in stop.eos_ids), len(text))
+    return text[:n]

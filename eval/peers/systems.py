@@ -90,7 +90,8 @@ def hf_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     """The folder's model in transformers, as its documentation loads one."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    model = model.to(device).eval()
     # Greedy, and nothing of what the folder recommends: each prompt is decoded with what is passed along.
     model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None)
     return model

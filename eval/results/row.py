@@ -60,6 +60,18 @@ class Ideals:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bandwidth:
+    """What autoregressive decoding makes of the memory's bandwidth; medians of the samples with timed passes."""
+
+    weight_mb_per_token: float
+    """Weights that are read for a token."""
+    bandwidth_gb_per_second: float
+    """At which a matrix-vector product in fp32 reads as many bytes, between two of the passes."""
+    share_of_bandwidth: float
+    """The time of that product over that of a token's pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Output:
     """How the texts compare with autoregressive decoding's; None where tokens are drawn, or another checkpoint's."""
 
@@ -151,6 +163,7 @@ class Row:
     memory: Memory | None
     drafts: Drafts
     ideals: Ideals
+    bandwidth: Bandwidth | None
     output: Output
     over_baseline: OverBaseline | None
     transformers: BesideTransformers | None
@@ -168,7 +181,8 @@ class Row:
     def as_json(self) -> dict[str, Any]:
         """What a file holds: the fields of all parts, without the parts that were not measured."""
         row = self.setting._asdict() | flat(self.metrics)
-        parts = (self.speed, self.memory, self.drafts, self.ideals, self.output, self.over_baseline, self.transformers)
+        parts = (self.speed, self.memory, self.drafts, self.ideals, self.bandwidth, self.output)
+        parts += (self.over_baseline, self.transformers)
         for part in parts:
             row |= {} if part is None else flat_part(part)
         for name in ("by_group", "by_prompt_length", "by_position"):

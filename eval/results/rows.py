@@ -16,7 +16,18 @@ from eval.results import bootstrap
 from eval.results.bootstrap import Estimate
 from eval.results.breakdown import by_group, by_position, by_prompt_length
 from eval.results.ideal import early_exit_ideal, measured_cost_ideal
-from eval.results.row import BesideTransformers, Counts, Drafts, Ideals, Memory, Output, OverBaseline, Row, Speed
+from eval.results.row import (
+    Bandwidth,
+    BesideTransformers,
+    Counts,
+    Drafts,
+    Ideals,
+    Memory,
+    Output,
+    OverBaseline,
+    Row,
+    Speed,
+)
 from eval.setting import BASELINE, TRANSFORMERS, Setting
 from eval.tasks.task import Sample, Task
 from models.config import ModelConfig
@@ -72,6 +83,7 @@ def benchmark_rows(
                 memory=_memory(records),
                 drafts=_drafts(records),
                 ideals=_ideals(size, setting, pairs),
+                bandwidth=_bandwidth(records) if is_autoregressive else None,
                 output=_output(records),
                 over_baseline=_over_baseline(_pairs(found, baseline)) if baseline else None,
                 transformers=_beside_transformers(autoregressive, theirs) if theirs and is_autoregressive else None,
@@ -151,12 +163,24 @@ def _drafts(records: Sequence[Record]) -> Drafts:
     )
 
 
+def _bandwidth(records: Sequence[Record]) -> Bandwidth | None:
+    """Of autoregressive decoding; None where no passes were timed."""
+    times = [PassTimes(*record.passes) for record in records if record.passes]
+    if not any(t.matrix_vector for t in times):
+        return None
+    return Bandwidth(
+        weight_mb_per_token=times[0].weight_bytes / 1e6,
+        bandwidth_gb_per_second=median(t.weight_bytes / t.matrix_vector for t in times) / 1e9,
+        share_of_bandwidth=median(t.matrix_vector / t.autoregressive_token for t in times),
+    )
+
+
 def _ideals(size: ModelConfig, setting: Setting, pairs: Sequence[Pair]) -> Ideals:
     """Both limits of the speed-up; the measured one over the samples on which passes were timed."""
     head, n_layers = head_cost(size), size.n_layers
     rounds = [r for pair in pairs for r in pair.record.decoding_rounds]
     on_passes = [(pair, PassTimes(*pair.record.passes)) for pair in pairs if pair.record.passes]
-    match setting.mode:
+    match setting.mode if setting.policy is None else setting.policy:
         case Mode.early_exit:
             ideal = (n_layers + head) / (setting.exit_layer + head)
             possible = [early_exit_ideal(times, len(pair.record.tokens)) for pair, times in on_passes]

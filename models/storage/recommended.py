@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ class Recommended:
 
     exit_layer: int
     num_speculations: int
+    policy: str
+    """fixed, confidence, or dynamic, which chooses exit_layer and num_speculations itself. Those here are then the best
+    fixed ones, for a decoder that cannot choose."""
     speedup: float
     """Over autoregressive decoding."""
     acceptance_rate: float | None
@@ -41,7 +44,7 @@ def default_exit(n_layers: int) -> int:
     return max(1, n_layers // 4)
 
 
-def _fastest(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def _fastest(rows: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     """The self-speculative row with the largest speed-up; None if there is none."""
     return max((r for r in rows if r["mode"] == "self_speculative"), key=lambda r: r["speedup"], default=None)
 
@@ -53,19 +56,22 @@ def recommended(folder: Path) -> Recommended | None:
     """
     for file in _measurements(folder):
         try:
-            if (row := _fastest(json.loads(file.read_text()))) is not None:
-                return _read(row, file)
+            rows = json.loads(file.read_text())
+            # A row in which each round chooses has neither E nor d.
+            if (row := _fastest(rows)) and (with_numbers := _fastest(r for r in rows if r["exit_layer"])):
+                return _read(row, with_numbers, file)
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None
 
 
-def _read(row: Mapping[str, Any], file: Path) -> Recommended:
+def _read(row: Mapping[str, Any], with_numbers: Mapping[str, Any], file: Path) -> Recommended:
     """Raises KeyError, TypeError or ValueError for what is no row of ours."""
     rate, names = row.get("acceptance_rate"), [f.name for f in fields(Provenance)]
     return Recommended(
-        exit_layer=int(row["exit_layer"]),
-        num_speculations=int(row["num_speculations"]),
+        exit_layer=int(with_numbers["exit_layer"]),
+        num_speculations=int(with_numbers["num_speculations"]),
+        policy=str(row.get("policy") or "fixed"),
         speedup=float(row["speedup"]),
         acceptance_rate=None if rate is None else float(rate),
         provenance=str(Provenance(**{name: row[name] for name in names})) if row.keys() >= set(names) else "",
