@@ -140,6 +140,17 @@ def test_other_drafts_give_the_same_text(outputs: Path, capsys: pytest.CaptureFi
     assert "prompt_lookup" in capsys.readouterr().out
 
 
+def test_drawn_text(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["exit_layers=[2]", "num_speculations=[3]", "modes=[self_speculative]"]
+    rows = call(f"checkpoint={outputs}", *SMALL, *small, "task.sampling.temperature=1", "task.sampling.min_p=0.01")
+    assert {r["sampling"] for r in rows} == {"temperature=1 min_p=0.01"}
+    assert {r["identical_output"] for r in rows} == {None}
+    assert "transformers" not in rows[0], "it would decode greedily"
+    text = capsys.readouterr().out
+    assert "tokens chosen with temperature=1 min_p=0.01" in " ".join(text.split())
+    assert "4-grams" in text
+
+
 @pytest.fixture(scope="session")
 def own_prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = ["import os\n", "def main(", "class A:\n    def ", "# ", "return self."]
@@ -299,7 +310,7 @@ BAD = {
     ("pass_samples=0",): r"pass_samples=0: must be at least 1",
     (
         "task=humaneval",
-        "task.temperature=0.5",
+        "task.sampling.temperature=0.5",
         "task.max_new_tokens=4",
         "transformers=true",
     ): r"transformers=true: decodes",

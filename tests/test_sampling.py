@@ -14,7 +14,7 @@ from test_parity_hf import hf_model
 
 from eval.engine.decoding import Engine
 from eval.engine.policy import Autoregressive, DraftModel, Policy, PromptLookup, SelfSpeculative
-from eval.engine.sampling import Sampler, penalised, probabilities
+from eval.engine.sampling import Sampler, draw, penalised, probabilities
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from models.inference import InferenceLlama
@@ -180,6 +180,17 @@ def test_filters_by_hand() -> None:
         [0.625, 0.375, 0, 0]
     )
     assert probabilities(logits, SamplingOptions(temperature=1.0, min_p=1.0)).tolist() == [1, 0, 0, 0]
+
+
+def test_draws_by_frequency_and_never_what_has_no_weight() -> None:
+    weights, generator = torch.tensor([0.0, 3.0, 0.0, 1.0, 4.0, 0.0]), torch.Generator().manual_seed(3)
+    n = 4000
+    found = torch.cat([draw(weights, generator) for _ in range(n)]).bincount(minlength=6)
+    expected = n * weights / weights.sum()
+    assert not found[weights == 0].any()
+    assert ((found - expected)[weights > 0] ** 2 / expected[weights > 0]).sum() < 20  # 2 degrees of freedom, p < 1e-4
+    huge = torch.rand(200_000, generator=generator).float()
+    assert 0 <= int(draw(huge, generator)) < len(huge)
 
 
 def test_penalty_by_hand() -> None:

@@ -1,6 +1,6 @@
 """How tokens are chosen: the part of decoding that a configuration holds, so it is free of torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 SMALLEST = 1e-4
 """Temperature below which logits, divided by it, would leave the range of fp32 or draw the most likely token alone."""
@@ -23,6 +23,16 @@ class SamplingOptions:
     for greedy decoding, too."""
     seed: int = 0
     """Seed of the draws."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether each token is simply the most likely one."""
+        return self.temperature == 0.0 and self.repetition_penalty == 1.0
+
+    def __str__(self) -> str:
+        """What is not the default, the seed aside: `temperature=1 top_p=0.9`; empty for plain greedy decoding."""
+        others = (f for f in fields(self) if f.name != "seed" and getattr(self, f.name) != f.default)
+        return " ".join(f"{f.name}={getattr(self, f.name):g}" for f in others)
 
     def __post_init__(self) -> None:
         if self.temperature and not SMALLEST <= self.temperature < float("inf"):
