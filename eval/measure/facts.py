@@ -32,8 +32,8 @@ class Facts:
 
     def as_json(self) -> dict[str, Any]:
         """What result files hold, without what was not used."""
-        optional = {"baseline": self.baseline, "chat": self.chat, "sampling": self.sampling}
-        optional |= {"metrics": dict(self.metrics)}
+        optional: dict[str, Any] = {"baseline": self.baseline, "chat": self.chat, "sampling": self.sampling}
+        optional["metrics"] = dict(self.metrics)
         last = {"transformers": self.transformers, "samples_file": self.samples_file}
         return {
             "checkpoint": self.checkpoint,
