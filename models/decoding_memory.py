@@ -19,6 +19,8 @@ class DecodingMemory(NamedTuple):
     """Of a draft model, which self-speculation does not have: its first layers' are the model's."""
     draft_weights: int
     """Of a draft model."""
+    draft_layers: int
+    """Its layers, as many as the exit has."""
 
     @property
     def one_model(self) -> int:
@@ -35,8 +37,8 @@ class DecodingMemory(NamedTuple):
         if not self.draft_weights:
             return line
         return (
-            f"{line}, {_mb(self.exit_states)} of exit states; with a draft model of as many layers"
-            f" {_mb(self.two_models)}, {_mb(self.draft_weights)} of them its weights"
+            f"{line}, {_mb(self.exit_states)} of exit states; with a draft model of {self.draft_layers}"
+            f" layers {_mb(self.two_models)}, {_mb(self.draft_weights)} of them its weights"
         )
 
 
@@ -76,10 +78,11 @@ def decoding_memory(
     n_positions = max_len if batch_size == 1 else max_len + 1
     keys_and_values = batch_size * row_bytes(size, n_positions, dtype)
     if exit_layer is None:
-        return DecodingMemory(keys_and_values, 0, 0, 0)
+        return DecodingMemory(keys_and_values, 0, 0, 0, 0)
     return DecodingMemory(
         keys_and_values,
         batch_size * (num_speculations + 1) * size.dim * dtype.itemsize,
         keys_and_values * exit_layer // size.n_layers,
         weight_bytes(size, exit_layer, dtype),
+        exit_layer,
     )

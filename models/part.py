@@ -26,13 +26,18 @@ class Part:
 
         Raises ValueError, which names the key, where the ranks cannot have equal shares.
         """
-        shares = {"n_heads": size.n_heads, "n_kv_heads": size.kv_heads, "ffn_dim": size.ffn_dim}
-        for key, number in {**shares, "vocab_size": size.vocab_size}.items():
-            if number % self.ranks:
-                raise ValueError(
-                    f"model.{key}={number}: cannot be split among {self.ranks} ranks; start as many as divide it"
-                )
-        return replace(size, dim=size.dim // self.ranks, **{key: n // self.ranks for key, n in shares.items()})
+        n = self.ranks
+        split = {"n_heads": size.n_heads, "n_kv_heads": size.kv_heads, "ffn_dim": size.ffn_dim}
+        for key, number in {**split, "vocab_size": size.vocab_size}.items():
+            if number % n:
+                raise ValueError(f"model.{key}={number}: cannot be split among {n} ranks; start as many as divide it")
+        return replace(
+            size,
+            dim=size.dim // n,
+            n_heads=size.n_heads // n,
+            n_kv_heads=size.kv_heads // n,
+            ffn_dim=size.ffn_dim // n,
+        )
 
     def rows(self, weight: torch.Tensor) -> torch.Tensor:
         """[out, in] -> the rows of this rank, which has these outputs."""

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluation import record, speculative
 from hydra import compose, initialize_config_module
 from test_decoding import tiny
+from test_rows import typed_rows
 
 from conf.strict import ConfigError, register_schema
 from eval.autotune import autotune
@@ -20,6 +22,7 @@ from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.measure.timing import PassTimes
 from eval.policies import choose_policy
+from eval.results.recommend import recommend
 from eval.tuning.calibration import Calibration, Text, chances_by_exit
 from eval.tuning.config import AutotuneConfig
 from eval.tuning.prediction import candidates, passes_of, predictions
@@ -90,6 +93,18 @@ def test_the_predicted_best_is_the_best_of_the_replay() -> None:
     first = [SelfSpeculative(p.exit_layer, p.num_speculations) for p in found[:2]]
     assert policies == [Autoregressive(), *first, ConfidenceStop(2, 12), DynamicExit()]
     assert candidates(found, 1, [DraftPolicy.fixed]) == [Autoregressive(), first[0]]
+
+
+def test_beside_a_policy_without_numbers_stand_the_best_fixed_ones(tmp_path: Path) -> None:
+    dynamic = speculative(exit_layer=0, num_speculations=0, policy="dynamic", seconds=3.0)
+    rows = typed_rows([record(), speculative(), speculative(exit_layer=3, seconds=5.0), dynamic])
+    recommend(rows, tmp_path / "recommended.json")
+    found = recommended(tmp_path)
+    assert found is not None
+    assert (found.policy, found.exit_layer, found.num_speculations) == ("dynamic", 2, 3)
+    assert found.speedup == pytest.approx(8 / 3)
+    with pytest.raises(ConfigError, match="measure fixed settings too"):
+        recommend([rows[0], rows[-1]], tmp_path / "recommended.json")
 
 
 def call(*overrides: str) -> list[dict[str, Any]]:

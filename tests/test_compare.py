@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from eval.config import GenerateConfig
 from eval.engine.decoding import Engine
 from eval.engine.language_model import load
 from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
-from eval.engine.rows import Round
+from eval.engine.rows import Request, Round
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.exactness.compare_config import CompareConfig
@@ -122,11 +122,11 @@ def test_a_near_tie_is_told_from_a_difference() -> None:
 
         instead = other
 
-        def generate(self, prompt: list[int], policy: Policy, *args: Any) -> Iterator[Round]:
-            found = super().generate(prompt, policy, *args)
+        def generate_all(self, requests: Iterable[Request], policy: Policy) -> Iterator[list[tuple[int, Round]]]:
+            found = super().generate_all(requests, policy)
             if not isinstance(policy, SelfSpeculative):
                 return found
-            return iter([Round([self.instead], 0, 0)])
+            return iter([[(0, Round([self.instead], 0, 0))]])
 
     stop = StopRule(max_new_tokens=1)
     autoregressive, spec = side_by_side(Flipped(model), [1, 2], [SelfSpeculative(2, 3)], stop)

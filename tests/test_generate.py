@@ -98,6 +98,8 @@ BAD = {
     ("prompt_file=nowhere.txt",): "prompt_file=nowhere.txt: No such file",
     ("prompt=a", "exit_layer=9"): "exit_layer=9: must lie in 1..3",
     ("prompt=a", "exit_layer=0"): "exit_layer=0: must lie in 1..3",
+    ("prompt=a", "machine.weights=int8", "machine.dtype=float32"): "machine.weights=int8: computes in bfloat16",
+    ("prompt=a", "machine.prefill_chunk=0"): "machine.prefill_chunk=0: must be at least 1",
     ("prompt=a", "num_speculations=0"): "num_speculations=0: must be at least 1",
     ("prompt=a", "mode=early_exit", "exit_layer=5"): "exit_layer=5: must lie in 1..4",
     ("prompt=a", "mode=early_exit", "num_speculations=2"): "num_speculations=2: has no effect",

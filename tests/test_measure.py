@@ -119,3 +119,17 @@ def test_passes_of_each_kind() -> None:
     assert times[recompute].last_draft == 0, "the verification computes it"
     assert min(times[FAST].verify, times[recompute].verify) > 0
     assert times[EarlyExit(1)].verify == 0
+
+
+def test_the_bandwidth_is_that_of_the_bytes_a_token_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    c = contest([Autoregressive(), FAST])
+    n_bytes = sum(matrix.weight.nbytes for matrix in c.engine.model.matrices())
+    shapes = []
+    product = torch.mv
+    monkeypatch.setattr(torch, "mv", lambda matrix, vector: shapes.append(matrix.nbytes) or product(matrix, vector))
+    times = pass_times(c.engine, 5, c.policies, dict.fromkeys(c.policies, 1.0), middle=40)
+    assert times[Autoregressive()].weight_bytes == n_bytes
+    assert times[Autoregressive()].matrix_vector > 0
+    assert times[FAST].matrix_vector == 0, "autoregressive decoding's is enough"
+    # Whole rows of the model's width.
+    assert all(n_bytes - 4 * c.engine.model.size.dim < n <= n_bytes for n in shapes)

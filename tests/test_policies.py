@@ -1,5 +1,6 @@
 """Policies: their arithmetic by hand, that they find what is fastest, and that no plan changes a text."""
 
+import math
 import random
 from collections import Counter
 from dataclasses import dataclass, field
@@ -258,20 +259,23 @@ def test_the_texts_of_a_batch_are_those_of_plain_decoding(policy: Policy) -> Non
         assert texts[number] == plain, number
 
 
+class Doubtful(Stub):
+    """Behind tokens 0, 3, 6 and 9, where its draft is wrong, its confidence is e / (e + 10), elsewhere nearly 1."""
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        unsure = x[..., :1].floor() % 3 == 0
+        return super().logits(x) * torch.where(unsure, 1.0, 30.0)
+
+
 def test_a_draft_ends_behind_an_unsure_token() -> None:
-    """The stub is sure of nothing: its confidence in every token is e / (e + 10)."""
-
-    class Doubtful(Stub):
-        def logits(self, x: torch.Tensor) -> torch.Tensor:
-            return super().logits(x) * 1.0
-
     engine: Any = Engine(Doubtful(NEXT, SOMETIMES), 64)  # type: ignore[arg-type]
     policy = ConfidenceStop(2, 4)
-    rounds = list(engine.generate([0], policy, StopRule(max_new_tokens=30)))
-    confidence = 2.718281828 / (2.718281828 + 10)
-    tau = engine.sessions[policy].thresholds[2].tau
-    assert tau == pytest.approx(confidence, rel=1e-5), "accepted and rejected ones are alike"
-    assert rounds[1].n_drafted == 4, "nothing has been rejected before the second round"
+    rounds = list(engine.generate([0], policy, StopRule(max_new_tokens=14)))
+    assert [r.tokens for r in rounds] == [[1], [2, 3, 4], [5, 6, 7], [8, 9, 10], [0, 1], [2, 3]]
+    # At first nothing was rejected, and 4 tokens are drafted; from then on as many as are right, and the unsure one.
+    assert [r.n_drafted for r in rounds[1:5]] == [4, 3, 3, 2]
+    assert [r.n_accepted for r in rounds[1:5]] == [2, 2, 2, 1]
+    assert engine.sessions[policy].thresholds[2].tau == pytest.approx((1 + math.e / (math.e + 10)) / 2, rel=1e-5)
 
 
 class Witness:

@@ -39,6 +39,18 @@ def test_measured_cost_ideal() -> None:
     assert early_exit_ideal(times, 6) == pytest.approx((2 + 50) / (2 + 15))
 
 
+def test_the_share_of_bandwidth() -> None:
+    """8 GB a token; a matrix-vector product reads them in 0.5 s, a token's pass takes 0.8 s."""
+    records = [record(passes=[1, 0.8, 1, 0.8, 0, 0, 8e9, 0.5]), speculative()]
+    plain, drafting = typed_rows(records)
+    row = plain.as_json()
+    assert (row["weight_mb_per_token"], row["bandwidth_gb_per_second"]) == (8000, 16)
+    assert row["share_of_bandwidth"] == pytest.approx(0.625)
+    assert "share_of_bandwidth" not in drafting.as_json()
+    line = "autoregressive reads 8,000.0 MB of weights per token at 0.62 of the 16.0 GB/s at which"
+    assert line in " ".join(benchmark_table([plain, drafting], []).split())
+
+
 def test_distinct_4grams() -> None:
     assert distinct_4grams([[1, 2, 3, 4, 5, 6]]) == 1
     assert distinct_4grams([[7] * 8]) == pytest.approx(1 / 5)

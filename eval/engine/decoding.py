@@ -70,7 +70,7 @@ class Engine:
         self.drafting: dict[int, Engine] = {}
         """Engines of models that draft, by their number of layers."""
         self.model, self.batch_size, self.compiled = model, batch_size, compiled
-        self.cache: KVCache = model.new_cache(max_len or model.size.max_seq_len, batch_size)
+        self.cache: KVCache = model.new_cache(max_len or model.size.max_seq_len, batch_size, layered=compiled)
         self.passes: Eager | Compiled = (Compiled if compiled else Eager)(model, self.cache)
         self.positions = torch.arange(self.cache.max_len, device=model.device)
         self.sessions: dict[Policy, Session] = {}

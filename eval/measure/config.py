@@ -35,6 +35,9 @@ class BenchmarkConfig:
     """A second checkpoint, decoded autoregressively beside it: the paper's autoregressive rows."""
     batch_size: str = "1"
     """Texts decoded at the same time; `auto`: as many as fit into half of the free memory, at most 64."""
+    compile: bool | None = False
+    """Compile the passes, and replay them as CUDA graphs on a GPU; null: on a GPU. Compiling is not timed, and what it
+    makes is kept in ~/.cache/layerskip-pretrain for the next time."""
     repeats: int = 1
     """Times that every prompt is decoded by every setting."""
     transformers: bool | None = None

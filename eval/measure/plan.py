@@ -1,5 +1,6 @@
 """A whole measurement: from its configuration by way of the ledger to records."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from conf.strict import ConfigError
 from eval.engine.chat import with_chat
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine
-from eval.engine.policy import Autoregressive, Policy
+from eval.engine.policy import Autoregressive, Policy, SelfSpeculative
 from eval.engine.threads import Threads, one_token
 from eval.machine import batch_size_of, device_and_dtype, provenance
 from eval.measure.config import BenchmarkConfig
@@ -23,7 +24,7 @@ from eval.measure.records import Record
 from eval.measure.result_file import output_of
 from eval.measure.samples_file import samples_path, why_anew
 from eval.measure.transformers_run import Transformers, version
-from eval.policies import policies
+from eval.policies import memory_of, policies
 from eval.setting import BASELINE, TRANSFORMERS, Setting
 from eval.tasks.task import Sample
 
@@ -111,6 +112,7 @@ def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Pl
         selection=chosen.selection,
         provenance=provenance(device, dtype, config.machine.threads or "auto", int8=config.machine.int8),
         transformers=version() if transformers else None,
+        compiled=device.type == "cuda" if config.compile is None else config.compile,
         batch_size=batch_size_of(config.batch_size, checkpoint.stored.size, n_positions, dtype, device),
     )
     return Plan(config, checkpoint, baseline, compared, chosen.samples, device, dtype, transformers, output, facts)
@@ -133,24 +135,30 @@ def carry_out(plan: Plan) -> Measured:
 
 def _contest(plan: Plan) -> Contest:
     max_len, batch_size = _positions(plan.config, plan.samples), plan.facts.batch_size
+    drafting = [policy for policy in plan.policies if isinstance(policy, SelfSpeculative)]
+    largest = max(drafting, key=lambda p: (p.exit_layer, p.num_speculations), default=plan.policies[0])
+    memory = memory_of(largest, plan.checkpoint.stored.size, max_len, plan.dtype, batch_size)
+    print(memory, file=sys.stderr)
     contest = Contest(
         task=plan.config.task,
         tokenizer=plan.checkpoint.tokenizer,
-        engine=Engine(
-            plan.checkpoint.model(plan.dtype, plan.device, **plan.config.machine.model_options), max_len, batch_size
-        ),
+        engine=_engine(plan, plan.checkpoint),
         policies=plan.policies,
     )
     contest.threads = Threads(plan.config.machine.threads, plan.device, one_token(contest.engine.model))
     if plan.baseline:
-        engine = Engine(
-            plan.baseline.model(plan.dtype, plan.device, **plan.config.machine.model_options), max_len, batch_size
-        )
+        engine = _engine(plan, plan.baseline)
         contest.others[Setting(BASELINE, engine.model.size.n_layers)] = engine_run(engine, Autoregressive())
     if plan.transformers:
         reference = Transformers(plan.checkpoint, plan.dtype, plan.device, plan.facts.batch_size)
         contest.others[Setting(TRANSFORMERS, contest.engine.model.size.n_layers)] = reference.timed
     return contest
+
+
+def _engine(plan: Plan, checkpoint: Checkpoint) -> Engine:
+    model = checkpoint.model(plan.dtype, plan.device, **plan.config.machine.model_options)
+    max_len = _positions(plan.config, plan.samples)
+    return Engine(model, max_len, plan.facts.batch_size, compiled=plan.facts.compiled)
 
 
 def _positions(config: BenchmarkConfig, samples: list[Sample]) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 WITHOUT_EFFECT = frozenset(
     (
         *("checkpoint", "output", "json", "html", "color", "detail", "show", "log_samples", "recommend", "fresh"),
-        *("workers", "confirm_run_unsafe_code"),
+        *("workers", "confirm_run_unsafe_code", "prefill_chunk"),
     )
 )
 SPEAKS_FOR_ITSELF = ("task", "tasks", "text")

@@ -88,9 +88,11 @@ def ours(engine: Engine, stop: StopRule) -> Decode:
 
 def hf_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     """The folder's model in transformers, as its documentation loads one."""
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     model = model.to(device).eval()
     # Greedy, and nothing of what the folder recommends: each prompt is decoded with what is passed along.
     model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None)

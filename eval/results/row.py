@@ -182,8 +182,7 @@ class Row:
         """What a file holds: the fields of all parts, without the parts that were not measured."""
         row = self.setting._asdict() | flat(self.metrics)
         parts = (self.speed, self.memory, self.drafts, self.ideals, self.bandwidth, self.output)
-        parts += (self.over_baseline, self.transformers)
-        for part in parts:
+        for part in (*parts, self.over_baseline, self.transformers):
             row |= {} if part is None else flat_part(part)
         for name in ("by_group", "by_prompt_length", "by_position"):
             row[name] = [flat_part(part) for part in getattr(self, name)]

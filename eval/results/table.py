@@ -111,6 +111,7 @@ def _legend(autoregressive: Row, intervals: bool) -> list[str]:
     together = autoregressive.facts.batch_size
     each += f", {together} at a time" if together > 1 else ""
     chosen = f"tokens chosen with {how}; " if (how := autoregressive.facts.sampling) else ""
+    each += ", compiled" if autoregressive.facts.compiled else ""
     lines.append(
         f"{counts.task}: {counts.n_samples} samples, seed {counts.seed}{each}; {chosen}"
         f"prompts of {counts.prompt_tokens:,.0f} tokens and {counts.new_tokens:,.0f} new ones on average;"

@@ -39,7 +39,7 @@ class AutotuneConfig:
             raise ValueError("policies: must have fixed, whose settings are predicted and compared")
 
     def benchmark(self, output: str) -> BenchmarkConfig:
-        """The measurement of the candidates, without a word on which they are."""
+        """The measurement of the candidates; its caller says which they are."""
         return BenchmarkConfig(
             checkpoint=self.checkpoint,
             task=self.task,

@@ -10,9 +10,12 @@ from typing import Any
 from conf.provenance import Provenance
 
 RECOMMENDED = "recommended.json"
-"""Holds one row, which a user has asked for."""
+"""Holds what a user has asked for: a row, or that of policy=dynamic and the best with fixed numbers."""
 FILE = "benchmark.json"
 """Holds the rows of the measurement that eval.benchmark makes by itself."""
+
+POLICIES = ("fixed", "confidence", "dynamic")
+"""Who decides how to draft (eval.config.DraftPolicy)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,21 +60,25 @@ def recommended(folder: Path) -> Recommended | None:
     for file in _measurements(folder):
         try:
             rows = json.loads(file.read_text())
-            # A row in which each round chooses has neither E nor d.
-            if (row := _fastest(rows)) and (with_numbers := _fastest(r for r in rows if r["exit_layer"])):
-                return _read(row, with_numbers, file)
+            if row := _fastest(rows):
+                # Where each round chooses, the row has neither E nor d.
+                numbers = row if row["exit_layer"] else _fastest(r for r in rows if not r.get("policy"))
+                return _read(row, numbers or {}, file)
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None
 
 
-def _read(row: Mapping[str, Any], with_numbers: Mapping[str, Any], file: Path) -> Recommended:
+def _read(row: Mapping[str, Any], numbers: Mapping[str, Any], file: Path) -> Recommended:
     """Raises KeyError, TypeError or ValueError for what is no row of ours."""
     rate, names = row.get("acceptance_rate"), [f.name for f in fields(Provenance)]
+    policy = str(row.get("policy") or "fixed")
+    if policy not in POLICIES:
+        raise ValueError(f"policy={policy}: must be {' or '.join(POLICIES)}")
     return Recommended(
-        exit_layer=int(with_numbers["exit_layer"]),
-        num_speculations=int(with_numbers["num_speculations"]),
-        policy=str(row.get("policy") or "fixed"),
+        exit_layer=int(numbers["exit_layer"]),
+        num_speculations=int(numbers["num_speculations"]),
+        policy=policy,
         speedup=float(row["speedup"]),
         acceptance_rate=None if rate is None else float(rate),
         provenance=str(Provenance(**{name: row[name] for name in names})) if row.keys() >= set(names) else "",

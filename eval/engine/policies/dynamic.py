@@ -29,7 +29,7 @@ PROBE_EVERY = 16
 CHOOSE_EVERY = 4
 """Rounds from one choice to the next; a choice takes tens of microseconds."""
 PLAIN_EVERY = 32
-"""Where plain decoding is the fastest, every so manieth round drafts all the same, since texts change."""
+"""Where plain decoding is the fastest, one round in so many drafts all the same, since texts change."""
 
 
 def exits_to_try(n_layers: int) -> tuple[int, ...]:
