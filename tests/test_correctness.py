@@ -95,7 +95,7 @@ def test_a_wrong_token_is_named_with_its_logits() -> None:
     assert [c.id for c in divergence.top] == top.indices.tolist()
     assert [c.logit for c in divergence.top] == top.values.tolist()
     assert divergence.gap == (logits.max() - logits[wrong[11]]).item()
-    assert divergence.bound == 1e-9
+    assert 1e-15 < divergence.bound < 1e-12, "64 steps of float64 at logits of this size"
     assert not divergence.near_tie
     lines = divergence_lines(divergence)
     assert lines.startswith(
