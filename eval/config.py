@@ -22,6 +22,17 @@ class Mode(StrEnum):
     """The first exit_layer layers draft num_speculations tokens, the rest verify them: the output of all layers."""
 
 
+class DraftPolicy(StrEnum):
+    """Who decides how self-speculation drafts. The text is the same."""
+
+    fixed = "fixed"
+    """Every round drafts num_speculations tokens with exit_layer layers."""
+    confidence = "confidence"
+    """A draft ends early where it is unsure, by a threshold that follows what is accepted."""
+    dynamic = "dynamic"
+    """Each round takes the exit_layer and num_speculations that give the most tokens per second at the moment."""
+
+
 class ExitStates(StrEnum):
     """What verification does with the first layers' work on drafted tokens."""
 
@@ -110,6 +121,9 @@ class GenerateConfig:
     mode: Mode | None = None
     """How to decode; null: self_speculative; autoregressive where its benchmark found no setting that is faster and
     neither exit_layer nor num_speculations is given."""
+    policy: DraftPolicy | None = None
+    """Who decides how self-speculation drafts; null: the fastest in the checkpoint's benchmark, else fixed. `dynamic`
+    chooses exit_layer and num_speculations itself."""
     exit_layer: int | None = None
     """Layers of the draft or of the early exit; null: the fastest in the checkpoint's benchmark, else a quarter."""
     num_speculations: int | None = None

@@ -23,7 +23,11 @@ def harness(raw: DictConfig) -> dict[str, Any]:
 
     tasks = Tasks(config)
     lm = LayerSkipLM.of(
-        config, mode=config.mode, exit_layer=config.exit_layer, num_speculations=config.num_speculations
+        config,
+        mode=config.mode,
+        policy=config.policy,
+        exit_layer=config.exit_layer,
+        num_speculations=config.num_speculations,
     )
     output = output_of(config, lm.stored, "harness")
     tasks.load()

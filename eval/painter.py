@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from eval.config import Color
-from eval.engine.policy import Autoregressive, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
 from eval.engine.rows import Round
 
 DRAFTED, FULL, DIM, PLAIN = "\x1b[32m", "\x1b[1;35m", "\x1b[2m", "\x1b[0m"
@@ -52,10 +52,19 @@ def speed_line(rounds: Sequence[Round], policy: Policy, n_layers: int, seconds: 
     text = f"{n_tokens} tokens in {seconds:.2f} s ({n_tokens / seconds:,.0f} tokens/s)"
     if isinstance(policy, Autoregressive):
         return f"{text}, all by {n_layers} layers"
-    if not isinstance(policy, SelfSpeculative):
+    if isinstance(policy, EarlyExit):
         return f"{text}, all by the first {policy.exit_layer} of {n_layers} layers"
     drafts = [r for r in rounds if r.n_drafted]
     n_drafted, n_accepted = sum(r.n_drafted for r in drafts), sum(r.n_accepted for r in drafts)
     rate = f"{n_accepted / n_drafted:.0%} of {n_drafted} drafts accepted" if drafts else "nothing drafted"
-    drafted = painter.paint(f"drafted by {policy.exit_layer} layers, {policy.num_speculations} at a time", DRAFTED)
+    drafted = painter.paint(_drafted(drafts, policy), DRAFTED)
     return f"{text}; {drafted} ({rate}), {painter.paint(f'supplied by all {n_layers}', FULL)}"
+
+
+def _drafted(drafts: Sequence[Round], policy: Policy) -> str:
+    """Who drafted how many tokens at a time; means where rounds differ."""
+    if isinstance(policy, SelfSpeculative):
+        return f"drafted by {policy.exit_layer} layers, {policy.num_speculations} at a time"
+    n = max(1, len(drafts))
+    exits, d = sum(r.exit_layer or 0 for r in drafts) / n, sum(r.n_drafted for r in drafts) / n
+    return f"drafted by {exits:.3g} layers, {d:.2g} at a time on average"

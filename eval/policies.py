@@ -6,10 +6,20 @@ from typing import NamedTuple
 import torch
 
 from conf.strict import ConfigError
-from eval.config import ExitStates, GenerateConfig, Mode
+from eval.config import DraftPolicy, ExitStates, GenerateConfig, Mode
 from eval.engine.checkpoint import Checkpoint
 from eval.engine.decoding import check_decodable_by
-from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative, session
+from eval.engine.policies.dynamic import exits_to_try
+from eval.engine.policies.session import session
+from eval.engine.policy import (
+    Autoregressive,
+    ConfidenceStop,
+    DynamicExit,
+    EarlyExit,
+    Policy,
+    SelfSpeculative,
+    most_drafts,
+)
 from models.config import ModelConfig
 from models.decoding_memory import DecodingMemory, decoding_memory
 from models.inference import InferenceLlama
@@ -24,6 +34,8 @@ def policies(
     *,
     modes: Sequence[Mode] = tuple(Mode),
     exit_states: Sequence[ExitStates] = (ExitStates.reuse,),
+    drafted_by: Sequence[DraftPolicy] = (DraftPolicy.fixed,),
+    dynamic_exits: Sequence[int] = (),
 ) -> list[Policy]:
     """Autoregressive decoding, early exit at each exit, and self-speculation with each exit and each number of drafts.
 
@@ -32,7 +44,9 @@ def policies(
         exit_layers: E, each in 1..L-1.
         num_speculations: d.
         modes: early exit and self-speculation are left out unless named here; autoregressive decoding never is.
-        exit_states: kinds of verification.
+        exit_states: kinds of verification, of fixed numbers of drafts.
+        drafted_by: who decides how self-speculation drafts.
+        dynamic_exits: that DraftPolicy.dynamic may choose from; (): its default.
 
     Raises ConfigError.
     """
@@ -41,12 +55,15 @@ def policies(
         if not 1 <= e < n_layers:
             raise ConfigError(f"exit_layers={e}: must lie in 1..{n_layers - 1} to leave layers to verify")
     early = [EarlyExit(e) for e in exits] if Mode.early_exit in modes else []
-    speculative = [
-        SelfSpeculative(e, d, kind is ExitStates.reuse)
-        for e in exits
-        for d in drafts
-        for kind in dict.fromkeys(exit_states)
-    ]
+    grid = [(e, d) for e in exits for d in drafts]
+    kinds = [kind is ExitStates.reuse for kind in dict.fromkeys(exit_states)]
+    speculative: list[Policy] = []
+    if DraftPolicy.fixed in drafted_by:
+        speculative += [SelfSpeculative(e, d, reuse) for e, d in grid for reuse in kinds]
+    if DraftPolicy.confidence in drafted_by:
+        speculative += [ConfidenceStop(e, d) for e, d in grid]
+    if DraftPolicy.dynamic in drafted_by:
+        speculative.append(DynamicExit(tuple(sorted(set(dynamic_exits)))))
     return [Autoregressive(), *early, *(speculative if Mode.self_speculative in modes else [])]
 
 
@@ -64,7 +81,7 @@ def check_splits(size: ModelConfig, part: Part, policy: Policy) -> None:
         part.size_of(size)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    if part.ranks > 1 and session(policy, size.n_layers).plan(1).timed:
+    if part.ranks > 1 and session(policy, size).plan(1).timed:
         raise ConfigError(
             "exit_layer: what follows measured times may differ between ranks; give exit_layer and num_speculations"
         )
@@ -74,8 +91,20 @@ def memory_of(
     policy: Policy, size: ModelConfig, max_len: int, dtype: torch.dtype, batch_size: int = 1
 ) -> DecodingMemory:
     """What decoding with a policy keeps, and what it would with a draft model."""
-    exit_layer, d = (policy.exit_layer, policy.num_speculations) if isinstance(policy, SelfSpeculative) else (None, 0)
-    return decoding_memory(size, max_len, dtype, batch_size=batch_size, exit_layer=exit_layer, num_speculations=d)
+    exit_layer = None
+    match policy:
+        case SelfSpeculative() | ConfidenceStop():
+            exit_layer = policy.exit_layer
+        case DynamicExit(exits):
+            exit_layer = max(exits or exits_to_try(size.n_layers))
+    return decoding_memory(
+        size,
+        max_len,
+        dtype,
+        batch_size=batch_size,
+        exit_layer=exit_layer,
+        num_speculations=most_drafts(policy),
+    )
 
 
 class ChosenPolicy(NamedTuple):
@@ -94,12 +123,24 @@ def choose_policy(config: GenerateConfig, checkpoint: Checkpoint) -> ChosenPolic
     Raises ConfigError for a key without effect.
     """
     exit_layer, d, best = config.exit_layer, config.num_speculations, recommended(checkpoint.stored.folder)
-    no_use = config.mode is None and exit_layer is None and d is None and best is not None and not best.pays
+    left_open = config.mode is None and config.policy is None and exit_layer is None and d is None
+    no_use = left_open and best is not None and not best.pays
     mode = config.mode or (Mode.autoregressive if no_use else Mode.self_speculative)
     if mode is Mode.autoregressive and exit_layer is not None:
         raise ConfigError(f"exit_layer={exit_layer}: has no effect with mode=autoregressive, which uses all layers")
     if mode is not Mode.self_speculative and d is not None:
         raise ConfigError(f"num_speculations={d}: has no effect with mode={mode}, which drafts nothing")
+    if mode is not Mode.self_speculative and config.policy is not None:
+        raise ConfigError(f"policy={config.policy}: has no effect with mode={mode}, which drafts nothing")
+    policy = config.policy or (
+        DraftPolicy(best.policy) if best and exit_layer is None and d is None else DraftPolicy.fixed
+    )
+    if policy is DraftPolicy.dynamic and mode is Mode.self_speculative:
+        for key, value in (("exit_layer", exit_layer), ("num_speculations", d)):
+            if value is not None:
+                raise ConfigError(f"{key}={value}: has no effect with policy=dynamic, which chooses it; leave it out")
+        chosen = f"policy=dynamic: the fastest in {best.file}" if best and config.policy is None else None
+        return ChosenPolicy(DynamicExit(), chosen)
     reason = _reason(best, mode, exit_layer, d) if best and config.mode is None else None
     if mode is Mode.autoregressive:
         return ChosenPolicy(Autoregressive(), reason)
@@ -107,7 +148,9 @@ def choose_policy(config: GenerateConfig, checkpoint: Checkpoint) -> ChosenPolic
     exit_layer = default.exit_layer if exit_layer is None else exit_layer
     if mode is Mode.early_exit:
         return ChosenPolicy(EarlyExit(exit_layer), reason)
-    return ChosenPolicy(SelfSpeculative(exit_layer, default.num_speculations if d is None else d), reason)
+    d = default.num_speculations if d is None else d
+    confident = policy is DraftPolicy.confidence
+    return ChosenPolicy(ConfidenceStop(exit_layer, d) if confident else SelfSpeculative(exit_layer, d), reason)
 
 
 def _reason(best: Recommended, mode: Mode, exit_layer: int | None, d: int | None) -> str | None:
@@ -117,7 +160,8 @@ def _reason(best: Recommended, mode: Mode, exit_layer: int | None, d: int | None
             f" num_speculations={best.num_speculations}, {best.speedup:.2f} times as fast); mode=self_speculative"
             " drafts all the same"
         )
-    taken = [f"exit_layer={best.exit_layer}"] if exit_layer is None else []
+    taken = [f"policy={best.policy}"] if best.policy != DraftPolicy.fixed and exit_layer is None and d is None else []
+    taken += [f"exit_layer={best.exit_layer}"] if exit_layer is None else []
     taken += [f"num_speculations={best.num_speculations}"] if d is None else []
     return f"{' '.join(taken)}: the fastest in {best.file}" if taken else None
 

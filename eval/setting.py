@@ -2,8 +2,8 @@
 
 from typing import NamedTuple, Self
 
-from eval.config import ExitStates, Mode
-from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.config import DraftPolicy, ExitStates, Mode
+from eval.engine.policy import Autoregressive, ConfidenceStop, DynamicExit, EarlyExit, Policy, SelfSpeculative
 
 BASELINE = "baseline"
 """Mode of a second checkpoint, decoded autoregressively."""
@@ -17,11 +17,13 @@ class Setting(NamedTuple):
     mode: str
     """A Mode, or BASELINE or TRANSFORMERS."""
     exit_layer: int
-    """E; all layers in modes that do not leave early."""
+    """E; all layers in modes that do not leave early, 0 where each round chooses."""
     num_speculations: int = 0
-    """d; 0 in modes that draft nothing."""
+    """d, or the most of it with policy=confidence; 0 in modes that draft nothing and where each round chooses."""
     exit_states: str | None = None
     """reuse or recompute; None in modes that draft nothing."""
+    policy: str | None = None
+    """confidence or dynamic; None where every round is the same."""
 
     @classmethod
     def of(cls, policy: Policy, n_layers: int) -> Self:
@@ -34,15 +36,21 @@ class Setting(NamedTuple):
             case SelfSpeculative(exit_layer, d, reuse):
                 kind = ExitStates.reuse if reuse else ExitStates.recompute
                 return cls(Mode.self_speculative.value, exit_layer, d, kind.value)
+            case ConfidenceStop(exit_layer, d):
+                name = DraftPolicy.confidence.value
+                return cls(Mode.self_speculative.value, exit_layer, d, ExitStates.reuse.value, name)
+            case DynamicExit():
+                return cls(Mode.self_speculative.value, 0, 0, ExitStates.reuse.value, DraftPolicy.dynamic.value)
 
     @property
     def numbers(self) -> str:
-        """What tells settings of one mode apart: `E=4 d=6`, `E=4 d=6 recompute`, `E=4`; empty for autoregressive."""
+        """Tells settings of one mode apart: `E=4 d=6`, `E=4 d=6 confidence`, `dynamic`, `E=4`; else empty."""
         if self.mode not in (Mode.early_exit, Mode.self_speculative):
             return ""
         drafts = [f"d={self.num_speculations}"] if self.num_speculations else []
         kind = [self.exit_states] if self.exit_states == ExitStates.recompute else []
-        return " ".join([f"E={self.exit_layer}", *drafts, *kind])
+        exit_layer = [f"E={self.exit_layer}"] if self.exit_layer else []
+        return " ".join([*exit_layer, *drafts, *kind, *([self.policy] if self.policy else [])])
 
     @property
     def label(self) -> str:
@@ -51,5 +59,7 @@ class Setting(NamedTuple):
 
     @property
     def keys(self) -> str:
-        """The keys of eval.generate that decode with it: `exit_layer=4 num_speculations=6`."""
-        return f"exit_layer={self.exit_layer} num_speculations={self.num_speculations}"
+        """The keys of eval.generate that decode with it: `exit_layer=4 num_speculations=6`, `policy=dynamic`."""
+        policy = [f"policy={self.policy}"] if self.policy else []
+        drafts = [f"exit_layer={self.exit_layer}", f"num_speculations={self.num_speculations}"]
+        return " ".join([*policy, *(drafts if self.exit_layer else [])])

@@ -20,10 +20,11 @@ def sweep(raw: DictConfig) -> "list[SweepRow]":
     from eval.engine.checkpoint import open_checkpoint
     from eval.measure.plan import carry_out, plan_of
     from eval.measure.result_file import output_of, replacing
+    from eval.results.heat_map import save_png
     from eval.results.recommend import recommend
     from eval.results.rows import measured_rows
     from eval.results.sweep_findings import with_findings
-    from eval.results.sweep_plots import front, heat_maps, save_png
+    from eval.results.sweep_plots import front, heat_maps
     from eval.results.sweep_table import sweep_table
     from eval.results.table import save_rows
     from eval.results.verdict import verdict

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch.nn.attention.bias import CausalBias, causal_lower_right
 
 from models.config import ModelConfig
-from models.kv_cache import KVCache
+from models.kv_cache import KVCache, LayeredKVCache
 from models.matrix import DenseMatrix, Int8Matrix, Matrix, SummedMatrix
 from models.part import Part
 from models.rotary import frequencies
@@ -98,6 +98,8 @@ class InferenceLlama:
         self.embedding = self.head.tensors()[0].t() if tied else embedding.to(dtype)
         self.blocks = [self._fuse(get, f"layers.{i}.") for i in range(size.n_layers)]
         self.rotations = self._rotations()
+        self.real_rotations = torch.view_as_real(self.rotations)
+        self.still = torch.tensor([1.0, 0.0], dtype=self.real_dtype, device=device)
         self.numbers = torch.arange(len(self.rotations), device=device)
         self.masks: dict[int, torch.Tensor] = {}
 
@@ -131,9 +133,10 @@ class InferenceLlama:
         table = torch.polar(torch.ones_like(angles), angles).unsqueeze(1)
         return table.to(self.device, self.real_dtype.to_complex())
 
-    def new_cache(self, max_len: int, batch_size: int = 1) -> KVCache:
-        """An empty cache for this model."""
-        return KVCache(self.part_size, max_len, batch_size, dtype=self.dtype, device=self.device)
+    def new_cache(self, max_len: int, batch_size: int = 1, *, layered: bool = False) -> KVCache:
+        """An empty cache for this model; `layered` for passes that are compiled."""
+        kind = LayeredKVCache if layered else KVCache
+        return kind(self.part_size, max_len, batch_size, dtype=self.dtype, device=self.device)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """[B, T] int64 -> x_0 [B, T, D]."""
@@ -174,15 +177,12 @@ class InferenceLlama:
     def _run(self, x: torch.Tensor, cache: KVCache, positions: torch.Tensor, end: int, layers: range) -> torch.Tensor:
         """`run` in one pass."""
         batch, n_tokens, dim = x.shape
-        kv = cache.kv[layers.start : layers.stop, :batch]
-        keys, values = kv[:, :, : self.part_size.kv_heads, :end], kv[:, :, self.part_size.kv_heads :, :end]
         alike = positions.dim() == 1
         mask = self._mask(n_tokens, end) if alike else self._mask_of_rows(positions, end)
         rows = None if alike else self.numbers[:batch, None]
         pass_ = _Pass(batch, n_tokens, positions, rows, self._rotation(positions), mask)
         x = x.reshape(batch * n_tokens, dim)
-        # unbind makes the views of all layers in one call.
-        for layer, written, k, v in zip(layers, kv.unbind(), keys.unbind(), values.unbind(), strict=True):
+        for layer, (written, k, v) in zip(layers, cache.views(layers, batch, end), strict=True):
             x = self._block(x, self.blocks[layer], written, k, v, pass_)
         return x.view(batch, n_tokens, dim)
 
@@ -196,10 +196,31 @@ class InferenceLlama:
         return normed if normed.dtype is self.dtype else normed.to(self.dtype)
 
     def _rotation(self, positions: torch.Tensor) -> torch.Tensor:
-        """[..., T, H+2K, head_dim/2] complex: queries and keys turn with their position; values beside them do not."""
-        turn, size = self.rotations[positions], self.part_size
+        """[..., T, H+2K, head_dim/2] complex: queries and keys turn with their position; values beside them do not.
+
+        With real and imaginary parts [..., 2] for compilers, which know real numbers alone.
+        """
+        size = self.part_size
+        if torch.compiler.is_compiling():
+            turn = self.real_rotations[positions]
+            still = self.still.expand(*positions.shape, size.kv_heads, *turn.shape[-2:])
+            return torch.cat([turn.expand(*positions.shape, size.n_heads + size.kv_heads, -1, -1), still], -3)
+        turn = self.rotations[positions]
         turned = turn.expand(*positions.shape, size.n_heads + size.kv_heads, -1)
         return torch.cat([turned, torch.ones_like(turn).expand(*positions.shape, size.kv_heads, -1)], -2)
+
+    def _turned(self, pairs: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+        """Queries, keys and values [B, T, H+2K, head_dim/2, 2], rotated; [B, T, H+2K, head_dim].
+
+        Neighbouring channels are the real and imaginary part of a number; the rotation multiplies it.
+        """
+        pairs = pairs if pairs.dtype is self.real_dtype else pairs.to(self.real_dtype)
+        if torch.compiler.is_compiling():
+            (a, b), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
+            turned = torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
+        else:
+            turned = torch.view_as_real(torch.view_as_complex(pairs) * rotation).flatten(-2)
+        return turned if turned.dtype is self.dtype else turned.to(self.dtype)
 
     def _mask(self, n_tokens: int, end: int) -> torch.Tensor | None:
         """[T * H/K, end], 0 where a query may look and -inf where not; None for one token and for a whole prompt.
@@ -233,16 +254,12 @@ class InferenceLlama:
         may be looked at.
         """
         qkv = block.wqkv.times(self._normed(x))
-        # Neighbouring channels are the real and imaginary part of a number; the rotation multiplies it.
-        pairs = qkv if qkv.dtype is self.real_dtype else qkv.to(self.real_dtype)
-        pairs = torch.view_as_complex(pairs.view(pass_.batch, pass_.n_tokens, -1, self.size.head_dim // 2, 2))
-        turned = torch.view_as_real(pairs * pass_.rotation).flatten(-2)
-        turned = turned if turned.dtype is self.dtype else turned.to(self.dtype)
+        turned = self._turned(qkv.view(pass_.batch, pass_.n_tokens, -1, self.size.head_dim // 2, 2), pass_.rotation)
         new = turned[:, :, self.part_size.n_heads :]
         if pass_.rows is None:
             kv.index_copy_(2, pass_.positions, new.transpose(1, 2))
         else:
-            kv.transpose(1, 2).index_put_((pass_.rows, pass_.positions), new)
+            kv[pass_.rows, :, pass_.positions] = new
         attended = self._attend(turned[:, :, : self.part_size.n_heads], keys, values, pass_)
         x = block.wo.added(x, attended)
         gate_up = block.w13.times(self._normed(x))

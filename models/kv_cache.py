@@ -4,6 +4,7 @@ Allocated once and written in place. To roll back is to set a length: what lies 
 """
 
 import copy
+from collections.abc import Iterator
 
 import torch
 
@@ -13,6 +14,10 @@ from models.config import ModelConfig
 def row_bytes(size: ModelConfig, max_len: int, dtype: torch.dtype) -> int:
     """Memory of a row of a cache with room for `max_len` positions, which has one more (see `KVCache`)."""
     return 2 * size.n_layers * size.kv_heads * size.head_dim * (max_len + 1) * dtype.itemsize
+
+
+Views = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Of a layer: [B, 2K, S, head_dim] to write, and its keys and values, [B, K, end, head_dim] each, to read."""
 
 
 class KVCache:
@@ -34,6 +39,13 @@ class KVCache:
         self.max_len = max_len
         self.lengths = [0] * batch_size
 
+    def views(self, layers: range, batch: int, end: int) -> Iterator[Views]:
+        """The views of some layers for the first rows."""
+        kv = self.kv[layers.start : layers.stop, :batch]
+        n_keys = kv.shape[2] // 2
+        # unbind makes the views of all layers in one call.
+        return zip(kv.unbind(), kv[:, :, :n_keys, :end].unbind(), kv[:, :, n_keys:, :end].unbind(), strict=True)
+
     def row(self, number: int) -> "KVCache":
         """One row as a cache that shares the memory; its length is not shared."""
         one = copy.copy(self)
@@ -44,3 +56,36 @@ class KVCache:
         """Let a row take another's place."""
         length = self.lengths[target] = self.lengths[source]
         self.kv[:, target, :, :length] = self.kv[:, source, :, :length]
+
+
+class LayeredKVCache(KVCache):
+    """The same with a tensor for each layer, which compilers write in place; of one for all they would make copies."""
+
+    def __init__(
+        self, size: ModelConfig, max_len: int, batch_size: int = 1, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        """Room for `max_len` positions of each row."""
+        shape = (batch_size, 2 * size.kv_heads, max_len + 1, size.head_dim)
+        self.layers = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(size.n_layers)]
+        self.max_len = max_len
+        self.lengths = [0] * batch_size
+
+    def views(self, layers: range, batch: int, end: int) -> Iterator[Views]:
+        """The views of some layers for the first rows."""
+        for layer in self.layers[layers.start : layers.stop]:
+            kv = layer if batch == len(layer) else layer[:batch]
+            n_keys = kv.shape[1] // 2
+            yield kv, kv[:, :n_keys, :end], kv[:, n_keys:, :end]
+
+    def row(self, number: int) -> "LayeredKVCache":
+        """One row as a cache that shares the memory; its length is not shared."""
+        one = copy.copy(self)
+        one.layers = [layer[number : number + 1] for layer in self.layers]
+        one.lengths = self.lengths[number : number + 1]
+        return one
+
+    def move(self, source: int, target: int) -> None:
+        """Let a row take another's place."""
+        length = self.lengths[target] = self.lengths[source]
+        for layer in self.layers:
+            layer[target, :, :length] = layer[source, :, :length]

@@ -3,7 +3,7 @@
 E layers draft d tokens, L - E verify; per round n of them are accepted, and one token more is emitted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from models.config import ModelConfig
@@ -45,6 +45,42 @@ def ideal_speedup(*, n_layers: int, exit_layer: int, d: float, n: float, head: f
 def expected_accepted(acceptance: float, d: int) -> float:
     """Drafts before the first that is rejected, if each is accepted with the same chance: n = a + a^2 + ... + a^d."""
     return sum(acceptance**i for i in range(1, d + 1))
+
+
+class Replayed(NamedTuple):
+    """The rounds that write a text, as expected."""
+
+    rounds: float
+    """With drafts."""
+    drafted: float
+    plain: float
+    """Rounds without a draft, for want of room: of a last token."""
+
+
+def replayed_rounds(chances: Sequence[float], d: int) -> Replayed:
+    """How many rounds of d drafts write a text of which it is known how each token's draft would fare.
+
+    Args:
+        chances: for each token of the text, the chance that its draft is accepted if those before it are; greedy
+            drafts, which are accepted for certain or not at all, make it an exact count.
+        d: tokens drafted per round, fewer where the text ends before.
+    """
+    n = len(chances)
+    # From each place to the end: what is left to do if a round begins there.
+    left = [Replayed(0.0, 0.0, 0.0)] * (n + 1)
+    for start in range(n - 1, -1, -1):
+        width = min(d, n - start - 1)
+        if not width:
+            left[start] = Replayed(0.0, 0.0, 1.0)
+            continue
+        found, reached = [1.0, float(width), 0.0], 1.0
+        for taken in range(width + 1):
+            ends_here = reached * (1 - chances[start + taken]) if taken < width else reached
+            for i, value in enumerate(left[start + taken + 1]):
+                found[i] += ends_here * value
+            reached -= ends_here
+        left[start] = Replayed(*found)
+    return left[0]
 
 
 def predicted_best(acceptance: Mapping[int, float], n_layers: int, head: float) -> Prediction | None:

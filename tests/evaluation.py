@@ -69,6 +69,7 @@ def record(**changes: Any) -> Record:
         "exit_layer": 4,
         "num_speculations": 0,
         "exit_states": None,
+        "policy": None,
         "prompt_tokens": 2,
         "tokens": list(range(1, 9)),
         "text": "",

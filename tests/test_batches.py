@@ -5,13 +5,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from test_decoding import NEXT, SOMETIMES, WRONG, Stub, count, tiny, tokens
+import torch
+from conftest import tiny_model
+from test_decoding import CPU, NEXT, SOMETIMES, WRONG, Stub, count, tiny, tokens
 
+from conf.machine import total_memory
+from eval import machine
 from eval.engine.decoding import Engine
 from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
 from eval.engine.rows import Request, Round
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
+from models.kv_cache import row_bytes
 
 POLICIES = [Autoregressive(), EarlyExit(2), SelfSpeculative(2, 3), SelfSpeculative(1, 7)]
 
@@ -111,6 +116,23 @@ def test_what_cannot_be_decoded_is_refused_when_its_turn_comes() -> None:
     assert [number for number, _ in next(texts)] == [0]
     with pytest.raises(ValueError, match="the prompt has 20 tokens: must be fewer than the context's 20"):
         next(texts)
+
+
+def test_auto_takes_what_fits_into_half_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = tiny_model(n_layers=5, vocab_size=24)
+    row = row_bytes(size, 100, torch.float32)
+    assert row == 5 * 2 * size.kv_heads * size.head_dim * 100 * 4
+
+    def chosen(asked: str, free: int) -> int:
+        monkeypatch.setattr(machine, "free_memory", lambda _: free)
+        return machine.batch_size_of(asked, size, 100, torch.float32, CPU)
+
+    assert chosen("auto", 2 * 7 * (row + 24 * 12)) == 7
+    assert chosen("auto", 10) == 1
+    assert chosen("auto", 1 << 50) == 64
+    assert chosen("9", 10) == 9
+    monkeypatch.undo()
+    assert 0 < machine.free_memory(CPU) <= total_memory()
 
 
 def test_nothing_to_decode() -> None:

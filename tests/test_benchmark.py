@@ -234,7 +234,10 @@ def test_baseline_and_ablation(trained: Path, own_prompts: Path, tmp_path: Path)
     assert "transformers" not in autoregressive
 
 
-def test_the_end_of_text_ends_each_text_on_its_own(trained: Path, own_prompts: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", ["1", "3"])
+def test_the_end_of_text_ends_each_text_on_its_own(
+    trained: Path, own_prompts: Path, tmp_path: Path, batch_size: str
+) -> None:
     again = arguments(trained, own_prompts, tmp_path / "out.json")
     n_tokens = {r["id"]: len(r["tokens"]) for r in texts_of(again, tmp_path)}
     assert set(n_tokens.values()) == {10}
@@ -242,7 +245,8 @@ def test_the_end_of_text_ends_each_text_on_its_own(trained: Path, own_prompts: P
     third = texts_of(again, tmp_path)[0]["tokens"][2]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Task, "stop", lambda self, _: StopRule(max_new_tokens=10, eos_ids=frozenset({third})))
-        records = texts_of([*again, "fresh=true", "transformers=true"], tmp_path)
+        records = texts_of([*again, "fresh=true", "transformers=true", f"batch_size={batch_size}"], tmp_path)
+    assert {row["batch_size"] for row in json.loads((tmp_path / "out.json").read_text())} == {int(batch_size)}
     autoregressive = {r["id"]: r for r in records if r["mode"] == "autoregressive"}
     assert len(autoregressive["0"]["tokens"]) <= 3
     assert len({len(r["tokens"]) for r in autoregressive.values()}) > 1
@@ -270,6 +274,8 @@ BAD = {
     ("output=/proc/x.json",): r"output=/proc/x\.json: ",
     ("exit_states=[]",): r"exit_states: give reuse, recompute or both",
     ("pass_samples=0",): r"pass_samples=0: must be at least 1",
+    ("batch_size=0",): r"batch_size=0: must be at least 1, or auto",
+    ("batch_size=many",): r"batch_size=many: must be at least 1, or auto",
     (
         "task=humaneval",
         "task.temperature=0.5",

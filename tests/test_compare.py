@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from eval.config import GenerateConfig
 from eval.engine.decoding import Engine
 from eval.engine.language_model import load
 from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
-from eval.engine.rows import Round
+from eval.engine.rows import Request, Round
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.exactness.compare_config import CompareConfig
@@ -67,7 +67,7 @@ def test_accepted_and_rejected_are_all_drafts(temperature: float) -> None:
 
 
 def test_layers_per_token() -> None:
-    rounds = [Round([1], 0, 0), Round([2, 3, 4], 3, 2), Round([5], 3, 0), Round([6], 0, 0)]
+    rounds = [Round([1], 0, 0), Round([2, 3, 4], 3, 2, exit_layer=2), Round([5], 3, 0, exit_layer=2), Round([6], 0, 0)]
     assert layers_per_token(rounds, Autoregressive(), 8) == 8
     assert layers_per_token(rounds, EarlyExit(3), 8) == 3
     # The prompt 8; 4 times the first 2 layers and once the other 6, twice; and a plain token: 8 + 14 + 14 + 8 for 6.
@@ -122,11 +122,11 @@ def test_a_near_tie_is_told_from_a_difference() -> None:
 
         instead = other
 
-        def generate(self, prompt: list[int], policy: Policy, *args: Any) -> Iterator[Round]:
-            found = super().generate(prompt, policy, *args)
+        def generate_all(self, requests: Iterable[Request], policy: Policy) -> Iterator[list[tuple[int, Round]]]:
+            found = super().generate_all(requests, policy)
             if not isinstance(policy, SelfSpeculative):
                 return found
-            return iter([Round([self.instead], 0, 0)])
+            return iter([[(0, Round([self.instead], 0, 0))]])
 
     stop = StopRule(max_new_tokens=1)
     autoregressive, spec = side_by_side(Flipped(model), [1, 2], [SelfSpeculative(2, 3)], stop)
@@ -142,7 +142,7 @@ def test_a_near_tie_is_told_from_a_difference() -> None:
 
 
 def side(policy: Policy, tokens: list[int], seconds: float, layers: float, at: int | None, tie: bool = False) -> Side:
-    rounds = [Round(tokens, 4, 2)] if isinstance(policy, SelfSpeculative) else [Round(tokens, 0, 0)]
+    rounds = [Round(tokens, 4, 2, exit_layer=2)] if isinstance(policy, SelfSpeculative) else [Round(tokens, 0, 0)]
     run = Timed(tokens, rounds, seconds, seconds, [])
     return Side(policy=policy, run=run, layers_per_token=layers, differs_at=at, near_tie=tie)
 

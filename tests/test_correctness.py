@@ -18,6 +18,7 @@ from conf.strict import ConfigError, register_schema
 from eval.correctness import correctness
 from eval.engine.agreement import NEAR_TIE, first_difference, logits_after, preferences
 from eval.engine.decoding import Engine
+from eval.engine.passes import Kind, Places
 from eval.engine.policy import Autoregressive, SelfSpeculative
 from eval.engine.rows import Round
 from eval.engine.stopping import StopRule
@@ -109,8 +110,8 @@ def test_a_wrong_token_is_named_with_its_logits() -> None:
 class WrongVerification(Engine):
     """Verifies each token with the state of the one before."""
 
-    def verify(self, states: torch.Tensor, *where: Any) -> torch.Tensor:
-        return super().verify(states.roll(1, 1), *where)
+    def verify(self, states: torch.Tensor, places: Places, exit_layer: int, width: int, *_: Any) -> torch.Tensor:
+        return self.passes(Kind(exit_layer, self.model.size.n_layers), states.roll(1, 1), places, width)[1]
 
 
 class KeepsRejected(Engine):

@@ -33,7 +33,8 @@ class Stub:
         self.tables = {0.5: torch.tensor(full), 0.0: torch.tensor(draft)}
         self.blocks_run: dict[tuple[int, int], int] = {}
 
-    def new_cache(self, max_len: int, batch_size: int = 1) -> SimpleNamespace:
+    def new_cache(self, max_len: int, batch_size: int = 1, *, layered: bool = False) -> SimpleNamespace:
+        assert not layered
         # Keys and values of rows, of which a stub has none.
         cache = SimpleNamespace(max_len=max_len, lengths=[0] * batch_size, row=lambda _: cache)
         cache.move = lambda source, target: cache.lengths.__setitem__(target, cache.lengths[source])

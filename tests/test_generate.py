@@ -12,9 +12,9 @@ from hydra import compose, initialize_config_module
 
 from conf.strict import register_schema
 from data.tokenizers.tokenizer import load_tokenizer
-from eval.config import Color, GenerateConfig
+from eval.config import Color, DraftPolicy, GenerateConfig
 from eval.engine.checkpoint import open_checkpoint
-from eval.engine.policy import EarlyExit, SelfSpeculative
+from eval.engine.policy import ConfidenceStop, DynamicExit, EarlyExit, SelfSpeculative
 from eval.engine.rows import Round
 from eval.engine.text_stream import TextStream
 from eval.generate import generate
@@ -104,6 +104,9 @@ BAD = {
     ("prompt=a", "mode=early_exit", "exit_layer=5"): "exit_layer=5: must lie in 1..4",
     ("prompt=a", "mode=early_exit", "num_speculations=2"): "num_speculations=2: has no effect",
     ("prompt=a", "mode=autoregressive", "exit_layer=2"): "exit_layer=2: has no effect",
+    ("prompt=a", "mode=early_exit", "policy=dynamic"): "policy=dynamic: has no effect",
+    ("prompt=a", "policy=dynamic", "exit_layer=2"): "exit_layer=2: has no effect",
+    ("prompt=a", "policy=dynamic", "num_speculations=2"): "num_speculations=2: has no effect",
     ("prompt=a", "mode=greedy"): "mode: ",
     ("prompt=" + "a b " * 3000,): "must be fewer than the context's",
     ("prompt=a", "machine.device=tpu"): "machine.device=tpu: cannot be used here",
@@ -165,6 +168,22 @@ def test_what_is_left_open_comes_from_the_benchmark(trained: Path) -> None:
         assert choose_policy(config, checkpoint).policy == SelfSpeculative(2, 5)
         config.exit_layer = 3
         assert choose_policy(config, checkpoint).policy == SelfSpeculative(3, 5)
+        config.policy = DraftPolicy.confidence
+        assert choose_policy(config, checkpoint).policy == ConfidenceStop(3, 5)
+        # A policy that was the fastest is taken, unless the user says E or d.
+        rows.append({"mode": "self_speculative", "policy": "dynamic", "exit_layer": 0, "speedup": 1.5})
+        path.write_text(json.dumps(rows))
+        config.policy = config.exit_layer = None
+        chosen = choose_policy(config, checkpoint)
+        assert chosen == (DynamicExit(), f"policy=dynamic: the fastest in {path}")
+        config.exit_layer = 3
+        assert choose_policy(config, checkpoint).policy == SelfSpeculative(3, 5)
+        rows.append({"mode": "self_speculative", "policy": "confidence", "exit_layer": 1, "num_speculations": 9})
+        path.write_text(json.dumps([*rows[:-1], rows[-1] | {"speedup": 1.6}]))
+        config.exit_layer = None
+        assert choose_policy(config, checkpoint).policy == ConfidenceStop(1, 9)
+        config.num_speculations = 4
+        assert choose_policy(config, checkpoint).policy == SelfSpeculative(1, 4)
     finally:
         path.unlink()
 

@@ -1,11 +1,14 @@
 """The lean decoder's logits equal transformers' and the training model's, in any split into passes."""
 
+import copy
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import tiny_model
 from test_parity_hf import SIZES, hf_model, our_model
+from torch.nn.attention.bias import CausalBias
 
 from models.inference import InferenceLlama
 from models.storage.hf import from_hf
@@ -98,3 +101,19 @@ def test_a_row_that_takes_anothers_place_goes_on() -> None:
         assert cache.lengths[0] == 8
         last = model.run(model.embed(tokens[:, 8:]), cache.row(0), torch.arange(8, 12), 12, layers)
     assert torch.equal(model.logits(last), expected[:, 8:])
+
+
+@pytest.mark.parametrize("n_kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("expands_heads", [False, True], ids=["16 bits", "32 bits"])
+def test_the_attention_of_a_gpu_computes_the_same(n_kv_heads: int, expands_heads: bool) -> None:
+    """What a GPU takes its fast kernels for (named masks, or heads of their own), here with a CPU's kernels."""
+    size = tiny_model(n_heads=4, n_kv_heads=n_kv_heads)
+    model = InferenceLlama(size, our_model(size).state_dict(), dtype=torch.float64, device=CPU)
+    tokens = torch.randint(size.vocab_size, (1, 20))
+    expected = passes(model, tokens, [7, 12, 13])
+    on_gpu, masks = copy.copy(model), model.masks
+    on_gpu.device, on_gpu.expands_heads = SimpleNamespace(type="cuda"), expands_heads  # type: ignore[assignment]
+    on_gpu.new_cache = model.new_cache  # type: ignore[method-assign]
+    assert isinstance(on_gpu._mask(5, 12), CausalBias) is not expands_heads
+    torch.testing.assert_close(passes(on_gpu, tokens, [7, 12, 13]), expected, rtol=1e-10, atol=1e-10)
+    assert on_gpu.masks is masks, "no other masks are made"

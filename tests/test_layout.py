@@ -18,6 +18,7 @@ PACKAGES = {
     "conf": set(),
 }
 ENTRIES = {
+    "eval.autotune",
     "eval.correctness",
     "eval.exits",
     "eval.figures",
@@ -64,6 +65,7 @@ ROOMS = (
     "drafts",
     "exactness",
     "lm",
+    "tuning",
     "results",
     "depth",
     "measure",

@@ -10,7 +10,7 @@ from evaluation import Bytes
 from test_parity_hf import our_model
 
 from eval.engine.decoding import Engine
-from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative, Steady
 from eval.engine.rows import Round
 from eval.measure import contest as measure
 from eval.measure.contest import Contest, turns
@@ -109,8 +109,8 @@ def test_a_batch_is_measured_as_its_texts_one_by_one() -> None:
 
 def test_passes_of_each_kind() -> None:
     recompute = SelfSpeculative(2, 3, reuse_exit_states=False)
-    policies: list[Policy] = [Autoregressive(), EarlyExit(1), FAST, recompute]
-    prefills: dict[Policy, float] = {p: 1.0 + i for i, p in enumerate(policies)}
+    policies: list[Steady] = [Autoregressive(), EarlyExit(1), FAST, recompute]
+    prefills: dict[Steady, float] = {p: 1.0 + i for i, p in enumerate(policies)}
     times = pass_times(contest(policies).engine, 5, policies, prefills, middle=40)
     assert {p: t.prefill for p, t in times.items()} == prefills
     assert all(t.autoregressive_prefill == 1.0 and t.autoregressive_token > 0 and t.draft > 0 for t in times.values())

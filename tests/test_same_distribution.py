@@ -11,7 +11,7 @@ from test_sampling import Markov
 
 from conf.strict import ConfigError
 from eval.engine.decoding import Engine
-from eval.engine.policy import SelfSpeculative
+from eval.engine.policy import ConfidenceStop, Drafting, DynamicExit, SelfSpeculative
 from eval.engine.sampling import Sampler
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
@@ -44,7 +44,7 @@ def test_rare_texts_share_a_cell() -> None:
     assert chi_square(counts(1, 1, 1), Counter({(7,): 3})) == (0, 1, 1), "nothing is tested"
 
 
-def verdict(policy: SelfSpeculative) -> Verdict:
+def verdict(policy: Drafting) -> Verdict:
     engine: Any = Engine(Markov(), 16)  # type: ignore[arg-type]
     options, stop = SamplingOptions(temperature=1.0, seed=5), StopRule(max_new_tokens=5)
     sample = Sample(id="s", prompt="", tokens=[2])
@@ -61,8 +61,10 @@ def verdict(policy: SelfSpeculative) -> Verdict:
     return found
 
 
-@pytest.mark.parametrize("policy", [SelfSpeculative(2, 1), SelfSpeculative(2, 3)])
-def test_right_samplers_draw_from_one_distribution(policy: SelfSpeculative) -> None:
+@pytest.mark.parametrize(
+    "policy", [SelfSpeculative(2, 1), SelfSpeculative(2, 3), ConfidenceStop(2, 3), DynamicExit((1, 2))]
+)
+def test_right_samplers_draw_from_one_distribution(policy: Drafting) -> None:
     found = verdict(policy)
     assert found.same
     assert found.cells > 20
@@ -78,6 +80,20 @@ def test_a_wrong_acceptance_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(Sampler, "_reject", wrong)
     assert not verdict(SelfSpeculative(2, 2)).same
+
+
+def test_a_draft_that_leaves_its_unsure_token_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token itself must stay: left out for its confidence, it is drawn anew from p, and its like grow rare."""
+    accept = Sampler.accept
+
+    def without_the_last(self: Sampler, drafted: torch.Tensor, q: torch.Tensor, logits: torch.Tensor) -> Any:
+        if len(drafted) < 2 or q[-1, drafted[-1]] > 0.4:
+            return accept(self, drafted, q, logits)
+        ids, rejected, last = accept(self, drafted[:-1], q[:-1], logits[:-1])
+        return ids, [*rejected, int(drafted[-1])], last
+
+    monkeypatch.setattr(Sampler, "accept", without_the_last)
+    assert not verdict(ConfidenceStop(2, 2)).same
 
 
 SAMPLED = ["sampled=true", "sampled_prompts=1", "exit_layers=[2]", "num_speculations=[2]", "exit_states=[reuse]"]

@@ -15,11 +15,12 @@ from test_benchmark import Counting
 from conf.strict import ConfigError, register_schema
 from eval.measure import contest
 from eval.measure.records import Record
+from eval.results.heat_map import save_png
 from eval.results.row import Row
 from eval.results.rows import benchmark_rows
 from eval.results.sweep_config import SweepConfig, drafts_to_sweep, exits_to_sweep
 from eval.results.sweep_findings import SweepRow, best_of_exits, equal_prefix, pareto, with_findings
-from eval.results.sweep_plots import front, heat_maps, save_png
+from eval.results.sweep_plots import front, heat_maps
 from eval.results.sweep_table import sweep_table
 from eval.sweep import sweep
 from eval.tasks.task import Sample, Task

@@ -63,7 +63,7 @@ class Drafts:
         """The probability of each row's last draft under what it was drawn from, or under logits [B, V] if greedy."""
         sure = (logits.max(-1).values - logits.logsumexp(-1)).exp().tolist()
         for i, distributions in enumerate(self.distributions):
-            if distributions:
+            if len(distributions) == len(self):
                 sure[i] = float(distributions[-1][self.tokens[-1][i]])
         return sure
 

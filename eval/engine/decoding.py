@@ -17,7 +17,9 @@ import torch
 
 from eval.engine.choices import Drafts, pick
 from eval.engine.passes import Compiled, Eager, Kind, Outputs, Places
-from eval.engine.policy import Outcome, Plan, Policy, Session, check_fits, deciding_layers, session
+from eval.engine.policies.probes import NO_PROBES, Probes
+from eval.engine.policies.session import session
+from eval.engine.policy import Outcome, Plan, Policy, Session, check_fits, deciding_layers
 from eval.engine.rows import Request, Round, Row
 from eval.engine.sampling import Sampler
 from eval.engine.sampling_options import SamplingOptions
@@ -50,7 +52,7 @@ class Engine:
             compiled: see eval.engine.passes.
         """
         self.model, self.batch_size, self.compiled = model, batch_size, compiled
-        self.cache: KVCache = model.new_cache(max_len or model.size.max_seq_len, batch_size)
+        self.cache: KVCache = model.new_cache(max_len or model.size.max_seq_len, batch_size, layered=compiled)
         self.passes: Eager | Compiled = (Compiled if compiled else Eager)(model, self.cache)
         self.positions = torch.arange(self.cache.max_len, device=model.device)
         self.sessions: dict[Policy, Session] = {}
@@ -95,7 +97,7 @@ class Engine:
     def session(self, policy: Policy) -> Session:
         """The policy's, made when it is first asked for."""
         if policy not in self.sessions:
-            self.sessions[policy] = session(policy, self.model.size.n_layers)
+            self.sessions[policy] = session(policy, self.model.size)
         return self.sessions[policy]
 
     def _take(self, rows: list[Row], i: int, round_: Round) -> Round:
@@ -150,9 +152,10 @@ class Engine:
         drafts, states = Drafts([row.sampler for row in rows], rooms), list[torch.Tensor]()
         width, most = plan.num_speculations + 1, min(plan.num_speculations, max(rooms))
         places, tokens = self.places(len(rows), most + 1), [self._last(rows)]
-        confidences = list[list[float]]()
+        confidences, probes = list[list[float]](), Probes(plan.probe)
+        below = probes if plan.reuse_exit_states else NO_PROBES
         while (d := len(drafts)) < most:
-            state, logits = self.draft(tokens[-1], places.at(d, d + 1), plan.exit_layer)
+            state, logits = self.draft(tokens[-1], places.at(d, d + 1), plan.exit_layer, probes=below)
             states.append(state)
             tokens.append(drafts.add(logits[:, 0]))
             if plan.stop_below is not None:
@@ -165,12 +168,13 @@ class Engine:
         d = len(drafts)
         if plan.reuse_exit_states:
             # Of the last drafted token, too, the verification needs the exit state and the keys below it.
-            states.append(self.draft(tokens[-1], places.at(d, d + 1), plan.exit_layer, head=False)[0])
+            last = self.draft(tokens[-1], places.at(d, d + 1), plan.exit_layer, head=False, probes=below)
+            states.append(last[0])
         between = self._now() if plan.timed else None
         if plan.reuse_exit_states:
-            logits = self.verify(torch.cat(states, 1), places.at(0, d + 1), plan.exit_layer, width)
+            logits = self.verify(torch.cat(states, 1), places.at(0, d + 1), plan.exit_layer, width, probes)
         else:
-            logits = self.recompute(torch.cat(tokens, 1), places.at(0, d + 1), width)
+            logits = self.recompute(torch.cat(tokens, 1), places.at(0, d + 1), width, probes)
         # The one wait of the round.
         found = drafts.accept(logits[: len(rows)])
         now = perf_counter()
@@ -187,6 +191,11 @@ class Engine:
             tuple(tuple(step[i] for step in confidences) for i in whole) if confidences else (),
             between and between - begun,
             between and now - between,
+            {
+                e: tuple(rows[i].sampler.agreement(drafts_of[i, : rounds[i].n_accepted + 1], logits[i]) for i in whole)
+                for e, states_of in probes.states.items()
+                for drafts_of in [self.model.logits(states_of)]
+            },
         )
         return rounds, outcome
 
@@ -216,17 +225,32 @@ class Engine:
         ends = [min(first_end + i, spare + 1) for i in range(width)]
         return Places(torch.tensor(positions, device=self.model.device), ends)
 
-    def draft(self, tokens: torch.Tensor, places: Places, n_layers: int, *, head: bool = True) -> Outputs:
+    def draft(
+        self, tokens: torch.Tensor, places: Places, n_layers: int, *, head: bool = True, probes: Probes = NO_PROBES
+    ) -> Outputs:
         """Tokens [B, 1] through the first layers."""
-        return self.passes(Kind(0, n_layers, head), tokens, places, 1)
+        return self._pass(Kind(0, n_layers, head), tokens, places, 1, probes)
 
-    def verify(self, states: torch.Tensor, places: Places, exit_layer: int, width: int) -> torch.Tensor:
+    def verify(
+        self, states: torch.Tensor, places: Places, exit_layer: int, width: int, probes: Probes = NO_PROBES
+    ) -> torch.Tensor:
         """Exit states [B, T, D] through the layers above the exit and the head; logits [B, T, V].
 
         `width` >= T is how many tokens were planned.
         """
-        return self.passes(Kind(exit_layer, self.model.size.n_layers), states, places, width)[1]
+        return self._pass(Kind(exit_layer, self.model.size.n_layers), states, places, width, probes)[1]
 
-    def recompute(self, tokens: torch.Tensor, places: Places, width: int) -> torch.Tensor:
+    def recompute(self, tokens: torch.Tensor, places: Places, width: int, probes: Probes = NO_PROBES) -> torch.Tensor:
         """Tokens [B, T] through all layers and the head; logits [B, T, V]; `width` as in `verify`."""
-        return self.passes(Kind(0, self.model.size.n_layers), tokens, places, width)[1]
+        return self._pass(Kind(0, self.model.size.n_layers), tokens, places, width, probes)[1]
+
+    def _pass(self, kind: Kind, x: torch.Tensor, places: Places, width: int, probes: Probes) -> Outputs:
+        """A pass; one that is probed stops at each of the exits, which compiled passes do not."""
+        if not probes.exits:
+            return self.passes(kind, x, places, width)
+        passes = Eager(self.model, self.cache)
+        for exit_layer in probes.within(kind.start, kind.stop):
+            x, _ = passes(Kind(kind.start, exit_layer, head=False), x, places, width)
+            probes.catch(exit_layer, x)
+            kind = kind._replace(start=exit_layer)
+        return passes(kind, x, places, width)

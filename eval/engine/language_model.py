@@ -25,6 +25,7 @@ def load(
     *,
     chat: bool = False,
     batch_size: int = 8,
+    compiled: bool = False,
 ) -> "LanguageModel":
     """Open a checkpoint to continue texts.
 
@@ -34,6 +35,7 @@ def load(
         device: that decodes.
         chat: prompts are a user's turn in the model's own chat template.
         batch_size: texts that are written at the same time.
+        compiled: compile the passes when they first occur, which takes minutes (see eval.engine.passes).
 
     Raises FormatError for what is no model, DataError for a tokenizer that is missing or unfit, ConfigError for
     chat=True without a template.
@@ -41,15 +43,19 @@ def load(
     checkpoint = open_for_prompts(str(path), chat=chat)
     best = recommended(checkpoint.stored.folder)
     fastest = SelfSpeculative(best.exit_layer, best.num_speculations) if best and best.pays else Autoregressive()
-    return LanguageModel(checkpoint.model(dtype, torch.device(device)), checkpoint.tokenizer, fastest, batch_size)
+    model = checkpoint.model(dtype, torch.device(device))
+    return LanguageModel(model, checkpoint.tokenizer, fastest, batch_size, compiled)
 
 
 class LanguageModel:
     """A model with its tokenizer."""
 
-    def __init__(self, model: InferenceLlama, tokenizer: Tokenizer, policy: Policy, batch_size: int) -> None:
+    def __init__(
+        self, model: InferenceLlama, tokenizer: Tokenizer, policy: Policy, batch_size: int, compiled: bool
+    ) -> None:
         """`policy`: how to decode where a call does not say."""
-        self.model, self.tokenizer, self.policy, self.batch_size = model, tokenizer, policy, batch_size
+        self.model, self.tokenizer, self.policy = model, tokenizer, policy
+        self.batch_size, self.compiled = batch_size, compiled
         self._idle: Engine | None = None
         """The engine of the last texts, unless they are still being written."""
 
@@ -122,5 +128,5 @@ class LanguageModel:
         """One with room for so many positions of each text, or for the whole context; the idle one if it has it."""
         n_positions, engine, self._idle = min(n_positions, self.model.size.max_seq_len), self._idle, None
         if engine is None or engine.cache.max_len < n_positions:
-            engine = Engine(self.model, n_positions, self.batch_size)
+            engine = Engine(self.model, n_positions, self.batch_size, compiled=self.compiled)
         return engine

@@ -108,7 +108,7 @@ class CudaGraph:
     def _capture(self, x: torch.Tensor, positions: torch.Tensor) -> torch.cuda.CUDAGraph:
         """Compile and warm up beside the current stream, as torch asks for, then record."""
         self.inputs = x.clone(), positions.clone()
-        aside = torch.cuda.Stream(x.device)
+        aside: torch.cuda.Stream = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream(x.device))
         with torch.cuda.stream(aside):
             for _ in range(2):

@@ -1,9 +1,9 @@
 """What a round of decoding does, and who decides it: policies, plans and outcomes.
 
-A policy is a configuration, without state. Its session is made once per engine and lives as long: it is asked for a
-plan before each round and told the outcome after it. All that is learned is shared between the sequences of the engine,
-whether they come one after another or as rows of a batch; nothing is kept per sequence. A plan holds for all rows of a
-round.
+A policy is a configuration, without state. Its session (eval.engine.policies) is made once per engine and lives as
+long: it is asked for a plan before each round and told the outcome after it. All that is learned is shared between the
+sequences of the engine, whether they come one after another or as rows of a batch; nothing is kept per sequence. A plan
+holds for all rows of a round.
 
 Every plan leaves the text as it is: greedy tokens are those of the full model, sampled ones are drawn from its
 distribution, because a plan is made before any of its round's tokens exist, from tokens that have been emitted.
@@ -12,6 +12,9 @@ distribution, because a plan is made before any of its round's tokens exist, fro
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+MOST_DRAFTS = 12
+"""d, at most, where a policy chooses it."""
 
 
 class Plan(NamedTuple):
@@ -86,7 +89,30 @@ class SelfSpeculative:
     """False: verification runs drafted tokens through all layers again, the paper's ablation (Table 7)."""
 
 
-Policy = Autoregressive | EarlyExit | SelfSpeculative
+@dataclass(frozen=True)
+class ConfidenceStop:
+    """Draft with `exit_layer` = E blocks until the draft is unsure of a token, at most `num_speculations` = d tokens.
+
+    Unsure: less confident than the middle between the mean confidence of accepted and of rejected drafts.
+    """
+
+    exit_layer: int
+    num_speculations: int
+
+
+@dataclass(frozen=True)
+class DynamicExit:
+    """In each round the E and d of the most tokens per second, by what has been accepted and the time of passes."""
+
+    exit_layers: tuple[int, ...] = ()
+    """The exits to choose from, ascending; (): five of the lower half of the layers."""
+
+
+Steady = Autoregressive | EarlyExit | SelfSpeculative
+"""Policies whose rounds are all the same, so that one of them can be timed for all."""
+Policy = Steady | ConfidenceStop | DynamicExit
+Drafting = SelfSpeculative | ConfidenceStop | DynamicExit
+"""Policies whose text is the full model's."""
 
 
 class Constant:
@@ -106,15 +132,15 @@ class Constant:
         """Nothing."""
 
 
-def session(policy: Policy, n_layers: int) -> Session:
-    """A policy at work on a model of `n_layers`, with nothing learned yet."""
+def most_drafts(policy: Policy) -> int:
+    """The largest number of tokens that a round may draft."""
     match policy:
-        case Autoregressive():
-            return Constant(Plan(n_layers), n_layers)
-        case EarlyExit(exit_layer):
-            return Constant(Plan(exit_layer), n_layers)
-        case SelfSpeculative(exit_layer, d, reuse):
-            return Constant(Plan(exit_layer, d, reuse_exit_states=reuse), n_layers)
+        case SelfSpeculative(_, d) | ConfidenceStop(_, d):
+            return d
+        case DynamicExit():
+            return MOST_DRAFTS
+        case _:
+            return 0
 
 
 def deciding_layers(policy: Policy, n_layers: int) -> int:
@@ -126,8 +152,13 @@ def check_fits(policy: Policy, n_layers: int) -> None:
     """Raise ValueError, in one line, for a policy that a model of `n_layers` cannot follow."""
     if isinstance(policy, EarlyExit) and not 1 <= policy.exit_layer <= n_layers:
         raise ValueError(f"exit_layer={policy.exit_layer}: must lie in 1..{n_layers}")
-    if isinstance(policy, SelfSpeculative):
-        if not 1 <= policy.exit_layer < n_layers:
-            raise ValueError(f"exit_layer={policy.exit_layer}: must lie in 1..{n_layers - 1} to leave layers to verify")
+    exits: tuple[int, ...] = policy.exit_layers if isinstance(policy, DynamicExit) else ()
+    if isinstance(policy, SelfSpeculative | ConfidenceStop):
+        exits = (policy.exit_layer,)
         if policy.num_speculations < 1:
             raise ValueError(f"num_speculations={policy.num_speculations}: must be at least 1")
+    for exit_layer in exits:
+        if not 1 <= exit_layer < n_layers:
+            raise ValueError(f"exit_layer={exit_layer}: must lie in 1..{n_layers - 1} to leave layers to verify")
+    if isinstance(policy, DynamicExit) and n_layers < 2:
+        raise ValueError("policy=dynamic: a model of one layer has no exit to draft with")

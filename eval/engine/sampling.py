@@ -33,19 +33,6 @@ def best(logits: torch.Tensor, *, keepdim: bool = False) -> torch.Tensor:
     return logits.max(-1, keepdim=keepdim).indices
 
 
-def confidence(logits: torch.Tensor, token: torch.Tensor, distribution: torch.Tensor | None) -> float:
-    """The probability of a picked token; waits for the device.
-
-    Args:
-        logits: [V].
-        token: [1].
-        distribution: [V], what it was drawn from; None: it is the most likely one, and the logits' softmax counts.
-    """
-    if distribution is not None:
-        return float(distribution[token])
-    return float((logits.max() - logits.logsumexp(-1)).exp())
-
-
 class Sampler:
     """Draws and accepts tokens on the model's device, without waiting for it."""
 
@@ -85,6 +72,17 @@ class Sampler:
         length, last = self._reject(drafted, draft_probabilities, probabilities(logits, self.options))
         *ids, next_id, n = torch.cat([drafted, last, length.view(1)]).tolist()
         return [*ids[:n], next_id], ids[n:], last
+
+    def agreement(self, draft_logits: torch.Tensor, logits: torch.Tensor) -> tuple[float, ...]:
+        """The chance that a draft from `draft_logits` [T, V] is accepted by a model of `logits` [T or more, V].
+
+        It is sum_v min(p(v), q(v)); greedy: whether both choose the same token. Waits for the device.
+        """
+        logits = logits[: len(draft_logits)]
+        if self.greedy:
+            return tuple((best(draft_logits) == best(logits)).float().tolist())
+        p, q = probabilities(logits, self.options), probabilities(draft_logits, self.options)
+        return tuple(torch.minimum(p, q).sum(-1).tolist())
 
     def _reject(self, drafted: torch.Tensor, q: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Rejection sampling: how many of [d] tokens drawn from q [d, V] stand for draws from p [d+1, V], and the next.

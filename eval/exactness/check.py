@@ -8,7 +8,7 @@ from eval.config import Mode
 from eval.engine.agreement import NEAR_TIE
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine
-from eval.engine.policy import EarlyExit, SelfSpeculative
+from eval.engine.policy import MOST_DRAFTS, Drafting, EarlyExit
 from eval.engine.threads import Threads, one_token
 from eval.exactness.correctness_config import DRAFTS_TO_CHECK, CorrectnessConfig, exits_to_check
 from eval.exactness.distribution import Verdict, compare_distributions
@@ -30,7 +30,7 @@ class Check(NamedTuple):
     samples: list[Sample]
     engine: Engine
     """One for all, so that what a decoder leaves in the cache cannot help or harm the next unseen."""
-    speculative: dict[Setting, SelfSpeculative]
+    speculative: dict[Setting, Drafting]
     runs: dict[Setting, Run]
     """Autoregressive decoding first."""
     facts: CheckFacts
@@ -43,9 +43,11 @@ def prepare_check(config: CorrectnessConfig) -> Check:
     size, drafts = checkpoint.stored.size, config.num_speculations or DRAFTS_TO_CHECK
     exits = config.exit_layers or exits_to_check(size.n_layers)
     modes = [Mode.self_speculative]
-    autoregressive, *drafting = policies(size.n_layers, exits, drafts, modes=modes, exit_states=config.exit_states)
+    autoregressive, *drafting = policies(
+        size.n_layers, exits, drafts, modes=modes, exit_states=config.exit_states, drafted_by=config.policies
+    )
     chosen = task.samples(checkpoint)
-    new_tokens = max(task.max_new_tokens, max(drafts) + 2, config.first_tokens)
+    new_tokens = max(task.max_new_tokens, max(*drafts, MOST_DRAFTS) + 2, config.first_tokens)
     longest = max(len(s.tokens) for s in chosen.samples)
     engine = Engine(
         checkpoint.model(dtype, device, **config.machine.model_options), min(size.max_seq_len, longest + new_tokens)
@@ -68,7 +70,7 @@ def prepare_check(config: CorrectnessConfig) -> Check:
         provenance=provenance(device, dtype, int8=config.machine.int8),
         transformers=version() if config.transformers else None,
     )
-    speculative = {Setting.of(p, size.n_layers): p for p in drafting if isinstance(p, SelfSpeculative)}
+    speculative = {Setting.of(p, size.n_layers): p for p in drafting if isinstance(p, Drafting)}
     return Check(config, checkpoint, chosen.samples, engine, speculative, runs, facts)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.engine.policy import SelfSpeculative
+from eval.engine.policy import Drafting
 from eval.exactness.side_by_side import Side
 from eval.results.columns import aligned
 from eval.setting import Setting
@@ -69,7 +69,7 @@ def unexplained_sides(results: Sequence[Sequence[Side]]) -> list[str]:
         " rounding"
         for i, sides in enumerate(results, 1)
         for side in sides
-        if isinstance(side.policy, SelfSpeculative) and side.differs_at is not None and not side.near_tie
+        if isinstance(side.policy, Drafting) and side.differs_at is not None and not side.near_tie
     ]
 
 

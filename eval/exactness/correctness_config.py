@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from conf.checks import at_least, ends_in
-from eval.config import ExitStates, MachineConfig
+from eval.config import DraftPolicy, ExitStates, MachineConfig
 from eval.engine.sampling_options import SamplingOptions
 from eval.tasks.choices import Task
 
@@ -24,6 +24,8 @@ class CorrectnessConfig:
     """E of self-speculation; empty: the first layer, a quarter, half, and all but one."""
     num_speculations: list[int] = field(default_factory=list)
     """d; empty: 1, 3, 8."""
+    policies: list[DraftPolicy] = field(default_factory=lambda: list(DraftPolicy))
+    """Who decides how self-speculation drafts: all that are compared."""
     exit_states: list[ExitStates] = field(default_factory=lambda: list(ExitStates))
     """Kinds of verification that are compared."""
     transformers: bool = False
@@ -53,6 +55,8 @@ class CorrectnessConfig:
         ends_in(".json", self, "output")
         if self.near_tie is not None and not 0 <= self.near_tie < float("inf"):
             raise ValueError(f"near_tie={self.near_tie}: must be at least 0")
+        if not self.policies:
+            raise ValueError("policies: give fixed, confidence, dynamic or several of them")
         if not self.exit_states:
             raise ValueError("exit_states: give reuse, recompute or both")
         for d in self.num_speculations:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from eval.engine.decoding import Engine
-from eval.engine.policy import Autoregressive, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, Drafting, Policy, most_drafts
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.setting import Setting
@@ -50,9 +50,8 @@ def drawn(
     first_tokens: int,
 ) -> Texts:
     """How often each text of at most `first_tokens` tokens came in n draws, with seeds from that of the options on."""
-    d = policy.num_speculations if isinstance(policy, SelfSpeculative) else 0
     # After the prefill's token a round must have room for all its drafts and one token more.
-    stop = replace(stop, max_new_tokens=max(first_tokens, d + 2))
+    stop = replace(stop, max_new_tokens=max(first_tokens, most_drafts(policy) + 2))
     texts = Texts()
     for seed in range(options.seed, options.seed + n):
         text: list[int] = []
@@ -87,7 +86,7 @@ def chi_square(one: Texts, other: Texts) -> tuple[float, int, float]:
 def compare_distributions(
     engine: Engine,
     sample: Sample,
-    policies: dict[Setting, SelfSpeculative],
+    policies: dict[Setting, Drafting],
     stop: StopRule,
     options: SamplingOptions,
     *,

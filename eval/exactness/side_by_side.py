@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from eval.engine.agreement import first_difference, near_tie_after
 from eval.engine.decoding import Engine
-from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, EarlyExit, Policy
 from eval.engine.rows import Round
 from eval.engine.stopping import StopRule
 from eval.measure.timing import Timed, timed
@@ -58,6 +58,6 @@ def layers_per_token(rounds: Sequence[Round], policy: Policy, n_layers: int) -> 
             return float(n_layers)
         case EarlyExit(exit_layer):
             return float(exit_layer)
-        case SelfSpeculative(exit_layer, _):
-            passes = n_layers * len(rounds) + exit_layer * sum(r.n_drafted for r in rounds)
+        case _:
+            passes = n_layers * len(rounds) + sum(r.n_drafted * (r.exit_layer or 0) for r in rounds)
             return passes / sum(len(r.tokens) for r in rounds)

@@ -10,7 +10,9 @@ from eval.figure.speed_rows import SPEEDUP, SpeedRow, best_drafts
 
 def speedups(rows: Sequence[SpeedRow], spread: Spread) -> Drawn:
     """At the fastest d of each exit layer, which stands above the point."""
-    drafting = [row for row in best_drafts(rows) if row.setting.mode == Mode.self_speculative]
+    drafting = [
+        row for row in best_drafts(rows) if row.setting.mode == Mode.self_speculative and row.setting.exit_layer
+    ]
     panels = []
     for task in dict.fromkeys(row.task for row in drafting):
         lines = []

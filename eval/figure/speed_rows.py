@@ -102,7 +102,8 @@ def _of_arm(task: str, arm: str, seeds: Sequence[Sequence[Mapping[str, Any]]], s
     by_setting: dict[Setting, list[Mapping[str, Any]]] = {}
     for rows in seeds:
         for row in rows:
-            setting = Setting(row["mode"], row["exit_layer"], row["num_speculations"], row.get("exit_states"))
+            numbers = row["exit_layer"], row["num_speculations"]
+            setting = Setting(row["mode"], *numbers, row.get("exit_states"), row.get("policy"))
             by_setting.setdefault(setting, []).append(row)
     order = sorted(by_setting, key=lambda s: (_place(s.mode), s.exit_layer, s.num_speculations))
     # A setting that some seeds lack would be a mean over other models than its neighbours.

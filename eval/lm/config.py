@@ -7,7 +7,7 @@ from omegaconf import MISSING
 
 from conf.checks import at_least, count_or_auto, ends_in
 from conf.strict import Retired
-from eval.config import MachineConfig, Mode
+from eval.config import DraftPolicy, MachineConfig, Mode
 
 
 @dataclass(kw_only=True)
@@ -73,6 +73,8 @@ class HarnessConfig(LmEvalConfig):
 
     mode: Mode = Mode.autoregressive
     """How texts are generated, and which exit scores: exit_layer in early_exit, all layers otherwise."""
+    policy: DraftPolicy | None = None
+    """Who decides how self-speculation drafts; null: the fastest in the checkpoint's benchmark, else fixed."""
     exit_layer: int | None = None
     """Layers of the draft or of the early exit; null: the fastest in the checkpoint's benchmark, else a quarter."""
     num_speculations: int | None = None

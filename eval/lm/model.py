@@ -24,7 +24,7 @@ from conf.checks import count_or_auto
 from conf.code_digest import code_digest
 from conf.progress import progress
 from conf.strict import ConfigError
-from eval.config import Dtype, GenerateConfig, MachineConfig, Mode, Weights
+from eval.config import DraftPolicy, Dtype, GenerateConfig, MachineConfig, Mode, Weights
 from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import Engine
 from eval.engine.hf_tokenizer import end_ids, transformers_tokenizer
@@ -49,6 +49,7 @@ class LayerSkipLM(TemplateLM):
     Args:
         checkpoint: a run folder, one of its checkpoints, a Hugging Face folder or a .gguf file.
         mode: autoregressive, early_exit or self_speculative.
+        policy: of self_speculative: fixed, confidence or dynamic; None: the fastest of the checkpoint's benchmark.
         exit_layer: layers of draft or exit, as in eval.generate.
         num_speculations: tokens drafted per round, as in eval.generate.
         batch_size: inputs in a pass, and texts generated at the same time; `auto`: by memory.
@@ -68,6 +69,7 @@ class LayerSkipLM(TemplateLM):
         checkpoint: str,
         *,
         mode: str = "autoregressive",
+        policy: str | None = None,
         exit_layer: int | None = None,
         num_speculations: int | None = None,
         batch_size: int | str = 8,
@@ -94,7 +96,11 @@ class LayerSkipLM(TemplateLM):
         machine = MachineConfig(device=device, dtype=Dtype(dtype), weights=Weights(weights), threads=threads)
         self._device, number = device_and_dtype(machine)
         asked = GenerateConfig(
-            checkpoint=checkpoint, mode=Mode(mode), exit_layer=exit_layer, num_speculations=num_speculations
+            checkpoint=checkpoint,
+            mode=Mode(mode),
+            policy=None if policy is None else DraftPolicy(policy),
+            exit_layer=exit_layer,
+            num_speculations=num_speculations,
         )
         self.policy = choose_policy(asked, stored).policy
         self.tokenizer = transformers_tokenizer(stored)
@@ -113,7 +119,7 @@ class LayerSkipLM(TemplateLM):
 
     @classmethod
     def of(cls, config: LmEvalConfig, **mode: Any) -> "LayerSkipLM":
-        """The model that a command's configuration asks for; `mode`: mode, exit_layer, num_speculations."""
+        """The model that a command's configuration asks for; `mode`: mode, policy, exit_layer, num_speculations."""
         return cls(
             config.checkpoint,
             **mode,

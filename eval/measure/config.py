@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from conf.checks import at_least, count_or_auto, ends_in
-from eval.config import ExitStates, MachineConfig, Mode
+from eval.config import DraftPolicy, ExitStates, MachineConfig, Mode
 from eval.tasks.choices import Task
 
 
@@ -25,12 +25,18 @@ class BenchmarkConfig:
     """Layers of draft and early exit; empty: the task's own shares of all layers."""
     num_speculations: list[int] = field(default_factory=list)
     """Tokens drafted per round; empty: the task's own."""
+    policies: list[DraftPolicy] = field(default_factory=lambda: [DraftPolicy.fixed])
+    """Who decides how self-speculation drafts. `fixed` and `confidence` are measured with each of exit_layers and
+    num_speculations, `dynamic` once: it chooses among exit_layers where you name some."""
     exit_states: list[ExitStates] = field(default_factory=lambda: [ExitStates.reuse])
     """What verification does for drafted tokens below the exit; [reuse,recompute] is the paper's Table 7."""
     baseline: str | None = None
     """A second checkpoint, decoded autoregressively beside it: the paper's autoregressive rows."""
     batch_size: str = "1"
     """Texts decoded at the same time; `auto`: as many as fit into half of the free memory, at most 64."""
+    compile: bool | None = False
+    """Compile the passes, and replay them as CUDA graphs on a GPU; null: on a GPU. Compiling is not timed, and what it
+    makes is kept in ~/.cache/layerskip-pretrain for the next time."""
     repeats: int = 1
     """Times that every prompt is decoded by every setting."""
     transformers: bool | None = None
@@ -57,6 +63,8 @@ class BenchmarkConfig:
                 raise ValueError(f"num_speculations={d}: must be at least 1")
             if d >= self.task.max_new_tokens:
                 raise ValueError(f"num_speculations={d}: must be below task.max_new_tokens={self.task.max_new_tokens}")
+        if not self.policies:
+            raise ValueError("policies: give fixed, confidence, dynamic or several of them")
         if not self.exit_states:
             raise ValueError("exit_states: give reuse, recompute or both")
         ends_in(".json", self, "output")

@@ -11,7 +11,7 @@ from data.tokenizers.tokenizer import Tokenizer
 from eval.config import Mode
 from eval.engine.agreement import first_difference, near_tie_after
 from eval.engine.decoding import Engine
-from eval.engine.policy import Autoregressive, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, Policy, Steady, most_drafts
 from eval.engine.rows import Request
 from eval.engine.stopping import StopRule
 from eval.engine.threads import Threads
@@ -160,8 +160,8 @@ def _records(
 
 def _with_passes(contest: Contest, sample: Sample, records: list[Record]) -> list[Record]:
     """The records with the time of each kind of pass, in the middle of the text or where the widest still fits."""
-    engine, policies = contest.engine, contest.policies
-    widest = max(p.num_speculations + 1 if isinstance(p, SelfSpeculative) else 1 for p in policies)
+    engine, policies = contest.engine, [p for p in contest.policies if isinstance(p, Steady)]
+    widest = max(most_drafts(p) + 1 for p in policies)
     end = len(sample.tokens) + len(records[0].tokens)
     middle = min(end - len(records[0].tokens) // 2, engine.cache.max_len - widest)
     n_layers = engine.model.size.n_layers

@@ -25,6 +25,8 @@ class Facts:
     """Version of transformers, if its generate was timed beside the engine."""
     batch_size: int = 1
     """Texts decoded at the same time."""
+    compiled: bool = False
+    """Whether the passes are compiled (eval.engine.passes)."""
     samples_file: str | None = None
     """Name of the file with a line for each sample and setting."""
 
@@ -35,6 +37,7 @@ class Facts:
         return {
             "checkpoint": self.checkpoint,
             "batch_size": self.batch_size,
+            "compiled": self.compiled,
             **{name: value for name, value in optional.items() if value},
             **self.selection.as_json(),
             **asdict(self.provenance),

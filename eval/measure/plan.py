@@ -91,6 +91,8 @@ def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Pl
         config.num_speculations or task.num_speculations(),
         modes=config.modes,
         exit_states=config.exit_states,
+        drafted_by=config.policies,
+        dynamic_exits=config.exit_layers,
     )
     transformers = task.BESIDE_TRANSFORMERS if config.transformers is None else config.transformers
     if transformers and task.sampling(0).temperature:
@@ -108,6 +110,7 @@ def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Pl
         selection=chosen.selection,
         provenance=provenance(device, dtype, config.machine.threads or "auto", int8=config.machine.int8),
         transformers=version() if transformers else None,
+        compiled=device.type == "cuda" if config.compile is None else config.compile,
         batch_size=batch_size_of(config.batch_size, checkpoint.stored.size, n_positions, dtype, device),
     )
     return Plan(config, checkpoint, baseline, compared, chosen.samples, device, dtype, transformers, output, facts)
@@ -137,21 +140,23 @@ def _contest(plan: Plan) -> Contest:
     contest = Contest(
         task=plan.config.task,
         tokenizer=plan.checkpoint.tokenizer,
-        engine=Engine(
-            plan.checkpoint.model(plan.dtype, plan.device, **plan.config.machine.model_options), max_len, batch_size
-        ),
+        engine=_engine(plan, plan.checkpoint),
         policies=plan.policies,
     )
     contest.threads = Threads(plan.config.machine.threads, plan.device, one_token(contest.engine.model))
     if plan.baseline:
-        engine = Engine(
-            plan.baseline.model(plan.dtype, plan.device, **plan.config.machine.model_options), max_len, batch_size
-        )
+        engine = _engine(plan, plan.baseline)
         contest.others[Setting(BASELINE, engine.model.size.n_layers)] = engine_run(engine, Autoregressive())
     if plan.transformers:
         reference = Transformers(plan.checkpoint, plan.dtype, plan.device, plan.facts.batch_size)
         contest.others[Setting(TRANSFORMERS, contest.engine.model.size.n_layers)] = reference.timed
     return contest
+
+
+def _engine(plan: Plan, checkpoint: Checkpoint) -> Engine:
+    model = checkpoint.model(plan.dtype, plan.device, **plan.config.machine.model_options)
+    max_len = _positions(plan.config, plan.samples)
+    return Engine(model, max_len, plan.facts.batch_size, compiled=plan.facts.compiled)
 
 
 def _positions(config: BenchmarkConfig, samples: list[Sample]) -> int:

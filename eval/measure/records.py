@@ -20,6 +20,7 @@ class Record:
     exit_layer: int
     num_speculations: int
     exit_states: str | None
+    policy: str | None
     prompt_tokens: int
     tokens: list[int]
     """The new ones."""
@@ -46,7 +47,7 @@ class Record:
     @property
     def setting(self) -> Setting:
         """How it was decoded."""
-        return Setting(self.mode, self.exit_layer, self.num_speculations, self.exit_states)
+        return Setting(self.mode, self.exit_layer, self.num_speculations, self.exit_states, self.policy)
 
     @property
     def key(self) -> tuple[str, int]:

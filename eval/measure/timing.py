@@ -9,7 +9,7 @@ import torch
 
 from eval.engine.decoding import Engine
 from eval.engine.passes import Places
-from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative, Steady
 from eval.engine.rows import Request, Round
 from eval.engine.sampling import best
 from eval.engine.sampling_options import SamplingOptions
@@ -83,8 +83,8 @@ def timed_together(engine: Engine, requests: Sequence[Request], policy: Policy) 
 
 
 def pass_times(
-    engine: Engine, token: int, policies: list[Policy], prefills: Mapping[Policy, float], middle: int
-) -> dict[Policy, PassTimes]:
+    engine: Engine, token: int, policies: Sequence[Steady], prefills: Mapping[Steady, float], middle: int
+) -> dict[Steady, PassTimes]:
     """The median time of each kind of pass of each policy, at position `middle`. Overwrites the cache from there on.
 
     Passes are timed in the order in which decoding makes them, after another token or round of the same kind, because
@@ -98,7 +98,7 @@ def pass_times(
         middle: at least as many positions must follow as the widest verification has.
     """
     clock, n_layers = _Clock(engine, token, middle), engine.model.size.n_layers
-    samples: dict[Policy, list[PassTimes]] = {policy: [] for policy in policies}
+    samples: dict[Steady, list[PassTimes]] = {policy: [] for policy in policies}
     for _ in range(TIMED_ROUNDS):
         for policy in policies:
             autoregressive = prefills[Autoregressive()], [clock.token(n_layers) for _ in range(2)][-1]

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from data.tokenizers.tokenizer import Tokenizer
-from eval.engine.policy import SelfSpeculative
+from eval.engine.policy import Drafting
 from eval.exactness.compared import ModeRow
 from eval.exactness.side_by_side import Side
 from eval.pages.page import page
@@ -43,7 +43,7 @@ def compare_page(
 
 def _side(tokenizer: Tokenizer, prompt: Sequence[int], side: Side, autoregressive: Side) -> dict[str, Any]:
     at, tokens, reference = side.differs_at, side.run.tokens, autoregressive.run.tokens
-    speculative = isinstance(side.policy, SelfSpeculative)
+    speculative = isinstance(side.policy, Drafting)
     n_drafted = sum(r.n_drafted for r in side.run.rounds)
     return {
         "shown": display_in_text(tokenizer, [*prompt, *tokens])[len(prompt) :],

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.tokenizers.tokenizer import Tokenizer
-from eval.engine.policy import Autoregressive, EarlyExit, Policy
+from eval.engine.policy import Policy
 from eval.engine.rows import Round
 from eval.pages.page import page
 from eval.pages.token_display import display_alone, display_in_text
+from eval.setting import Setting
 
 
 def drafts_page(
@@ -22,10 +23,11 @@ def drafts_page(
     """The HTML; `seconds` is what the whole generation took, `facts` stand below the title."""
     generated = [token for round_ in rounds for token in round_.tokens]
     shown = display_in_text(tokenizer, [*prompt, *generated])
+    setting = Setting.of(policy, n_layers)
     data = {
         "n_layers": n_layers,
-        "exit_layer": None if isinstance(policy, Autoregressive) else policy.exit_layer,
-        "num_speculations": None if isinstance(policy, Autoregressive | EarlyExit) else policy.num_speculations,
+        "exit_layer": setting.exit_layer if setting.exit_layer < n_layers else None,
+        "num_speculations": setting.num_speculations or None,
         "seconds": seconds,
         "prompt": shown[: len(prompt)],
         "ids": generated,

@@ -180,7 +180,7 @@ def _ideals(size: ModelConfig, setting: Setting, pairs: Sequence[Pair]) -> Ideal
     head, n_layers = head_cost(size), size.n_layers
     rounds = [r for pair in pairs for r in pair.record.decoding_rounds]
     on_passes = [(pair, PassTimes(*pair.record.passes)) for pair in pairs if pair.record.passes]
-    match setting.mode:
+    match setting.mode if setting.policy is None else setting.policy:
         case Mode.early_exit:
             ideal = (n_layers + head) / (setting.exit_layer + head)
             possible = [early_exit_ideal(times, len(pair.record.tokens)) for pair, times in on_passes]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from eval.config import MachineConfig
+from eval.config import DraftPolicy, MachineConfig
 from eval.measure.config import BenchmarkConfig
 from eval.tasks.choices import Task
 
@@ -28,6 +28,8 @@ class SweepConfig:
     """E; empty: the lower half of the layers, at most 8 of them, evenly spaced."""
     num_speculations: list[int] = field(default_factory=list)
     """d; empty: 1, 2, 3, 4, 6, 8, 12."""
+    policy: DraftPolicy = DraftPolicy.fixed
+    """Who ends a draft: `fixed` drafts num_speculations tokens, `confidence` at most as many."""
     quality: str | None = None
     """What stands for quality beside speed: a metric of the task, or `equal_prefix`, the share of autoregressive
     decoding's text before the first token that differs; null: pass@1, exact_match or rouge2, whichever the task has,
@@ -44,6 +46,8 @@ class SweepConfig:
     machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
+        if self.policy is DraftPolicy.dynamic:
+            raise ValueError("policy=dynamic: chooses exit and drafts itself; measure it with eval.benchmark")
         # It has its own conditions.
         self.benchmark(
             self.exit_layers, self.num_speculations or drafts_to_sweep(self.task.max_new_tokens), self.output
@@ -59,6 +63,7 @@ class SweepConfig:
             task=self.task,
             exit_layers=exit_layers,
             num_speculations=num_speculations,
+            policies=[self.policy],
             repeats=self.repeats,
             transformers=False,
             pass_samples=1,

@@ -1,35 +1,20 @@
 """Figures of a sweep: heat maps over E and d, and quality against speed."""
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 
-from data.files import write_whole
 from eval.config import Mode
+from eval.results.heat_map import heat_map
 from eval.results.sweep_config import AGREEMENT
 from eval.results.sweep_findings import SweepRow, facts_lines
 
-# cividis reads the same with and without colours; the others are Okabe and Ito's.
-COLOURS = "cividis"
+# Okabe and Ito's colours.
 BLUE, ORANGE = "#0072B2", "#D55E00"
 PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
 LABELS = {AGREEMENT: "share of autoregressive decoding's text before the first difference"}
-
-
-def save_png(figure: Figure, path: Path) -> Path:
-    """Write a figure; returns the path. An older one is replaced."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
-    write_whole(path, content.getvalue())
-    return path
 
 
 def heat_maps(rows: Sequence[SweepRow]) -> Figure:
@@ -47,35 +32,14 @@ def heat_maps(rows: Sequence[SweepRow]) -> Figure:
         ("Speed-up over autoregressive decoding", speedups, ".2f", None, None),
         ("Accepted share of the drafts", rates, ".0%", 0.0, 1.0),
     ]
+    best = [place for row, place in zip(drafting, places, strict=True) if row.best_of_exit]
     for axis, (title, numbers, digits, least, most) in zip(axes, maps, strict=True):
         values = np.full((len(exits), len(drafts)), np.nan)
         for place, number in zip(places, numbers, strict=True):
             values[place] = np.nan if number is None else number
-        image = axis.imshow(values, cmap=COLOURS, aspect="auto", vmin=least, vmax=most)
-        axis.set(title=title, xlabel="tokens drafted per round, d", ylabel="exit layer, E")
-        axis.set_xticks(range(len(drafts)), list(map(str, drafts)))
-        axis.set_yticks(range(len(exits)), list(map(str, exits)))
-        _numbers(axis, values, image.norm, digits)
-        for row, (y, x) in zip(drafting, places, strict=True):
-            if row.best_of_exit:
-                _frame(axis, x, y)
-        figure.colorbar(image, ax=axis)
+        heat_map(axis, values, exits, drafts, title=title, digits=digits, limits=(least, most), framed=best)
     figure.supxlabel("\n".join(["framed: the fastest d of each E", *facts_lines(rows[0])]), fontsize="small")
     return figure
-
-
-def _numbers(axis: Axes, values: np.ndarray, norm: Normalize, digits: str) -> None:
-    for (i, j), value in np.ndenumerate(values):
-        red, green, blue, _ = colormaps[COLOURS](norm(value)) if np.isfinite(value) else (1, 1, 1, 1)
-        ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
-        text = format(value, digits) if np.isfinite(value) else "-"
-        axis.text(j, i, text, ha="center", va="center", color=ink, fontsize="small")
-
-
-def _frame(axis: Axes, x: int, y: int) -> None:
-    frame = Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor="white", linewidth=1.6)
-    frame.set_path_effects([withStroke(linewidth=3.6, foreground="black")])
-    axis.add_patch(frame)
 
 
 def front(rows: Sequence[SweepRow], quality: str) -> Figure:

@@ -20,8 +20,9 @@ class Column(NamedTuple):
 
 
 MODE = Column("mode", lambda row: row.mode)
-EXIT = Column("E", lambda row: str(row.setting.exit_layer))
+EXIT = Column("E", lambda row: str(row.setting.exit_layer or "-"))
 NUM_SPECULATIONS = Column("d", lambda row: str(row.setting.num_speculations or "-"))
+POLICY = Column("policy", lambda row: cell(row.setting.policy))
 STATES = Column("exit states", lambda row: cell(row.setting.exit_states))
 SPEED = (
     Column("tokens/s", lambda row: cell(row.speed.tokens_per_second, 0)),
@@ -61,10 +62,9 @@ def benchmark_table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
 
 
 def _setting(rows: Sequence[Row]) -> list[Column]:
-    """The columns that name a setting; the one that never differs is left out."""
-    return [MODE, EXIT, NUM_SPECULATIONS] + (
-        [STATES] if any(r.setting.exit_states == "recompute" for r in rows) else []
-    )
+    """The columns that name a setting; those that never differ are left out."""
+    states = [STATES] if any(r.setting.exit_states == "recompute" for r in rows) else []
+    return [MODE, EXIT, NUM_SPECULATIONS, *([POLICY] if any(r.setting.policy for r in rows) else []), *states]
 
 
 def _metric(name: str) -> Column:
@@ -110,6 +110,7 @@ def _legend(autoregressive: Row, intervals: bool) -> list[str]:
     each = f", {counts.repeats} times each" if counts.repeats > 1 else ""
     together = autoregressive.facts.batch_size
     each += f", {together} at a time" if together > 1 else ""
+    each += ", compiled" if autoregressive.facts.compiled else ""
     lines.append(
         f"{counts.task}: {counts.n_samples} samples, seed {counts.seed}{each};"
         f" prompts of {counts.prompt_tokens:,.0f} tokens and {counts.new_tokens:,.0f} new ones on average;"

@@ -54,6 +54,6 @@ def _most_accepted(rows: Sequence[Row]) -> float | None:
     rates = [
         row.drafts.acceptance_rate
         for row in rows
-        if row.mode == Mode.self_speculative and 2 * row.setting.exit_layer <= n_layers
+        if row.mode == Mode.self_speculative and 0 < 2 * row.setting.exit_layer <= n_layers
     ]
     return max((rate for rate in rates if rate is not None), default=None)

@@ -64,6 +64,7 @@ def model_card(
 
 def _recommended(best: Recommended) -> str:
     setting = f"`exit_layer={best.exit_layer}`, `num_speculations={best.num_speculations}`"
+    setting = setting if best.policy == "fixed" else f"`policy={best.policy}` ({setting} where both are fixed)"
     accepted = "" if best.acceptance_rate is None else f", {best.acceptance_rate:.0%} of the drafts accepted"
     how = ", ".join(["batch 1, greedy", *([best.provenance] if best.provenance else [])])
     found = f"{best.speedup:.2f} times the speed of autoregressive decoding{accepted} ({how})"

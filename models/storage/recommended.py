@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,12 @@ from typing import Any
 from conf.provenance import Provenance
 
 RECOMMENDED = "recommended.json"
-"""Holds one row, which a user has asked for."""
+"""Holds what a user has asked for: a row, or that of policy=dynamic and the best with fixed numbers."""
 FILE = "benchmark.json"
 """Holds the rows of the measurement that eval.benchmark makes by itself."""
+
+POLICIES = ("fixed", "confidence", "dynamic")
+"""Who decides how to draft (eval.config.DraftPolicy)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,9 @@ class Recommended:
 
     exit_layer: int
     num_speculations: int
+    policy: str
+    """fixed, confidence, or dynamic, which chooses exit_layer and num_speculations itself. Those here are then the best
+    fixed ones, for a decoder that cannot choose."""
     speedup: float
     """Over autoregressive decoding."""
     acceptance_rate: float | None
@@ -41,7 +47,7 @@ def default_exit(n_layers: int) -> int:
     return max(1, n_layers // 4)
 
 
-def _fastest(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def _fastest(rows: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     """The self-speculative row with the largest speed-up; None if there is none."""
     return max((r for r in rows if r["mode"] == "self_speculative"), key=lambda r: r["speedup"], default=None)
 
@@ -53,19 +59,26 @@ def recommended(folder: Path) -> Recommended | None:
     """
     for file in _measurements(folder):
         try:
-            if (row := _fastest(json.loads(file.read_text()))) is not None:
-                return _read(row, file)
+            rows = json.loads(file.read_text())
+            if row := _fastest(rows):
+                # Where each round chooses, the row has neither E nor d.
+                numbers = row if row["exit_layer"] else _fastest(r for r in rows if not r.get("policy"))
+                return _read(row, numbers or {}, file)
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None
 
 
-def _read(row: Mapping[str, Any], file: Path) -> Recommended:
+def _read(row: Mapping[str, Any], numbers: Mapping[str, Any], file: Path) -> Recommended:
     """Raises KeyError, TypeError or ValueError for what is no row of ours."""
     rate, names = row.get("acceptance_rate"), [f.name for f in fields(Provenance)]
+    policy = str(row.get("policy") or "fixed")
+    if policy not in POLICIES:
+        raise ValueError(f"policy={policy}: must be {' or '.join(POLICIES)}")
     return Recommended(
-        exit_layer=int(row["exit_layer"]),
-        num_speculations=int(row["num_speculations"]),
+        exit_layer=int(numbers["exit_layer"]),
+        num_speculations=int(numbers["num_speculations"]),
+        policy=policy,
         speedup=float(row["speedup"]),
         acceptance_rate=None if rate is None else float(rate),
         provenance=str(Provenance(**{name: row[name] for name in names})) if row.keys() >= set(names) else "",

@@ -1,0 +1,1 @@
+"""Policies at work: what each one plans, and what it learns."""

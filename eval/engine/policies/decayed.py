@@ -1,0 +1,22 @@
+"""Means that forget, so that an estimate follows a text as it changes."""
+
+
+class DecayedMean:
+    """The weighted mean of numbers, the newest with weight 1 and those before with decay, decay^2, ..."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.total = self.weight = 0.0
+
+    def add(self, value: float, weight: float = 1.0) -> None:
+        """A new number. One of weight 0 makes the older ones forgotten and says nothing itself."""
+        self.total, self.weight = self.total * self.decay + value * weight, self.weight * self.decay + weight
+
+    def shrunk(self, prior: float, strength: float) -> float:
+        """The mean with `prior` counted among the numbers, at the weight `strength`."""
+        return (self.total + prior * strength) / (self.weight + strength)
+
+    @property
+    def mean(self) -> float | None:
+        """None without a number."""
+        return self.total / self.weight if self.weight else None
