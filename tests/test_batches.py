@@ -121,7 +121,7 @@ def test_what_cannot_be_decoded_is_refused_when_its_turn_comes() -> None:
 def test_auto_takes_what_fits_into_half_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     size = tiny_model(n_layers=5, vocab_size=24)
     row = row_bytes(size, 100, torch.float32)
-    assert row == 5 * 2 * size.kv_heads * size.head_dim * 100 * 4
+    assert row == 5 * 2 * size.kv_heads * size.head_dim * 101 * 4
 
     def chosen(asked: str, free: int) -> int:
         monkeypatch.setattr(machine, "free_memory", lambda _: free)
