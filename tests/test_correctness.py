@@ -255,7 +255,9 @@ def test_from_a_checkpoint_to_a_verdict(
     modes = [(d["mode"], d["exit_states"]) for d in found["decoders"]]
     assert modes[:3] == [("autoregressive", None), ("early_exit", None), ("self_speculative", "reuse")]
     assert modes[-1] == ("transformers", None)
-    assert len(modes) == 2 + 3 * 2 * 2 + 1  # E 1, 2, 3; d 1, 3; reused and recomputed
+    # E 1, 2, 3; d 1, 3; reused, recomputed and ended by confidence; one that chooses; transformers.
+    assert len(modes) == 2 + 3 * 2 * 3 + 1 + 1
+    assert [d["policy"] for d in found["decoders"] if d["policy"]] == ["confidence"] * 6 + ["dynamic"]
     for decoder in found["decoders"]:
         assert decoder["identical"] + decoder["near_ties"] == decoder["n_samples"] == 2
         assert decoder["n_tokens"] == 24
