@@ -161,11 +161,11 @@ def test_from_a_checkpoint_to_its_files(
 ) -> None:
     again = [f"checkpoint={trained}", *SMALL, f"output={tmp_path}/s.json", "machine.dtype=float64"]
     # 7 settings run once before, and then for each sample: killed in the second.
-    monkeypatch.setattr(contest, "timed", Counting(interrupted_at=7 + 7 + 3))
+    monkeypatch.setattr(contest, "timed_together", Counting(interrupted_at=7 + 7 + 3))
     with pytest.raises(KeyboardInterrupt):
         call(*again)
     assert not list(tmp_path.glob("s.json"))
-    monkeypatch.setattr(contest, "timed", counting := Counting())
+    monkeypatch.setattr(contest, "timed_together", counting := Counting())
     rows = call(*again)
     assert counting.n == 7 + 7, "the first sample is not measured again"
     assert [(r["mode"], r["exit_layer"], r["num_speculations"]) for r in rows] == [

@@ -90,8 +90,8 @@ def hf_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     """The folder's model in transformers, as its documentation loads one."""
     import transformers
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     model = model.to(device).eval()
     # Greedy, and nothing of what the folder recommends: each prompt is decoded with what is passed along.
