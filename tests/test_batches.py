@@ -12,13 +12,16 @@ from test_decoding import CPU, NEXT, SOMETIMES, WRONG, Stub, count, tiny, tokens
 from conf.machine import total_memory
 from eval import machine
 from eval.engine.decoding import Engine
-from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, DraftModel, EarlyExit, Policy, PromptLookup, SelfSpeculative
 from eval.engine.rows import Request, Round
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from models.kv_cache import row_bytes
 
-POLICIES = [Autoregressive(), EarlyExit(2), SelfSpeculative(2, 3), SelfSpeculative(1, 7)]
+POLICIES = [
+    *(Autoregressive(), EarlyExit(2), SelfSpeculative(2, 3), SelfSpeculative(1, 7)),
+    *(PromptLookup(4), DraftModel(2, 3)),
+]
 
 
 def request(prompt: list[int], n: int, sampling: SamplingOptions | None = None, **stop: Any) -> Request:
@@ -63,7 +66,13 @@ def test_each_row_has_the_rounds_of_its_prompt_alone(policy: Policy) -> None:
         several = Engine(model, None, batch_size)
         requests = []
         for seed in range(11):
-            drawn = SamplingOptions(temperature=rng.choice([0.7, 1.5]), top_k=rng.choice([0, 5]), seed=seed)
+            drawn = SamplingOptions(
+                temperature=rng.choice([0.0, 0.7, 1.5]),
+                top_k=rng.choice([0, 5]),
+                min_p=rng.choice([0.0, 0.05]),
+                repetition_penalty=rng.choice([1.0, 1.3]),
+                seed=seed,
+            )
             ends = {"eos_ids": frozenset({rng.randrange(24)})} if rng.random() < 0.3 else {}
             prompt = [rng.randrange(24) for _ in range(rng.randrange(1, 30))]
             # Some texts end with the context of 64 positions, in the same passes as others that do not.
