@@ -87,8 +87,11 @@ def test_a_draft_that_leaves_its_unsure_token_out_is_found(monkeypatch: pytest.M
     accept = Sampler.accept
 
     def without_the_last(self: Sampler, drafted: torch.Tensor, q: torch.Tensor, logits: torch.Tensor) -> Any:
-        if len(drafted) < 2 or q[-1, drafted[-1]] > 0.4:
+        if q[-1, drafted[-1]] > 0.5:
             return accept(self, drafted, q, logits)
+        if len(drafted) == 1:
+            last, _ = self.pick(logits[0])
+            return last.tolist(), drafted.tolist(), last
         ids, rejected, last = accept(self, drafted[:-1], q[:-1], logits[:-1])
         return ids, [*rejected, int(drafted[-1])], last
 
@@ -97,6 +100,7 @@ def test_a_draft_that_leaves_its_unsure_token_out_is_found(monkeypatch: pytest.M
 
 
 SAMPLED = ["sampled=true", "sampled_prompts=1", "exit_layers=[2]", "num_speculations=[2]", "exit_states=[reuse]"]
+SAMPLED += ["policies=[fixed]"]
 
 
 def test_the_command_compares_distributions(
