@@ -6,7 +6,10 @@ BIN := .venv/bin
 # Processes that share the tests; each takes about a core and 2 GiB.
 WORKERS ?= 2
 
-.PHONY: demo test lint docs clean
+# Packages to compare with, of the versions that go together.
+PEERS ?= transformers==5.23.0 economize==0.3.2
+
+.PHONY: demo test lint docs peers clean
 
 demo: .venv/run.stamp
 	$(BIN)/python -m train.pretrain experiment=demo run_dir=outputs/demo $(DEMO)
@@ -25,8 +28,11 @@ docs: .venv/run.stamp
 	$(BIN)/python -m docs.make_reference
 	$(BIN)/python -m docs.make_figures
 
+# What eval.compare_peers needs: .venv-peers/bin/python -m eval.compare_peers checkpoint=outputs/demo
+peers: .venv-peers/peers.stamp
+
 clean:
-	rm -rf .venv outputs *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-peers outputs *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/run.stamp: pyproject.toml
@@ -34,6 +40,12 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv-peers/peers.stamp: pyproject.toml
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --editable . $(PEERS)
 	@touch $@
 
 .venv/dev.stamp: .venv/run.stamp

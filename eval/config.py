@@ -12,7 +12,7 @@ from eval.engine.sampling_options import SamplingOptions
 
 
 class Mode(StrEnum):
-    """The three ways to decode one model."""
+    """The ways to decode one model."""
 
     autoregressive = "autoregressive"
     """Every token by all layers."""
@@ -20,6 +20,19 @@ class Mode(StrEnum):
     """Every token by the first exit_layer layers."""
     self_speculative = "self_speculative"
     """The first exit_layer layers draft num_speculations tokens, the rest verify them: the output of all layers."""
+    prompt_lookup = "prompt_lookup"
+    """Tokens that followed the last few earlier in the text are drafts, all layers verify them: the output of all."""
+    draft_model = "draft_model"
+    """The first exit_layer layers as a model of its own, with its own cache, draft; all layers verify: their output."""
+
+    @property
+    def drafts(self) -> bool:
+        """Whether tokens are drafted, and those of all layers come out."""
+        return self not in (Mode.autoregressive, Mode.early_exit)
+
+
+LAYERSKIP = (Mode.autoregressive, Mode.early_exit, Mode.self_speculative)
+"""Modes of one model with exits; the others are what else drafts tokens, to compare."""
 
 
 class DraftPolicy(StrEnum):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from eval.config import Color
-from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+from eval.engine.policy import Autoregressive, DraftModel, EarlyExit, Policy, PromptLookup, SelfSpeculative
 from eval.engine.rows import Round
 
 DRAFTED, FULL, DIM, PLAIN = "\x1b[32m", "\x1b[1;35m", "\x1b[2m", "\x1b[0m"
@@ -63,8 +63,10 @@ def speed_line(rounds: Sequence[Round], policy: Policy, n_layers: int, seconds: 
 
 def _drafted(drafts: Sequence[Round], policy: Policy) -> str:
     """Who drafted how many tokens at a time; means where rounds differ."""
-    if isinstance(policy, SelfSpeculative):
+    if isinstance(policy, SelfSpeculative | DraftModel):
         return f"drafted by {policy.exit_layer} layers, {policy.num_speculations} at a time"
     n = max(1, len(drafts))
     exits, d = sum(r.exit_layer or 0 for r in drafts) / n, sum(r.n_drafted for r in drafts) / n
+    if isinstance(policy, PromptLookup):
+        return f"drafted from the text before, {d:.2g} at a time on average"
     return f"drafted by {exits:.3g} layers, {d:.2g} at a time on average"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from conf.strict import ConfigError
-from eval.config import DraftPolicy, ExitStates, GenerateConfig, Mode
+from eval.config import LAYERSKIP, DraftPolicy, ExitStates, GenerateConfig, Mode
 from eval.engine.checkpoint import Checkpoint
 from eval.engine.decoding import check_decodable_by
 from eval.engine.policies.dynamic import exits_to_try
@@ -14,9 +14,11 @@ from eval.engine.policies.session import session
 from eval.engine.policy import (
     Autoregressive,
     ConfidenceStop,
+    DraftModel,
     DynamicExit,
     EarlyExit,
     Policy,
+    PromptLookup,
     SelfSpeculative,
     most_drafts,
 )
@@ -26,13 +28,16 @@ from models.inference import InferenceLlama
 from models.part import Part
 from models.storage.recommended import Recommended, default_exit, recommended
 
+LOOKED_UP = 8
+"""Drafts of prompt lookup where no number is given: they cost next to nothing."""
+
 
 def policies(
     n_layers: int,
     exit_layers: Sequence[int],
     num_speculations: Sequence[int],
     *,
-    modes: Sequence[Mode] = tuple(Mode),
+    modes: Sequence[Mode] = LAYERSKIP,
     exit_states: Sequence[ExitStates] = (ExitStates.reuse,),
     drafted_by: Sequence[DraftPolicy] = (DraftPolicy.fixed,),
     dynamic_exits: Sequence[int] = (),
@@ -43,7 +48,8 @@ def policies(
         n_layers: L.
         exit_layers: E, each in 1..L-1.
         num_speculations: d.
-        modes: early exit and self-speculation are left out unless named here; autoregressive decoding never is.
+        modes: the others are left out unless named here; autoregressive decoding never is. Prompt lookup takes each
+            number of drafts, a draft model each exit and each number of drafts.
         exit_states: kinds of verification, of fixed numbers of drafts.
         drafted_by: who decides how self-speculation drafts.
         dynamic_exits: that DraftPolicy.dynamic may choose from; (): its default.
@@ -64,7 +70,9 @@ def policies(
         speculative += [ConfidenceStop(e, d) for e, d in grid]
     if DraftPolicy.dynamic in drafted_by:
         speculative.append(DynamicExit(tuple(sorted(set(dynamic_exits)))))
-    return [Autoregressive(), *early, *(speculative if Mode.self_speculative in modes else [])]
+    found: list[Policy] = [Autoregressive(), *early, *(speculative if Mode.self_speculative in modes else [])]
+    found += [PromptLookup(d) for d in drafts] if Mode.prompt_lookup in modes else []
+    return found + ([DraftModel(e, d) for e, d in grid] if Mode.draft_model in modes else [])
 
 
 def check_decodable(model: InferenceLlama, policy: Policy, prompt: list[int]) -> None:
@@ -93,7 +101,7 @@ def memory_of(
     """What decoding with a policy keeps, and what it would with a draft model."""
     exit_layer = None
     match policy:
-        case SelfSpeculative() | ConfidenceStop():
+        case SelfSpeculative() | ConfidenceStop() | DraftModel():
             exit_layer = policy.exit_layer
         case DynamicExit(exits):
             exit_layer = max(exits or exits_to_try(size.n_layers))
@@ -128,10 +136,14 @@ def choose_policy(config: GenerateConfig, checkpoint: Checkpoint) -> ChosenPolic
     mode = config.mode or (Mode.autoregressive if no_use else Mode.self_speculative)
     if mode is Mode.autoregressive and exit_layer is not None:
         raise ConfigError(f"exit_layer={exit_layer}: has no effect with mode=autoregressive, which uses all layers")
-    if mode is not Mode.self_speculative and d is not None:
+    if mode is Mode.prompt_lookup and exit_layer is not None:
+        raise ConfigError(
+            f"exit_layer={exit_layer}: has no effect with mode=prompt_lookup, which drafts without layers"
+        )
+    if not mode.drafts and d is not None:
         raise ConfigError(f"num_speculations={d}: has no effect with mode={mode}, which drafts nothing")
     if mode is not Mode.self_speculative and config.policy is not None:
-        raise ConfigError(f"policy={config.policy}: has no effect with mode={mode}, which drafts nothing")
+        raise ConfigError(f"policy={config.policy}: has no effect with mode={mode}; it is for self_speculative")
     policy = config.policy or (
         DraftPolicy(best.policy) if best and exit_layer is None and d is None else DraftPolicy.fixed
     )
@@ -144,11 +156,15 @@ def choose_policy(config: GenerateConfig, checkpoint: Checkpoint) -> ChosenPolic
     reason = _reason(best, mode, exit_layer, d) if best and config.mode is None else None
     if mode is Mode.autoregressive:
         return ChosenPolicy(Autoregressive(), reason)
+    if mode is Mode.prompt_lookup:
+        return ChosenPolicy(PromptLookup(LOOKED_UP if d is None else d), reason)
     default = _drafting(best) or unmeasured_drafting(checkpoint)
     exit_layer = default.exit_layer if exit_layer is None else exit_layer
     if mode is Mode.early_exit:
         return ChosenPolicy(EarlyExit(exit_layer), reason)
     d = default.num_speculations if d is None else d
+    if mode is Mode.draft_model:
+        return ChosenPolicy(DraftModel(exit_layer, d), reason)
     confident = policy is DraftPolicy.confidence
     return ChosenPolicy(ConfidenceStop(exit_layer, d) if confident else SelfSpeculative(exit_layer, d), reason)
 

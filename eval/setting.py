@@ -3,7 +3,16 @@
 from typing import NamedTuple, Self
 
 from eval.config import DraftPolicy, ExitStates, Mode
-from eval.engine.policy import Autoregressive, ConfidenceStop, DynamicExit, EarlyExit, Policy, SelfSpeculative
+from eval.engine.policy import (
+    Autoregressive,
+    ConfidenceStop,
+    DraftModel,
+    DynamicExit,
+    EarlyExit,
+    Policy,
+    PromptLookup,
+    SelfSpeculative,
+)
 
 BASELINE = "baseline"
 """Mode of a second checkpoint, decoded autoregressively."""
@@ -17,11 +26,11 @@ class Setting(NamedTuple):
     mode: str
     """A Mode, or BASELINE or TRANSFORMERS."""
     exit_layer: int
-    """E; all layers in modes that do not leave early, 0 where each round chooses."""
+    """E; of a draft model its layers; all layers in modes that do not leave early, 0 where each round chooses."""
     num_speculations: int = 0
     """d, or the most of it with policy=confidence; 0 in modes that draft nothing and where each round chooses."""
     exit_states: str | None = None
-    """reuse or recompute; None in modes that draft nothing."""
+    """reuse or recompute; None in modes without drafts of an exit."""
     policy: str | None = None
     """confidence or dynamic; None where every round is the same."""
 
@@ -36,6 +45,10 @@ class Setting(NamedTuple):
             case SelfSpeculative(exit_layer, d, reuse):
                 kind = ExitStates.reuse if reuse else ExitStates.recompute
                 return cls(Mode.self_speculative.value, exit_layer, d, kind.value)
+            case PromptLookup(d):
+                return cls(Mode.prompt_lookup.value, n_layers, d)
+            case DraftModel(exit_layer, d):
+                return cls(Mode.draft_model.value, exit_layer, d)
             case ConfidenceStop(exit_layer, d):
                 name = DraftPolicy.confidence.value
                 return cls(Mode.self_speculative.value, exit_layer, d, ExitStates.reuse.value, name)
@@ -45,7 +58,9 @@ class Setting(NamedTuple):
     @property
     def numbers(self) -> str:
         """Tells settings of one mode apart: `E=4 d=6`, `E=4 d=6 confidence`, `dynamic`, `E=4`; else empty."""
-        if self.mode not in (Mode.early_exit, Mode.self_speculative):
+        if self.mode == Mode.prompt_lookup:
+            return f"d={self.num_speculations}"
+        if self.mode not in (Mode.early_exit, Mode.self_speculative, Mode.draft_model):
             return ""
         drafts = [f"d={self.num_speculations}"] if self.num_speculations else []
         kind = [self.exit_states] if self.exit_states == ExitStates.recompute else []

@@ -74,9 +74,7 @@ def decoding_memory(
         exit_layer: E of self-speculation; None: nothing is drafted.
         num_speculations: d.
     """
-    # A cache of several rows has a position more (models/kv_cache.py).
-    n_positions = max_len if batch_size == 1 else max_len + 1
-    keys_and_values = batch_size * row_bytes(size, n_positions, dtype)
+    keys_and_values = batch_size * row_bytes(size, max_len, dtype)
     if exit_layer is None:
         return DecodingMemory(keys_and_values, 0, 0, 0, 0)
     return DecodingMemory(

@@ -12,8 +12,8 @@ from models.config import ModelConfig
 
 
 def row_bytes(size: ModelConfig, max_len: int, dtype: torch.dtype) -> int:
-    """Memory of a row of `max_len` positions."""
-    return 2 * size.n_layers * size.kv_heads * size.head_dim * max_len * dtype.itemsize
+    """Memory of a row of a cache with room for `max_len` positions, which has one more (see `KVCache`)."""
+    return 2 * size.n_layers * size.kv_heads * size.head_dim * (max_len + 1) * dtype.itemsize
 
 
 Views = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

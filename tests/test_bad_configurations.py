@@ -229,6 +229,9 @@ OTHERS = {
         "checkpoint=nowhere sampling.temperature=nan": r"sampling\.temperature=nan",
         "checkpoint=nowhere sampling.temperature=-1": r"sampling\.temperature=-1",
         "checkpoint=nowhere sampling.top_p=nan": r"sampling\.top_p=nan",
+        "checkpoint=nowhere sampling.min_p=1.5": r"sampling\.min_p=1\.5: must be from 0 \(all\) to 1",
+        "checkpoint=nowhere sampling.repetition_penalty=0": r"sampling\.repetition_penalty=0\.0: must be above 0",
+        "checkpoint=nowhere sampling.repetition_penalty=nan": r"sampling\.repetition_penalty=nan",
         "checkpoint=nowhere machine.threads=100000000": r"machine\.threads=100000000: must be at most \d+, 4 for each",
         "checkpoint=nowhere machine.threads=0": r"machine\.threads=0: must be at least 1",
         "checkpoint=nowhere machine.device=": r"machine\.device: is empty",
@@ -267,6 +270,10 @@ OTHERS = {
         "checkpoint=nowhere output=x.txt": r"output=x\.txt: must end in \.json",
     },
     "eval.compare": {"checkpoint=nowhere n_samples=0": r"n_samples=0: must be at least 1"},
+    "eval.compare_peers": {
+        "checkpoint=nowhere batch_size=0": r"batch_size=0: must be at least 1",
+        "checkpoint=nowhere systems=[vllm]": r"systems",
+    },
     "eval.correctness": {
         "checkpoint=nowhere near_tie=nan": r"near_tie=nan",
         "checkpoint=nowhere draws=0": r"draws=0: must be at least 1",

@@ -15,7 +15,7 @@ from conf.strict import ConfigError, register_schema
 from data.config import DataError
 from eval.benchmark import benchmark
 from eval.config import ExitStates, Mode
-from eval.engine.policy import Autoregressive, EarlyExit, SelfSpeculative
+from eval.engine.policy import Autoregressive, DraftModel, EarlyExit, PromptLookup, SelfSpeculative
 from eval.engine.stopping import StopRule
 from eval.measure import contest
 from eval.measure.config import BenchmarkConfig
@@ -69,6 +69,15 @@ def test_policies() -> None:
             policies(4, [bad], [1])
 
 
+def test_other_drafts_are_policies_where_they_are_named() -> None:
+    modes = [Mode.prompt_lookup, Mode.draft_model]
+    assert policies(4, [2], [3, 1], modes=modes) == [
+        Autoregressive(),
+        *(PromptLookup(d) for d in (1, 3)),
+        *(DraftModel(2, d) for d in (1, 3)),
+    ]
+
+
 def test_the_settings_of_a_task() -> None:
     assert HeldOut().exit_layers(32) == [4, 6, 8, 16]
     assert HeldOut().exit_layers(2) == [1]
@@ -111,6 +120,35 @@ def test_from_a_run_folder_to_its_files(outputs: Path, capsys: pytest.CaptureFix
     assert "best: " in out
     assert "transformers" in out
     assert str(outputs / f"{name}.json") in out
+
+
+def test_other_drafts_give_the_same_text(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    modes = "modes=[self_speculative,prompt_lookup,draft_model]"
+    rows = call(
+        f"checkpoint={outputs}", *SMALL, "machine.dtype=float64", modes, "exit_layers=[2]", "num_speculations=[3]"
+    )
+    assert [(r["mode"], r["exit_layer"], r["num_speculations"], r["exit_states"]) for r in rows[1:]] == [
+        ("self_speculative", 2, 3, "reuse"),
+        ("prompt_lookup", 4, 3, None),
+        ("draft_model", 2, 3, None),
+    ]
+    assert all(r["identical_output"] and r["identical_share"] == 1 for r in rows)
+    own, lookup, other = rows[1:]
+    assert own["acceptance_rate"] == other["acceptance_rate"], "the first layers draft alike with a cache of their own"
+    assert lookup["ideal_speedup"] == pytest.approx(lookup["tokens_per_round"])
+    assert all(r["measured_cost_ideal"] > 0 for r in rows)
+    assert "prompt_lookup" in capsys.readouterr().out
+
+
+def test_drawn_text(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["exit_layers=[2]", "num_speculations=[3]", "modes=[self_speculative]"]
+    rows = call(f"checkpoint={outputs}", *SMALL, *small, "task.sampling.temperature=1", "task.sampling.min_p=0.01")
+    assert {r["sampling"] for r in rows} == {"temperature=1 min_p=0.01"}
+    assert {r["identical_output"] for r in rows} == {None}
+    assert "transformers" not in rows[0], "it would decode greedily"
+    text = capsys.readouterr().out
+    assert "tokens chosen with temperature=1 min_p=0.01" in " ".join(text.split())
+    assert "4-grams" in text
 
 
 @pytest.fixture(scope="session")
@@ -278,7 +316,7 @@ BAD = {
     ("batch_size=many",): r"batch_size=many: must be at least 1, or auto",
     (
         "task=humaneval",
-        "task.temperature=0.5",
+        "task.sampling.temperature=0.5",
         "task.max_new_tokens=4",
         "transformers=true",
     ): r"transformers=true: decodes",

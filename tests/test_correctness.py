@@ -16,7 +16,7 @@ from test_parity_hf import our_model
 
 from conf.strict import ConfigError, register_schema
 from eval.correctness import correctness
-from eval.engine.agreement import NEAR_TIE, first_difference, logits_after, preferences
+from eval.engine.agreement import NEAR_TIE, first_difference, logits_after, near_tie_bound, preferences, step
 from eval.engine.decoding import Engine
 from eval.engine.passes import Kind, Places
 from eval.engine.policy import Autoregressive, SelfSpeculative
@@ -53,9 +53,7 @@ def attentive(dtype: torch.dtype = torch.float64) -> InferenceLlama:
 def compared(model: InferenceLlama, fast: Run, autoregressive: Run | None = None) -> list[Compared]:
     tokenizer: Any = Bytes()
     runs = {PLAIN: autoregressive or engine_run(Engine(model), Autoregressive()), FAST: fast}
-    return compare_decoders(
-        model, tokenizer, runs, Sample(id="s", prompt="", tokens=PROMPT), STOP, NEAR_TIE[model.dtype]
-    )
+    return compare_decoders(model, tokenizer, runs, Sample(id="s", prompt="", tokens=PROMPT), STOP)
 
 
 def writes(text: list[int]) -> Run:
@@ -75,10 +73,10 @@ def test_right_decoders_pass() -> None:
 def test_preferences_are_those_of_pass_after_pass() -> None:
     model = attentive()
     text = plain_text(model)
-    assert preferences(model, PROMPT, text).abs().max() < 1e-9
+    assert preferences(model, PROMPT, text).lost.abs().max() < 1e-9
     text[7] = (text[7] + 1) % 24
     logits = logits_after(model, [*PROMPT, *text[:7]])
-    assert preferences(model, PROMPT, text)[7].item() == pytest.approx((logits.max() - logits[text[7]]).item())
+    assert preferences(model, PROMPT, text).lost[7].item() == pytest.approx((logits.max() - logits[text[7]]).item())
 
 
 def test_a_wrong_token_is_named_with_its_logits() -> None:
@@ -97,7 +95,7 @@ def test_a_wrong_token_is_named_with_its_logits() -> None:
     assert [c.id for c in divergence.top] == top.indices.tolist()
     assert [c.logit for c in divergence.top] == top.values.tolist()
     assert divergence.gap == (logits.max() - logits[wrong[11]]).item()
-    assert divergence.bound == 1e-9
+    assert 1e-15 < divergence.bound < 1e-12, "64 steps of float64 at logits of this size"
     assert not divergence.near_tie
     lines = divergence_lines(divergence)
     assert lines.startswith(
@@ -223,8 +221,16 @@ def test_logits_that_are_no_numbers_are_no_near_ties() -> None:
 
 
 def test_bounds() -> None:
-    assert bound_of(PLAIN, 1e-9) == 1e-9
-    assert [bound_of(Setting("transformers", 4), near_tie) for near_tie in (1e-9, 0.25)] == [1e-3, 0.25]
+    size = torch.tensor([1.0, 20.0, 0.0, 1000.0])
+    assert step(size, torch.bfloat16).tolist()[:2] == [2**-7, 0.125]
+    assert step(size, torch.float32).tolist() == pytest.approx([2**-23, 2**-19, 0, 2**-14])
+    assert step(size, torch.float64)[2] > 0, "of logits that are all 0 there is a near-tie, too"
+    twenty = size[1]
+    assert near_tie_bound(twenty, torch.bfloat16) == NEAR_TIE[torch.bfloat16] * 0.125
+    assert bound_of(PLAIN, twenty, torch.float64, 3) == 3 * 2**-48
+    theirs = Setting("transformers", 4)
+    assert bound_of(theirs, twenty, torch.float64) == near_tie_bound(twenty, torch.float32)
+    assert bound_of(theirs, twenty, torch.bfloat16) == near_tie_bound(twenty, torch.bfloat16)
     assert exits_to_check(16) == [1, 4, 8, 15]
     assert exits_to_check(2) == [1]
 
@@ -287,7 +293,7 @@ def test_exit_status(
     assert {d["decoder"]["exit_states"] for d in wrong} == {"reuse"}, "recomputing has no such verification"
     assert f"error: decoders differ: {len(wrong)} times, and not by rounding" in error
     assert out.count("UNEXPLAINED:") == 1
-    assert status(monkeypatch, *fine, "near_tie=1000") == 0, "the bound is what tells them apart"
+    assert status(monkeypatch, *fine, "near_tie=1e18") == 0, "the bound is what tells them apart"
     assert f"{len(found['divergences']) - 1} more differences are in {output}" in out
 
 

@@ -32,6 +32,7 @@ class Stub:
 
     def __init__(self, full: list[int], draft: list[int]) -> None:
         self.size = SimpleNamespace(n_layers=4, max_seq_len=64, vocab_size=V, **BLOCK)
+        self.blocks, self.masks = [None] * 4, dict[int, torch.Tensor]()
         self.tables = {0.5: torch.tensor(full), 0.0: torch.tensor(draft)}
         self.blocks_run: dict[tuple[int, int], int] = {}
 

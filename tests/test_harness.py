@@ -20,6 +20,7 @@ from conf.strict import ConfigError, register_schema
 from data.config import DataError
 from eval.exits import exits
 from eval.harness import harness
+from eval.lm import model as lm_model
 from eval.lm.config import ExitsConfig, HarnessConfig
 from eval.lm.model import LayerSkipLM
 from models.inference import InferenceLlama
@@ -231,15 +232,16 @@ def test_texts_of_every_exit(one: Path, tasks: Path, tmp_path: Path, capsys: pyt
 
 def test_a_killed_command_goes_on(one: Path, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(one, tasks, tmp_path, "tasks=[local_text,local_endings]")
-    n_texts, generate = [0], LayerSkipLM._generate
+    n_texts, written = [0], lm_model.postprocess_generated_text
 
-    def killed(self: LayerSkipLM, *args: Any) -> str:
+    def killed(*args: Any) -> str:
+        """Stands for what each text passes through that has been written."""
         n_texts[0] += 1
         if n_texts[0] == 5:
             raise KeyboardInterrupt
-        return generate(self, *args)
+        return written(*args)
 
-    monkeypatch.setattr(LayerSkipLM, "_generate", killed)
+    monkeypatch.setattr(lm_model, "postprocess_generated_text", killed)
     with pytest.raises(KeyboardInterrupt):
         run(one, tasks, tmp_path, "tasks=[local_text,local_endings]")
     (left,) = tmp_path.glob("out.answers-*.jsonl")

@@ -22,9 +22,8 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
+def byte_level_bpe(folder: Path) -> Path:
+    """The folder, with a tokenizer in it."""
     fast = Tokenizer(models.BPE())
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     fast.decoder = decoders.ByteLevel()
@@ -35,6 +34,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fast.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<|endoftext|>"}}))
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return byte_level_bpe(tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.mark.parametrize("text", TEXTS)

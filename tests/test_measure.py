@@ -12,6 +12,7 @@ from test_parity_hf import our_model
 from eval.engine.decoding import Engine
 from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative, Steady
 from eval.engine.rows import Round
+from eval.engine.sampling_options import SamplingOptions
 from eval.measure import contest as measure
 from eval.measure.contest import Contest, turns
 from eval.measure.records import Record
@@ -59,7 +60,7 @@ def test_what_differs_and_what_is_a_near_tie() -> None:
 
 
 def test_drawn_tokens_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = HumanEval(temperature=0.8)
+    task = HumanEval(sampling=SamplingOptions(temperature=0.8))
     monkeypatch.setattr(HumanEval, "score", lambda *_: {"x": 1.0})
     c = contest([Autoregressive(), FAST], task)
     found = records(c, {Setting.of(p, 4): [1, 2, 3] for p in c.policies})

@@ -1,21 +1,29 @@
 """Sampled speculation has the full model's distribution: chi-square on tokens and pairs, with a negative control."""
 
+import random
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+import transformers.generation.logits_process as theirs
+from conftest import tiny_model
 from test_decoding import CPU, Stub
+from test_parity_hf import hf_model
 
 from eval.engine.decoding import Engine
-from eval.engine.policy import Autoregressive, Policy, SelfSpeculative
-from eval.engine.sampling import Sampler, probabilities
+from eval.engine.policy import Autoregressive, DraftModel, Policy, PromptLookup, SelfSpeculative
+from eval.engine.sampling import Sampler, draw, penalised, probabilities
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
+from models.inference import InferenceLlama
+from models.storage.hf import from_hf
 
 V = 5
 N = 3000
+PROMPT = [0, 2, 4, 1, 2, 3, 2]
+"""Repeats itself, so that there is something to look up."""
 
 
 class Markov(Stub):
@@ -23,6 +31,7 @@ class Markov(Stub):
 
     def __init__(self) -> None:
         super().__init__([0] * V, [0] * V)
+        self.size.vocab_size = V
         generator = torch.Generator().manual_seed(0)
         self.full = torch.randn(V, V, generator=generator) * 1.5
         self.draft = self.full + torch.randn(V, V, generator=generator) * 2
@@ -33,21 +42,35 @@ class Markov(Stub):
 
 
 def pairs(policy: Policy, options: SamplingOptions) -> Counter[tuple[int, int]]:
-    """Frequencies of the second and third token after a fixed prompt."""
+    """Frequencies of the second and third token after PROMPT, or after its last token where others are penalised."""
     engine: Any = Engine(Markov(), 16)  # type: ignore[arg-type]
     counts: Counter[tuple[int, int]] = Counter()
     for i in range(N):
-        rounds = engine.generate([2], policy, StopRule(max_new_tokens=5), replace(options, seed=options.seed * N + i))
+        one = replace(options, seed=options.seed * N + i)
+        rounds = engine.generate(prompt_of(options), policy, StopRule(max_new_tokens=5), one)
         text = [t for r in rounds for t in r.tokens]
         counts[text[1], text[2]] += 1
     return counts
 
 
+def prompt_of(options: SamplingOptions) -> list[int]:
+    return PROMPT if options.repetition_penalty == 1 else PROMPT[-1:]
+
+
+def following(text: list[int], options: SamplingOptions) -> list[float]:
+    """The exact distribution after a text, made without the sampler's memory."""
+    logits, penalty = Markov().full[text[-1]], options.repetition_penalty
+    seen = torch.tensor([t in text for t in range(V)])
+    return probabilities(penalised(logits, seen, penalty) if penalty != 1 else logits, options).tolist()
+
+
 def chi_square(counts: Counter[tuple[int, int]], options: SamplingOptions) -> tuple[float, int]:
     """The statistic against the exact distribution, and its degrees of freedom; impossible pairs must not occur."""
-    p = probabilities(Markov().full, options)
-    second = p[2] @ p
-    expected = {(a, b): N * (second[a] * p[a, b]).item() for a in range(V) for b in range(V)}
+    expected, prompt = Counter[tuple[int, int]](), prompt_of(options)
+    for first, p1 in enumerate(following(prompt, options)):
+        for second, p2 in enumerate(following([*prompt, first], options)):
+            for third, p3 in enumerate(following([*prompt, first, second], options)):
+                expected[second, third] += N * p1 * p2 * p3  # type: ignore[assignment]
     assert all(expected[pair] > 0 for pair in counts)
     cells = {pair: e for pair, e in expected.items() if e >= 5}
     return sum((counts[pair] - e) ** 2 / e for pair, e in cells.items()), len(cells) - 1
@@ -60,6 +83,8 @@ def far_from(counts: Counter[tuple[int, int]], options: SamplingOptions) -> bool
 
 
 FILTERS = [{"temperature": 1.0}, {"temperature": 0.7, "top_k": 3}, {"temperature": 1.3, "top_p": 0.8}]
+MIN_P = {"temperature": 1.2, "min_p": 0.15}
+PENALTY = {"temperature": 1.0, "repetition_penalty": 3.0, "min_p": 0.05}
 
 
 @pytest.mark.parametrize(
@@ -69,6 +94,11 @@ FILTERS = [{"temperature": 1.0}, {"temperature": 0.7, "top_k": 3}, {"temperature
         (SelfSpeculative(2, 1), FILTERS[1]),
         *((SelfSpeculative(2, 2), f) for f in FILTERS),
         (SelfSpeculative(2, 3), FILTERS[0]),
+        (SelfSpeculative(2, 2), MIN_P),
+        *((p, PENALTY) for p in (Autoregressive(), SelfSpeculative(2, 3), DraftModel(2, 2), PromptLookup(2))),
+        (DraftModel(2, 3), FILTERS[0]),
+        (PromptLookup(3), FILTERS[0]),
+        (PromptLookup(2), FILTERS[2]),
     ],
 )
 def test_pairs_have_the_exact_distribution(policy: Policy, options: dict) -> None:
@@ -87,6 +117,39 @@ def test_a_wrong_acceptance_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Sampler, "_reject", wrong)
     sampling = SamplingOptions(seed=1, temperature=1.0)
     assert far_from(pairs(SelfSpeculative(2, 2), sampling), sampling)
+
+
+def test_a_penalty_that_does_not_know_the_drafts_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verification with the tokens seen before the round, as if its drafts were not among them."""
+
+    def wrong(self: Sampler, logits: torch.Tensor, drafted: torch.Tensor) -> torch.Tensor:
+        assert self.seen is not None
+        return penalised(logits, self.seen, self.options.repetition_penalty)
+
+    monkeypatch.setattr(Sampler, "_penalised_rows", wrong)
+    sampling = SamplingOptions(seed=1, **PENALTY)
+    assert far_from(pairs(SelfSpeculative(2, 2), sampling), sampling)
+
+
+def test_a_filter_of_the_draft_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """min-p applied to q and not to p: tokens come that must not."""
+    reject = Sampler._reject
+
+    def wrong(self: Sampler, drafted: torch.Tensor, q: torch.Tensor, p: torch.Tensor) -> Any:
+        return reject(self, drafted, q, Markov().full.div(self.options.temperature).softmax(-1)[rows[-1]])
+
+    rows: list[torch.Tensor] = []
+    logits = Markov.logits
+
+    def noted(self: Markov, x: torch.Tensor) -> torch.Tensor:
+        rows.append(x[..., 0].floor().long())
+        return logits(self, x)
+
+    monkeypatch.setattr(Markov, "logits", noted)
+    monkeypatch.setattr(Sampler, "_reject", wrong)
+    sampling = SamplingOptions(seed=1, **MIN_P)
+    with pytest.raises(AssertionError):
+        assert not far_from(pairs(SelfSpeculative(2, 2), sampling), sampling)
 
 
 def test_equal_distributions_accept_everything() -> None:
@@ -112,3 +175,82 @@ def test_filters_by_hand() -> None:
     assert probabilities(logits, SamplingOptions(temperature=0.5)).tolist() == pytest.approx(
         [0.25 / 0.365, 0.09 / 0.365, 0.0225 / 0.365, 0.0025 / 0.365]
     )
+    # Half of 0.5 is more than 0.15.
+    assert probabilities(logits, SamplingOptions(temperature=1.0, min_p=0.5)).tolist() == pytest.approx(
+        [0.625, 0.375, 0, 0]
+    )
+    assert probabilities(logits, SamplingOptions(temperature=1.0, min_p=1.0)).tolist() == [1, 0, 0, 0]
+
+
+def test_draws_by_frequency_and_never_what_has_no_weight() -> None:
+    weights, generator = torch.tensor([0.0, 3.0, 0.0, 1.0, 4.0, 0.0]), torch.Generator().manual_seed(3)
+    n = 4000
+    found = torch.cat([draw(weights, generator) for _ in range(n)]).bincount(minlength=6)
+    expected = n * weights / weights.sum()
+    assert not found[weights == 0].any()
+    assert ((found - expected)[weights > 0] ** 2 / expected[weights > 0]).sum() < 20  # 2 degrees of freedom, p < 1e-4
+    huge = torch.rand(200_000, generator=generator).float()
+    assert 0 <= int(draw(huge, generator)) < len(huge)
+
+
+def test_penalty_by_hand() -> None:
+    seen = torch.tensor([True, True, False, False])
+    assert penalised(torch.tensor([2.0, -2.0, 2.0, -2.0]), seen, 4.0).tolist() == [0.5, -8, 2, -2]
+
+
+def warped_by_transformers(logits: torch.Tensor, text: list[int], options: SamplingOptions) -> torch.Tensor:
+    """What transformers draws from: its processors, in the order in which its generate applies them."""
+    scores, ids = logits.clone()[None], torch.tensor([text])
+    steps = [
+        theirs.RepetitionPenaltyLogitsProcessor(options.repetition_penalty),
+        theirs.TemperatureLogitsWarper(options.temperature),
+        theirs.TopKLogitsWarper(options.top_k),
+        theirs.TopPLogitsWarper(options.top_p),
+        theirs.MinPLogitsWarper(options.min_p),
+    ]
+    for step in steps:
+        scores = step(ids, scores)
+    return scores[0].softmax(-1)
+
+
+def test_the_distribution_is_that_of_transformers() -> None:
+    options = SamplingOptions(temperature=0.8, top_k=25, top_p=0.9, min_p=0.08, repetition_penalty=1.4)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        logits, text = torch.randn(40) * 2, torch.randint(40, (12,)).tolist()
+        sampler = Sampler(options, CPU)
+        sampler.begin(text, 40)
+        _, ours = sampler.draft(logits)
+        assert ours is not None
+        torch.testing.assert_close(ours, warped_by_transformers(logits, text, options))
+
+
+@pytest.mark.parametrize("penalty", [1.3, 0.7])
+def test_greedy_with_a_penalty_is_generate_of_transformers(penalty: float) -> None:
+    size = tiny_model(n_layers=5, vocab_size=24)
+    reference = hf_model(size).double()
+    model = InferenceLlama(size, from_hf(reference.state_dict(), size), dtype=torch.float64, device=CPU)
+    rng, accepted, differs = random.Random(0), 0, 0
+    for _ in range(12):
+        prompt = [rng.randrange(24) for _ in range(rng.randrange(2, 20))]
+        ids = torch.tensor([prompt])
+        texts = []
+        for theirs_penalty in (penalty, 1.0):
+            out = reference.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=24,
+                do_sample=False,
+                repetition_penalty=theirs_penalty,
+                eos_token_id=None,
+                pad_token_id=0,
+            )
+            texts.append(out[0, len(prompt) :].tolist())  # type: ignore[index]
+        differs += texts[0] != texts[1]
+        options, d = SamplingOptions(repetition_penalty=penalty), rng.randrange(1, 6)
+        for policy in (Autoregressive(), SelfSpeculative(rng.randrange(1, 5), d), DraftModel(3, d), PromptLookup(d)):
+            rounds = list(Engine(model).generate(prompt, policy, StopRule(max_new_tokens=24), options))
+            assert [t for r in rounds for t in r.tokens] == texts[0], policy
+            accepted += sum(r.n_accepted for r in rounds)
+    assert accepted
+    assert differs, "the penalty must have had an effect"

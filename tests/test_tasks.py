@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_module
 from conf.strict import ConfigError, convert, register_schema
 from data.config import DataError
 from data.sources.topv2 import Rendering
+from eval.engine.sampling_options import SamplingOptions
 from eval.humaneval.problems import read_problems
 from eval.measure.config import BenchmarkConfig
 from eval.prompts.text import continuation
@@ -235,10 +236,10 @@ def test_humaneval() -> None:
 
 
 def test_humaneval_pass_at_k_by_problem() -> None:
-    task = HumanEval(n_samples=2, draw=False, n_per_problem=4, k=[1, 2], temperature=0.8)
+    task = HumanEval(n_samples=2, draw=False, n_per_problem=4, k=[1, 2], sampling=SamplingOptions(temperature=0.8))
     samples = task.samples(checkpoint()).samples
     assert [s.id for s in samples[:5]] == [*(f"HumanEval/0#{i}" for i in range(4)), "HumanEval/1#0"]
-    assert len({task.sampling(i).seed for i in range(8)}) == 8
+    assert len({task.sampling_of(i).seed for i in range(8)}) == 8
     task.execute = True
     passed = [1, 0, 0, 1, 0, 0, 0, 0]
     units = task.units([(s, {"rouge2": p / 2, "passed": float(p)}) for s, p in zip(samples, passed, strict=True)])
@@ -345,9 +346,14 @@ MISTAKES = {
     ("task=cnn_dm", "task.source=x.jsonl"): r"task.shot_source: missing; n_shots=1 needs examples",
     ("task=cnn_dm", "task.n_shots=-1"): r"task.n_shots=-1: must be at least 0",
     ("task=xsum", "task.n_samples=0"): r"task.n_samples=0: must be at least 1",
-    ("task=humaneval", "task.n_per_problem=5"): r"task.n_per_problem=5: would all be alike; give task.temperature",
+    (
+        "task=humaneval",
+        "task.n_per_problem=5",
+    ): r"task.n_per_problem=5: would all be alike; give task.sampling.temperature",
     ("task=humaneval", "task.k=[1,10]"): r"task.k=\[1, 10\]: must lie in 1\.\.1",
-    ("task=humaneval", "task.temperature=-1"): r"task.temperature=-1.0: must be 0 \(greedy\) or at least 0.0001",
+    ("task=humaneval", "task.sampling.temperature=-1"): r"sampling.temperature=-1.0: must be 0 \(greedy\) or at least",
+    ("task=humaneval", "+task.temperature=0.8"): r"task.temperature: is now task.sampling.temperature",
+    ("task.sampling.min_p=2",): r"sampling.min_p=2.0: must be from 0",
     ("task=topv2",): r"task.source: missing",
     ("task.n_samples=null",): r"task.n_samples=null: the text is not made of samples",
 }

@@ -64,7 +64,7 @@ def plan_rejections(config: RejectionsConfig) -> RejectionsPlan:
         task=task.name,
         n_samples=len(chosen.samples),
         seed=task.seed,
-        temperature=task.sampling(0).temperature,
+        temperature=task.sampling_of(0).temperature,
     )
     return RejectionsPlan(
         config=config,
@@ -151,7 +151,7 @@ def _decode(plan: RejectionsPlan, missing: Sequence[tuple[int, Sample]], log: Js
                     sample.tokens,
                     plan.policy,
                     stop,
-                    task.sampling(i),
+                    task.sampling_of(i),
                     language=language,
                     sample_id=sample.id,
                     group=sample.group,

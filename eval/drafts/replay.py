@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from eval.drafts.judged import Judged
-from eval.engine.agreement import NEAR_TIE, is_near_tie
+from eval.engine.agreement import is_near_tie, near_tie_bound
 from eval.engine.one_pass import exit_states, logit_chunks
 from models.inference import InferenceLlama
 
@@ -37,6 +37,8 @@ class Thought(NamedTuple):
     """By how much the full model prefers another token to the text's, in units of a logit; greedily 0."""
     draft_gap: float
     """By how much the draft model prefers another token to the draft; greedily 0."""
+    size: float
+    """The largest logit of the two without its sign."""
 
 
 def replay(
@@ -73,11 +75,11 @@ def disagrees(thought: Thought, dtype: torch.dtype) -> bool | None:
     gap = max(thought.full_gap, thought.draft_gap)
     if gap == 0:
         return False
-    return None if is_near_tie(gap, NEAR_TIE[dtype]) else True
+    return None if is_near_tie(gap, float(near_tie_bound(torch.tensor(thought.size), dtype))) else True
 
 
 def _thoughts(low: torch.Tensor, high: torch.Tensor, drafts: torch.Tensor, full: torch.Tensor) -> torch.Tensor:
-    """`Thought` of logits [N, V] of draft and full model and tokens [N, 1]; [N, 7] float64."""
+    """`Thought` of logits [N, V] of draft and full model and tokens [N, 1]; [N, 8] float64."""
     p, q = high.softmax(-1), low.softmax(-1)
     columns = [
         (high > high.gather(-1, drafts)).sum(-1, keepdim=True) + 1,
@@ -87,5 +89,6 @@ def _thoughts(low: torch.Tensor, high: torch.Tensor, drafts: torch.Tensor, full:
         -torch.xlogy(q, q).sum(-1, keepdim=True).clamp_max(0) / math.log(2),
         high.amax(-1, keepdim=True) - high.gather(-1, full),
         low.amax(-1, keepdim=True) - low.gather(-1, drafts),
+        torch.maximum(low.abs().amax(-1, keepdim=True), high.abs().amax(-1, keepdim=True)),
     ]
     return torch.cat([c.double() for c in columns], -1)

@@ -89,7 +89,7 @@ def drafted_sample(
     rounds: list[Round] = list(engine.generate(prompt, policy, stop, sampling))
     new, judged = [t for r in rounds for t in r.tokens], judged_in(rounds)
     thoughts = replay(engine.model, prompt, new, policy.exit_layer, judged)
-    greedy = sampling.temperature == 0
+    greedy = sampling.plain
     verdicts = [disagrees(t, engine.model.dtype) for t in thoughts] if greedy else []
     kinds = _kinds(tokenizer, prompt, new, judged, language)
     return DraftedSample(

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from eval.engine.decoding import Engine
     from eval.engine.language_model import LanguageModel, load
     from eval.engine.one_pass import exit_logits
-    from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative
+    from eval.engine.policy import Autoregressive, DraftModel, EarlyExit, Policy, PromptLookup, SelfSpeculative
     from eval.engine.rows import Request
     from eval.engine.sampling_options import SamplingOptions
     from eval.engine.stopping import StopRule
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Autoregressive",
+    "DraftModel",
     "EarlyExit",
     "Engine",
     "LanguageModel",
     "Policy",
+    "PromptLookup",
     "Request",
     "SamplingOptions",
     "SelfSpeculative",
@@ -29,10 +31,12 @@ __all__ = [
 ]
 
 _MODULES = {
+    "DraftModel": "policy",
     "EarlyExit": "policy",
     "Engine": "decoding",
     "Autoregressive": "policy",
     "Policy": "policy",
+    "PromptLookup": "policy",
     "SamplingOptions": "sampling_options",
     "SelfSpeculative": "policy",
     "StopRule": "stopping",

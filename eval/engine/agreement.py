@@ -1,14 +1,35 @@
 """Is one greedy text another's, and if not, was it a toss-up? And does a text repeat itself?"""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 
 from eval.engine.one_pass import logits_by_exit
 from models.inference import InferenceLlama
 
-# A pass of another width rounds differently. Two texts may part where the two best logits are closer than that.
-NEAR_TIE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
+NEAR_TIE = {torch.float64: 64.0, torch.float32: 256.0, torch.float16: 8.0, torch.bfloat16: 8.0}
+"""A pass of another width rounds differently. Two texts may part where the two best logits are closer than so many
+steps of the dtype at the size of the logits. Seen between passes of 1, 4 and 96 tokens, over 96 positions, was an error
+of that difference of at most 6 steps in float64, 14 in float32, 2.5 in float16, 4 in bfloat16 (SmolLM2-135M, the demo);
+float32 has more room because transformers takes the angles of late positions in it."""
+
+
+def step(size: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """From a number of this size to the next one that the dtype has, in float64; 0.125 for 20 in bfloat16."""
+    exponent = torch.frexp(size.double().clamp_min(torch.finfo(torch.float32).tiny)).exponent - 1
+    return torch.finfo(dtype).eps * exponent.double().exp2()
+
+
+def near_tie_bound(size: torch.Tensor, dtype: torch.dtype, steps: float | None = None) -> torch.Tensor:
+    """Gaps below it are near-ties, in units of a logit.
+
+    Args:
+        size: the largest logit without its sign, of one position or of several.
+        dtype: that the logits were made in.
+        steps: of the dtype; None: NEAR_TIE's.
+    """
+    return step(size, dtype) * (NEAR_TIE[dtype] if steps is None else steps)
 
 
 def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
@@ -30,9 +51,10 @@ def is_near_tie(gap: float, bound: float) -> bool:
 def near_tie_after(model: InferenceLlama, context: list[int], one: int, other: int) -> bool:
     """Whether the full model, after `context`, hardly prefers one token to the other, and prefers none to both.
 
-    Hardly: by less than NEAR_TIE of the model's dtype.
+    Hardly: by less than `near_tie_bound`.
     """
-    return is_near_tie(gap(logits_after(model, context), (one, other)), NEAR_TIE[model.dtype])
+    logits = logits_after(model, context)
+    return is_near_tie(gap(logits, (one, other)), float(near_tie_bound(logits.abs().max(), model.dtype)))
 
 
 def gap(logits: torch.Tensor, tokens: Sequence[int]) -> float:
@@ -50,18 +72,28 @@ def logits_after(model: InferenceLlama, context: list[int]) -> torch.Tensor:
     return logits[0].double()
 
 
+class Preferences(NamedTuple):
+    """What the full model thinks of each token of a text; [T] float64 each, on the CPU."""
+
+    lost: torch.Tensor
+    """By how much it prefers its best token, in units of a logit; 0 where the text has it."""
+    size: torch.Tensor
+    """The largest of its logits without their signs."""
+
+
 @torch.inference_mode()
-def preferences(model: InferenceLlama, prompt: list[int], text: list[int]) -> torch.Tensor:
-    """By how much the full model prefers its best token to each one of a text; [T] float64, 0 where it is the best.
+def preferences(model: InferenceLlama, prompt: list[int], text: list[int]) -> Preferences:
+    """What the full model thinks of a text.
 
     By one pass over all of it, with an empty cache: what any greedy decoder's text can be held against.
     """
     tokens, context = torch.tensor(text, device=model.device), [*prompt, *text[:-1]]
-    lost = []
+    lost, sizes = [], []
     for start, logits in _full_model(model, context, range(len(prompt) - 1, len(context))):
         of_text = logits.gather(-1, tokens[start : start + len(logits), None]).squeeze(-1)
         lost.append(logits.max(-1).values.double() - of_text.double())
-    return torch.cat(lost).cpu()
+        sizes.append(logits.abs().amax(-1).double())
+    return Preferences(torch.cat(lost).cpu(), torch.cat(sizes).cpu())
 
 
 def _full_model(model: InferenceLlama, tokens: list[int], at: range) -> Iterator[tuple[int, torch.Tensor]]:

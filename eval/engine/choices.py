@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from eval.engine.sampling import Sampler, best
 
@@ -22,9 +23,9 @@ class Accepted(NamedTuple):
 
 def pick(samplers: Sequence[Sampler], logits: torch.Tensor) -> list[int]:
     """The next token of each row from logits [B, V]. Waits for the device."""
-    if all(s.greedy for s in samplers):
+    if all(s.plain for s in samplers):
         return best(logits).tolist()
-    return torch.cat([s.pick(row)[0] for s, row in zip(samplers, logits, strict=True)]).tolist()
+    return torch.cat([s.pick(row) for s, row in zip(samplers, logits, strict=True)]).tolist()
 
 
 class Drafts:
@@ -33,11 +34,34 @@ class Drafts:
     def __init__(self, samplers: Sequence[Sampler], rooms: Sequence[int]) -> None:
         """`rooms`: how many drafts each row can take; behind them it drafts what nothing depends on."""
         self.samplers, self.rooms = samplers, rooms
-        self.greedy = all(s.greedy for s in samplers)
+        self.greedy = all(s.plain for s in samplers)
         self.tokens: list[torch.Tensor] = []
         """Of each step [B, 1]."""
         self.distributions: list[list[torch.Tensor]] = [[] for _ in samplers]
         """Of each row those [V] that its drafts were drawn from; none of a greedy one's."""
+
+    @classmethod
+    def known(
+        cls,
+        samplers: Sequence[Sampler],
+        rooms: Sequence[int],
+        ids: Sequence[Sequence[int]],
+        vocab_size: int,
+        device: torch.device,
+    ) -> "Drafts":
+        """Drafts that nothing was drawn for: each has a distribution of which it is the only token.
+
+        `ids` may have more rows than there are texts, as passes of static shapes have.
+        """
+        rooms = [min(room, len(row)) for room, row in zip(rooms, ids, strict=False)]
+        drafts, width = cls(samplers, rooms), max(rooms)
+        filled = [[*row[:width], *[0] * (width - len(row))] for row in ids]
+        tokens = torch.tensor(filled, dtype=torch.int64, device=device)
+        drafts.tokens = [tokens[:, i : i + 1] for i in range(width)]
+        for sampler, row, distributions, room in zip(samplers, tokens, drafts.distributions, rooms, strict=False):
+            if not sampler.greedy:
+                distributions += F.one_hot(row[:room], vocab_size)
+        return drafts
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -54,7 +78,7 @@ class Drafts:
     def _draw(self, row: int, logits: torch.Tensor) -> torch.Tensor:
         if row >= len(self.rooms) or len(self) >= self.rooms[row]:
             return best(logits, keepdim=True)
-        token, distribution = self.samplers[row].pick(logits)
+        token, distribution = self.samplers[row].draft(logits)
         if distribution is not None:
             self.distributions[row].append(distribution)
         return token
@@ -82,7 +106,7 @@ class Drafts:
     def _accepted(self, row: int, drafted: torch.Tensor, logits: torch.Tensor) -> Accepted:
         sampler, q = self.samplers[row], self.distributions[row]
         if not len(drafted):
-            return Accepted(sampler.pick(logits[0])[0].tolist(), [])
+            return Accepted(sampler.pick(logits[0]).tolist(), [])
         ids, rejected, _ = sampler.accept(drafted, torch.stack(q) if q else None, logits)
         return Accepted(ids, rejected)
 

@@ -10,16 +10,17 @@ A round is the same passes for all rows, each at its own position. A text that e
 Invariant between rounds: the cache holds positions 0 .. length-1 of a row, and its last token is not yet among them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
 
 import torch
 
 from eval.engine.choices import Drafts, pick
+from eval.engine.drafting import first_layers
 from eval.engine.passes import Compiled, Eager, Kind, Outputs, Places
 from eval.engine.policies.probes import NO_PROBES, Probes
 from eval.engine.policies.session import session
-from eval.engine.policy import Outcome, Plan, Policy, Session, check_fits, deciding_layers
+from eval.engine.policy import DraftModel, Outcome, Plan, Policy, Session, Source, check_fits, deciding_layers
 from eval.engine.rows import Request, Round, Row
 from eval.engine.sampling import Sampler
 from eval.engine.sampling_options import SamplingOptions
@@ -41,7 +42,13 @@ class Engine:
     """A model and its cache, used for one text after another, and for several at the same time."""
 
     def __init__(
-        self, model: InferenceLlama, max_len: int | None = None, batch_size: int = 1, *, compiled: bool = False
+        self,
+        model: InferenceLlama,
+        max_len: int | None = None,
+        batch_size: int = 1,
+        *,
+        compiled: bool = False,
+        draft_model: InferenceLlama | None = None,
     ) -> None:
         """Room for `max_len` positions of `batch_size` texts.
 
@@ -50,7 +57,18 @@ class Engine:
             max_len: None: the model's whole context.
             batch_size: texts that are written at the same time.
             compiled: see eval.engine.passes.
+            draft_model: see `DraftModel`.
+
+        Raises ValueError for a draft model with another vocabulary.
         """
+        if draft_model is not None and draft_model.size.vocab_size != model.size.vocab_size:
+            raise ValueError(
+                f"the draft model has a vocabulary of {draft_model.size.vocab_size:,}, the model one of"
+                f" {model.size.vocab_size:,}: both must read and write the same tokens"
+            )
+        self.draft_model = draft_model
+        self.drafting: dict[int, Engine] = {}
+        """Engines of models that draft, by their number of layers."""
         self.model, self.batch_size, self.compiled = model, batch_size, compiled
         self.cache: KVCache = model.new_cache(max_len or model.size.max_seq_len, batch_size, layered=compiled)
         self.passes: Eager | Compiled = (Compiled if compiled else Eager)(model, self.cache)
@@ -65,7 +83,7 @@ class Engine:
 
         Ends at `stop` or at the end of the context. Raises ValueError for a prompt or policy that cannot be decoded.
         """
-        check_decodable_by(self.model, policy, prompt, self.cache.max_len)
+        self.check_decodable(prompt, policy)
         request = Request(prompt, stop, sampling or SamplingOptions())
         return (round_ for rounds in self.generate_all([request], policy) for _, round_ in rounds)
 
@@ -84,8 +102,8 @@ class Engine:
         while True:
             while len(rows) < self.batch_size and (first := next(waiting, None)):
                 number, request = first
-                check_decodable_by(self.model, policy, request.prompt, self.cache.max_len)
-                rows.append(Row(number, request, Sampler(request.sampling, self.model.device)))
+                self.check_decodable(request.prompt, policy)
+                rows.append(Row(number, request, self._sampler(request), request.stop.begin()))
                 yield [(number, self._take(rows, len(rows) - 1, self._prefill(rows, policy)))]
                 self._leave(rows)
             if not rows:
@@ -93,6 +111,30 @@ class Engine:
             rounds = self._round(rows, self.session(policy))
             yield [(rows[i].number, self._take(rows, i, round_)) for i, round_ in enumerate(rounds)]
             self._leave(rows)
+
+    def check_decodable(self, prompt: Sequence[int], policy: Policy) -> None:
+        """Raise ValueError, in one line, for what cannot be decoded."""
+        check_decodable_by(self.model, policy, prompt, self.cache.max_len)
+        if isinstance(policy, DraftModel):
+            self.drafting_engine(policy.exit_layer)
+
+    def drafting_engine(self, n_layers: int) -> "Engine":
+        """The engine of the model that drafts. Raises ValueError for a number of layers that it cannot have."""
+        other = self.draft_model
+        most = self.model.size.n_layers if other is None else other.size.n_layers
+        if not 1 <= n_layers <= most or (other is not None and n_layers != most):
+            must = f"must lie in 1..{most}" if other is None else f"must be {most}, as the draft model has"
+            raise ValueError(f"exit_layer={n_layers}: {must}")
+        if n_layers not in self.drafting:
+            model = first_layers(self.model, n_layers) if other is None else other
+            max_len = min(self.cache.max_len, model.size.max_seq_len)
+            self.drafting[n_layers] = Engine(model, max_len, self.batch_size, compiled=self.compiled)
+        return self.drafting[n_layers]
+
+    def _sampler(self, request: Request) -> Sampler:
+        sampler = Sampler(request.sampling, self.model.device)
+        sampler.begin(request.prompt, self.model.size.vocab_size)
+        return sampler
 
     def session(self, policy: Policy) -> Session:
         """The policy's, made when it is first asked for."""
@@ -112,16 +154,28 @@ class Engine:
                 if i < len(rows):
                     rows[i] = last
                     self.cache.move(len(rows), i)
+                    for other in self.drafting.values():
+                        other.cache.lengths[len(rows)] = min(self.cache.lengths[i], other.cache.max_len)
+                        other.cache.move(len(rows), i)
 
     @torch.inference_mode()
     def _prefill(self, rows: list[Row], policy: Policy) -> Round:
         """All of the last row's prompt in one pass; the head on its last position alone."""
-        model, number, row = self.model, len(rows) - 1, rows[-1]
-        n, layers = len(row.request.prompt), range(deciding_layers(policy, model.size.n_layers))
-        tokens = torch.tensor([row.request.prompt], device=model.device)
-        x = model.run(model.embed(tokens), self.cache.row(number), self.positions[:n], n, layers)
+        row, number = rows[-1], len(rows) - 1
+        x = self._read(number, row.request.prompt, deciding_layers(policy, self.model.size.n_layers))
+        if isinstance(policy, DraftModel):
+            other = self.drafting_engine(policy.exit_layer)
+            if len(row.request.prompt) <= other.cache.max_len:
+                other._read(number, row.request.prompt, other.model.size.n_layers)
+        return Round(pick([row.sampler], self.model.logits(x[:, -1])), 0, 0)
+
+    def _read(self, number: int, prompt: Sequence[int], n_layers: int) -> torch.Tensor:
+        """A prompt through some layers in one pass, into a row of the cache; [1, T, D]."""
+        model, n = self.model, len(prompt)
+        tokens = torch.tensor([list(prompt)], device=model.device)
+        x = model.run(model.embed(tokens), self.cache.row(number), self.positions[:n], n, range(n_layers))
         self.cache.lengths[number] = n
-        return Round(pick([row.sampler], model.logits(x[:, -1])), 0, 0)
+        return x
 
     @torch.inference_mode()
     def _round(self, rows: list[Row], at_work: Session) -> list[Round]:
@@ -148,38 +202,29 @@ class Engine:
 
     def _speculate(self, rows: list[Row], rooms: list[int], plan: Plan) -> tuple[list[Round], Outcome]:
         """Draft tokens, verify them, accept; a row with less room than others drafts on, and nothing comes of it."""
-        begun = perf_counter()
-        drafts, states = Drafts([row.sampler for row in rows], rooms), list[torch.Tensor]()
-        width, most = plan.num_speculations + 1, min(plan.num_speculations, max(rooms))
-        places, tokens = self.places(len(rows), most + 1), [self._last(rows)]
-        confidences, probes = list[list[float]](), Probes(plan.probe)
+        begun, width, probes = perf_counter(), plan.num_speculations + 1, Probes(plan.probe)
         below = probes if plan.reuse_exit_states else NO_PROBES
-        while (d := len(drafts)) < most:
-            state, logits = self.draft(tokens[-1], places.at(d, d + 1), plan.exit_layer, probes=below)
-            states.append(state)
-            tokens.append(drafts.add(logits[:, 0]))
-            if plan.stop_below is not None:
-                # The token stays in the draft whatever it is, and only whether another follows depends on it. So each
-                # drafted token is a draw from its whole q, which is what makes acceptance exact. Were the token itself
-                # left out for its confidence, the others would be too frequent.
-                confidences.append(drafts.confidences(logits[: len(rows), 0]))
-                if max(confidences[-1]) < plan.stop_below:
-                    break
+        places = self.places(len(rows), min(plan.num_speculations, max(rooms)) + 1)
+        drafts, states, confidences = self._drafts(rows, rooms, plan, places, below)
+        if not len(drafts):
+            return self._one_token(rows, rooms, Plan(self.model.size.n_layers))
         d = len(drafts)
         if plan.reuse_exit_states:
             # Of the last drafted token, too, the verification needs the exit state and the keys below it.
-            last = self.draft(tokens[-1], places.at(d, d + 1), plan.exit_layer, head=False, probes=below)
+            last = self.draft(drafts.tokens[-1], places.at(d, d + 1), plan.exit_layer, head=False, probes=below)
             states.append(last[0])
         between = self._now() if plan.timed else None
         if plan.reuse_exit_states:
             logits = self.verify(torch.cat(states, 1), places.at(0, d + 1), plan.exit_layer, width, probes)
         else:
-            logits = self.recompute(torch.cat(tokens, 1), places.at(0, d + 1), width, probes)
+            tokens = torch.cat([self._last(rows), *drafts.tokens], 1)
+            logits = self.recompute(tokens, places.at(0, d + 1), width, probes)
         # The one wait of the round.
         found = drafts.accept(logits[: len(rows)])
         now = perf_counter()
+        exit_layer = None if plan.source is Source.text else plan.exit_layer
         rounds = [
-            Round(ids, n := len(ids) - 1 + len(rejected), len(ids) - 1, tuple(rejected), plan.exit_layer if n else None)
+            Round(ids, n := len(ids) - 1 + len(rejected), len(ids) - 1, tuple(rejected), exit_layer if n else None)
             for ids, rejected in found
         ]
         # Of a row with less room it is not known what would have become of all drafts.
@@ -198,6 +243,63 @@ class Engine:
             },
         )
         return rounds, outcome
+
+    def _drafts(
+        self, rows: list[Row], rooms: list[int], plan: Plan, places: Places, probes: Probes
+    ) -> tuple[Drafts, list[torch.Tensor], list[list[float]]]:
+        """Drafts, the exit states [B, 1, D] that were made on the way, and the confidences that the plan asks for."""
+        samplers, states, confidences = [row.sampler for row in rows], list[torch.Tensor](), list[list[float]]()
+        if plan.source is Source.text:
+            found = [row.following(plan.num_speculations) for row in rows]
+            found += [[]] * (self._n_passed(len(rows)) - len(rows))
+            return Drafts.known(samplers, rooms, found, self.model.size.vocab_size, self.model.device), [], []
+        if plan.source is Source.model:
+            logits_after = self.drafting_engine(plan.exit_layer)._following(rows, rooms, self.cache.lengths, plan)
+        else:
+
+            def logits_after(i: int, tokens: torch.Tensor) -> torch.Tensor:
+                state, logits = self.draft(tokens, places.at(i, i + 1), plan.exit_layer, probes=probes)
+                states.append(state)
+                return logits[:, 0]
+
+        drafts, token, most = Drafts(samplers, rooms), self._last(rows), min(plan.num_speculations, max(rooms))
+        while len(drafts) < most:
+            logits = logits_after(len(drafts), token)
+            token = drafts.add(logits)
+            if plan.stop_below is not None:
+                # The token stays in the draft whatever it is, and only whether another follows depends on it. So each
+                # drafted token is a draw from its whole q, which is what makes acceptance exact. Were the token itself
+                # left out for its confidence, the others would be too frequent.
+                confidences.append(drafts.confidences(logits[: len(rows)]))
+                if max(confidences[-1]) < plan.stop_below:
+                    break
+        return drafts, states, confidences
+
+    def _following(
+        self, rows: list[Row], rooms: list[int], lengths: list[int], plan: Plan
+    ) -> Callable[[int, torch.Tensor], torch.Tensor]:
+        """The model as the one that drafts: from (number of the draft, token before it [B, 1]) to logits [B, V].
+
+        Args:
+            rows: of the engine that decides.
+            rooms: of them; made smaller where the context of this model is.
+            lengths: of that engine's cache.
+            plan: its plan.
+        """
+        # The last two tokens are read: the last but one may be a draft that nothing was drafted after.
+        for i in range(len(rows)):
+            rooms[i] = max(0, min(rooms[i], self.cache.max_len - lengths[i]))
+            self.cache.lengths[i] = min(lengths[i], self.cache.max_len) - 1
+        ends = [row.last_two for row in rows] + [[0, 0]] * (self._n_passed(len(rows)) - len(rows))
+        last_two = torch.tensor(ends, device=self.model.device)
+        places = self.places(len(rows), plan.num_speculations + 1)
+
+        def logits_after(i: int, tokens: torch.Tensor) -> torch.Tensor:
+            here = places.at(i + 1, i + 2) if i else places.at(0, 2)
+            width = 1 if i else 2
+            return self.recompute(tokens if i else last_two, here, width)[:, -1]
+
+        return logits_after
 
     def _now(self) -> float:
         """Seconds, once the device has done what it has been given."""

@@ -11,10 +11,22 @@ distribution, because a plan is made before any of its round's tokens exist, fro
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 MOST_DRAFTS = 12
 """d, at most, where a policy chooses it."""
+
+
+class Source(StrEnum):
+    """Where drafts come from."""
+
+    first_layers = "first_layers"
+    """The first layers of the model itself, whose work verification takes over."""
+    text = "text"
+    """What followed the last few tokens earlier in the text."""
+    model = "model"
+    """Another model, with a cache of its own."""
 
 
 class Plan(NamedTuple):
@@ -33,6 +45,8 @@ class Plan(NamedTuple):
     """Measure seconds, which waits for the device once more, between draft and verification."""
     reuse_exit_states: bool = True
     """False: verification runs drafted tokens through all layers again."""
+    source: Source = Source.first_layers
+    """Where the drafts come from; with `model`, the exit_layer is the number of that model's layers."""
 
 
 class Outcome(NamedTuple):
@@ -108,10 +122,28 @@ class DynamicExit:
     """The exits to choose from, ascending; (): five of the lower half of the layers."""
 
 
-Steady = Autoregressive | EarlyExit | SelfSpeculative
+@dataclass(frozen=True)
+class PromptLookup:
+    """Draft at most `num_speculations` = d tokens, those that followed the last few tokens earlier in the text."""
+
+    num_speculations: int
+
+
+@dataclass(frozen=True)
+class DraftModel:
+    """Draft `num_speculations` = d tokens with a model of `exit_layer` = E layers that has its own cache.
+
+    It is the engine's draft model, or, without one, the first E layers and the head as a model of its own.
+    """
+
+    exit_layer: int
+    num_speculations: int
+
+
+Steady = Autoregressive | EarlyExit | SelfSpeculative | PromptLookup | DraftModel
 """Policies whose rounds are all the same, so that one of them can be timed for all."""
 Policy = Steady | ConfidenceStop | DynamicExit
-Drafting = SelfSpeculative | ConfidenceStop | DynamicExit
+Drafting = SelfSpeculative | ConfidenceStop | DynamicExit | PromptLookup | DraftModel
 """Policies whose text is the full model's."""
 
 
@@ -135,7 +167,7 @@ class Constant:
 def most_drafts(policy: Policy) -> int:
     """The largest number of tokens that a round may draft."""
     match policy:
-        case SelfSpeculative(_, d) | ConfidenceStop(_, d):
+        case SelfSpeculative(_, d) | ConfidenceStop(_, d) | DraftModel(_, d) | PromptLookup(d):
             return d
         case DynamicExit():
             return MOST_DRAFTS
@@ -155,8 +187,8 @@ def check_fits(policy: Policy, n_layers: int) -> None:
     exits: tuple[int, ...] = policy.exit_layers if isinstance(policy, DynamicExit) else ()
     if isinstance(policy, SelfSpeculative | ConfidenceStop):
         exits = (policy.exit_layer,)
-        if policy.num_speculations < 1:
-            raise ValueError(f"num_speculations={policy.num_speculations}: must be at least 1")
+    if not isinstance(policy, Autoregressive | EarlyExit) and most_drafts(policy) < 1:
+        raise ValueError(f"num_speculations={most_drafts(policy)}: must be at least 1")
     for exit_layer in exits:
         if not 1 <= exit_layer < n_layers:
             raise ValueError(f"exit_layer={exit_layer}: must lie in 1..{n_layers - 1} to leave layers to verify")

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from eval.engine.drafting import NgramIndex
 from eval.engine.sampling import Sampler
 from eval.engine.sampling_options import SamplingOptions
-from eval.engine.stopping import StopRule
+from eval.engine.stopping import Stopping, StopRule
 
 
 class Round(NamedTuple):
@@ -41,6 +42,9 @@ class Row:
     """Of the request, from 0, in the order in which requests came."""
     request: Request
     sampler: Sampler
+    stopping: Stopping
+    index: NgramIndex = field(default_factory=NgramIndex)
+    """Of the text so far, where drafts are looked up in it."""
     emitted: list[int] = field(default_factory=list)
     """The new tokens. The last of them is not in the cache yet."""
     ended: bool = False
@@ -51,13 +55,25 @@ class Row:
         return self.emitted[-1]
 
     @property
+    def last_two(self) -> list[int]:
+        """That token and the one before it."""
+        return [*self.request.prompt[-1:], *self.emitted][-2:]
+
+    def following(self, d: int) -> list[int]:
+        """At most d tokens that have followed the text's last few earlier in it."""
+        if not self.index.text:
+            self.index.extend(self.request.prompt)
+        self.index.extend(self.emitted[len(self.index.text) - len(self.request.prompt) :])
+        return self.index.following(d)
+
+    @property
     def missing(self) -> int:
         """How many tokens the text may still get."""
         return self.request.stop.max_new_tokens - len(self.emitted)
 
     def take(self, round_: Round, *, full: bool) -> Round:
         """Add a round to the text, and return what of it the text has; `full`: the cache has no room for another."""
-        tokens, ended = self.request.stop.cut(self.emitted, round_.tokens)
+        tokens, ended = self.stopping.cut(round_.tokens)
         self.emitted += tokens
         self.ended = ended or full
         return round_._replace(tokens=tokens, n_accepted=min(round_.n_accepted, len(tokens)), ends=self.ended)

@@ -31,8 +31,8 @@ class CorrectnessConfig:
     transformers: bool = False
     """Compare also transformers' generate with the same weights."""
     near_tie: float | None = None
-    """Where texts part, logits closer than this are taken for rounding; null: 1e-9 in float64, 0.001 in float32, 0.05
-    in float16, 0.25 in bfloat16."""
+    """Where texts part, logits closer than so many steps of the dtype at their size are taken for rounding; null: 64
+    in float64, 256 in float32, 8 in float16 and bfloat16."""
     sampled: bool = False
     """Also compare the distribution of the first tokens that plain and self-speculative sampling draw."""
     draws: int = 2000

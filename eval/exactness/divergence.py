@@ -15,7 +15,7 @@ import torch
 
 from conf.errors import UserError
 from data.tokenizers.tokenizer import Tokenizer
-from eval.engine.agreement import NEAR_TIE, first_difference, gap, is_near_tie, logits_after, preferences
+from eval.engine.agreement import first_difference, gap, is_near_tie, logits_after, near_tie_bound, preferences
 from eval.engine.rows import Request
 from eval.engine.stopping import StopRule
 from eval.measure.contest import Run
@@ -83,9 +83,17 @@ class Compared:
     """Empty if the text is correct. After a near-tie the rest is checked by one pass, which can add a second one."""
 
 
-def bound_of(setting: Setting, near_tie: float) -> float:
-    """The bound of a near-tie for a decoder: at least float32's for transformers, whose RoPE angles are in float32."""
-    return max(near_tie, NEAR_TIE[torch.float32]) if setting.mode == TRANSFORMERS else near_tie
+def bound_of(setting: Setting, size: torch.Tensor, dtype: torch.dtype, near_tie: float | None = None) -> torch.Tensor:
+    """The bound of a near-tie of a decoder: at least float32's for transformers, whose RoPE angles are in float32.
+
+    Args:
+        setting: the decoder.
+        size: the largest logit without its sign.
+        dtype: of the model.
+        near_tie: steps of the dtype at that size; None: NEAR_TIE's.
+    """
+    bound = near_tie_bound(size, dtype, near_tie)
+    return bound.maximum(near_tie_bound(size, torch.float32)) if setting.mode == TRANSFORMERS else bound
 
 
 def compare_decoders(
@@ -94,17 +102,17 @@ def compare_decoders(
     runs: Mapping[Setting, Run],
     sample: Sample,
     stop: StopRule,
-    near_tie: float,
+    near_tie: float | None = None,
 ) -> list[Compared]:
     """Decode a sample greedily with each of `runs`, autoregressive decoding first, and check each text.
 
-    A gap of logits below `near_tie` is explained by rounding (see `bound_of`).
+    A gap of logits below `near_tie` steps is explained by rounding (see `bound_of`).
     """
     autoregressive: list[int] | None = None
     found = []
     for setting, run in runs.items():
-        text = stop.cut([], run([Request(sample.tokens, stop)])[0].tokens)[0]
-        check = _TextCheck(model, tokenizer, sample, setting, bound_of(setting, near_tie))
+        text = stop.begin().cut(run([Request(sample.tokens, stop)])[0].tokens)[0]
+        check = _TextCheck(model, tokenizer, sample, setting, near_tie)
         if autoregressive is None:
             autoregressive = text
             divergences = check.by_one_pass(text, 0)
@@ -118,10 +126,13 @@ class _TextCheck:
     """The checks of one decoder's text of one sample."""
 
     def __init__(
-        self, model: InferenceLlama, tokenizer: Tokenizer, sample: Sample, decoder: Setting, bound: float
+        self, model: InferenceLlama, tokenizer: Tokenizer, sample: Sample, decoder: Setting, near_tie: float | None
     ) -> None:
         self.model, self.tokenizer, self.sample, self.decoder = model, tokenizer, sample, decoder
-        self.bound = bound
+        self.near_tie = near_tie
+
+    def _bound(self, size: torch.Tensor) -> torch.Tensor:
+        return bound_of(self.decoder, size, self.model.dtype, self.near_tie)
 
     def by_text(self, text: list[int], autoregressive: list[int]) -> list[Divergence]:
         """Compare with autoregressive decoding's text; after a near-tie check the rest by one pass."""
@@ -134,8 +145,9 @@ class _TextCheck:
 
     def by_one_pass(self, text: list[int], start: int) -> list[Divergence]:
         """Check the tokens from `start` on by one pass: the first that is not the best one nor a near-tie, if any."""
-        lost = preferences(self.model, self.sample.tokens, text)
-        wrong = [i for i in range(start, len(text)) if not is_near_tie(float(lost[i]), self.bound)]
+        lost, size = preferences(self.model, self.sample.tokens, text)
+        bounds = self._bound(size)
+        wrong = [i for i in range(start, len(text)) if not is_near_tie(float(lost[i]), float(bounds[i]))]
         if not wrong:
             return []
         at = wrong[0]
@@ -162,7 +174,7 @@ class _TextCheck:
             expected=None if expected is None else choice(expected),
             top=(choice(top[0]), choice(top[1])),
             gap=gap(logits, both),
-            bound=self.bound,
+            bound=float(self._bound(logits.abs().max())),
         )
 
 

@@ -16,7 +16,7 @@ class CheckFacts:
     n_samples: int
     seed: int
     near_tie: float
-    """Where texts part, logits closer than this are taken for rounding."""
+    """Where texts part, logits closer than so many steps of the dtype at their size are taken for rounding."""
     selection: Selection
     provenance: Provenance
     transformers: str | None

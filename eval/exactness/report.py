@@ -98,15 +98,17 @@ def verdict_line(test: Verdict) -> str:
 def legend(facts: CheckFacts) -> str:
     """What the table's words mean, and where it was made."""
     lines = [
-        f"near-tie: where texts part, both tokens' logits are less than {facts.near_tie:g} ({facts.provenance.dtype})"
-        " below the largest one;",
+        f"near-tie: where texts part, both tokens' logits are less than {facts.near_tie:g} steps of"
+        f" {facts.provenance.dtype} at their size below the largest one;",
         "one pass: each token of autoregressive decoding's text is the full model's choice in one pass over it, or"
         " hardly less",
         f"{facts.checkpoint}; {facts.provenance}",
     ]
     if facts.transformers:
         lines.insert(
-            1, f"(transformers {facts.transformers}, with angles in float32: at least {NEAR_TIE[torch.float32]:g});"
+            1,
+            f"(transformers {facts.transformers}, with angles in float32: at least {NEAR_TIE[torch.float32]:g} steps"
+            " of float32);",
         )
     return "\n".join(lines)
 

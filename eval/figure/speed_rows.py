@@ -25,7 +25,7 @@ SAME = ("n_samples", "seed", "hardware", "dtype")
 """What rows of one task must have in common to stand in one table."""
 NEEDED = ("task", "mode", "exit_layer", "num_speculations", SPEEDUP, OF_MEANS, "tokens_per_second", *SAME)
 ESTIMATES = {f.name for part in (Speed, OverBaseline) for f in fields(part) if f.type is Estimate} | {AGREEMENT}
-ORDER = (Mode.autoregressive, Mode.early_exit, Mode.self_speculative)
+ORDER = tuple(Mode)
 
 
 @dataclass(frozen=True, kw_only=True)

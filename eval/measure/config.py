@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from conf.checks import at_least, count_or_auto, ends_in
-from eval.config import DraftPolicy, ExitStates, MachineConfig, Mode
+from eval.config import LAYERSKIP, DraftPolicy, ExitStates, MachineConfig, Mode
 from eval.tasks.choices import Task
 
 
@@ -19,8 +19,9 @@ class BenchmarkConfig:
     """What to decode and how to score it: a file of conf/task."""
     chat: bool = False
     """Ask prompts as a user's turn in the model's own chat template."""
-    modes: list[Mode] = field(default_factory=lambda: list(Mode))
-    """What to measure; autoregressive always is, as what the others are compared with."""
+    modes: list[Mode] = field(default_factory=lambda: list(LAYERSKIP))
+    """What to measure; autoregressive always is, as what the others are compared with. prompt_lookup and draft_model
+    are other sources of drafts, verified by all layers."""
     exit_layers: list[int] = field(default_factory=list)
     """Layers of draft and early exit; empty: the task's own shares of all layers."""
     num_speculations: list[int] = field(default_factory=list)

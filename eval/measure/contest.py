@@ -103,7 +103,7 @@ def _texts(
 ) -> dict[Setting, tuple[list[Timed], float | None]]:
     """What each setting makes of some samples, and the memory it takes, in the order of the settings."""
     stop = contest.task.stop(contest.tokenizer)
-    requests = [Request(samples[t.which].tokens, stop, contest.task.sampling(t.which)) for t in together]
+    requests = [Request(samples[t.which].tokens, stop, contest.task.sampling_of(t.which)) for t in together]
     device, runs = contest.engine.model.device, contest.runs()
     out: dict[Setting, tuple[list[Timed], float | None]] = {}
     for setting in _turned(list(runs), together[0].number // len(together)):
@@ -119,14 +119,14 @@ def _records(
     contest: Contest, sample: Sample, repeat: int, texts: dict[Setting, tuple[Timed, float | None]]
 ) -> list[Record]:
     autoregressive = texts[Setting.of(Autoregressive(), contest.engine.model.size.n_layers)][0].tokens
-    greedy = contest.task.sampling(0).temperature == 0
+    greedy = contest.task.sampling_of(0).temperature == 0
     records = []
     for setting, (run, memory) in texts.items():
         text = continuation(contest.tokenizer, sample.tokens, run.tokens)
         at = first_difference(run.tokens, autoregressive)
         compared = greedy and setting.mode != BASELINE
         # An early exit is not expected to write the same, and to find out whether it was close costs a prefill.
-        asked = compared and setting.mode == Mode.self_speculative
+        asked = compared and setting.mode in list(Mode) and Mode(setting.mode).drafts
         near_tie = False
         if asked and at is not None and at < min(len(run.tokens), len(autoregressive)):
             near_tie = near_tie_after(

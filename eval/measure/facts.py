@@ -17,6 +17,8 @@ class Facts:
     """The second checkpoint, if one was decoded beside it."""
     chat: bool = False
     """Whether prompts were asked as a user's turn."""
+    sampling: str | None = None
+    """How tokens were chosen, `temperature=1 top_p=0.9`; None: plain greedy decoding."""
     metrics: Mapping[str, str] = field(default_factory=dict)
     """Scores of the user's own: dotted path -> digest of its file."""
     selection: Selection
@@ -32,7 +34,8 @@ class Facts:
 
     def as_json(self) -> dict[str, Any]:
         """What result files hold, without what was not used."""
-        optional = {"baseline": self.baseline, "chat": self.chat, "metrics": dict(self.metrics)}
+        optional: dict[str, Any] = {"baseline": self.baseline, "chat": self.chat, "sampling": self.sampling}
+        optional["metrics"] = dict(self.metrics)
         last = {"transformers": self.transformers, "samples_file": self.samples_file}
         return {
             "checkpoint": self.checkpoint,

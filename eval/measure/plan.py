@@ -94,9 +94,10 @@ def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Pl
         drafted_by=config.policies,
         dynamic_exits=config.exit_layers,
     )
-    transformers = task.BESIDE_TRANSFORMERS if config.transformers is None else config.transformers
-    if transformers and task.sampling(0).temperature:
-        raise ConfigError("transformers=true: decodes greedily, but this task draws its tokens; leave it out")
+    sampling = task.sampling_of(0)
+    transformers = task.BESIDE_TRANSFORMERS and sampling.plain if config.transformers is None else config.transformers
+    if transformers and not sampling.plain:
+        raise ConfigError(f"transformers=true: decodes greedily, but this task with {sampling}; leave it out")
     output = output_of(config, checkpoint.stored, "benchmark")
     chosen = task.samples(checkpoint)
     print(chosen.described(task))
@@ -106,6 +107,7 @@ def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Pl
         checkpoint=config.checkpoint,
         baseline=config.baseline,
         chat=config.chat,
+        sampling=str(sampling) or None,
         metrics={path: digest(path) for path in task.metrics},
         selection=chosen.selection,
         provenance=provenance(device, dtype, config.machine.threads or "auto", int8=config.machine.int8),

@@ -9,7 +9,7 @@ import torch
 
 from eval.engine.decoding import Engine
 from eval.engine.passes import Places
-from eval.engine.policy import Autoregressive, EarlyExit, Policy, SelfSpeculative, Steady
+from eval.engine.policy import Autoregressive, DraftModel, EarlyExit, Policy, PromptLookup, SelfSpeculative, Steady
 from eval.engine.rows import Request, Round
 from eval.engine.sampling import best
 from eval.engine.sampling_options import SamplingOptions
@@ -106,6 +106,12 @@ def pass_times(
                 case SelfSpeculative():
                     rounds = [clock.round(policy) for _ in range(2)]
                     drafts, *rest = rounds[-1]
+                case PromptLookup(d):
+                    drafts, rest = [0.0], [0.0, [clock.recompute(d + 1) for _ in range(2)][-1]]
+                case DraftModel(exit_layer, d):
+                    other = _Clock(engine.drafting_engine(exit_layer), token, middle)
+                    drafts = [other.token(exit_layer) for _ in range(d + 1)][1:]
+                    rest = [0.0, [clock.recompute(d + 1) for _ in range(2)][-1]]
                 case EarlyExit(exit_layer):
                     rest = [0.0, 0.0]
                     drafts = [clock.token(exit_layer) for _ in range(4)][1:]

@@ -153,7 +153,7 @@ def _over_baseline(pairs: Sequence[Pair]) -> OverBaseline:
 
 def _drafts(records: Sequence[Record]) -> Drafts:
     """Acceptance over all drafted tokens, tokens per round over all rounds after the prefill."""
-    if records[0].mode != Mode.self_speculative:
+    if records[0].mode not in list(Mode) or not Mode(records[0].mode).drafts:
         return Drafts(acceptance_rate=None, tokens_per_round=1.0)
     rounds = [r for record in records for r in record.decoding_rounds]
     n_drafted, n_accepted = sum(d for d, _ in rounds), sum(a for _, a in rounds)
@@ -184,9 +184,11 @@ def _ideals(size: ModelConfig, setting: Setting, pairs: Sequence[Pair]) -> Ideal
         case Mode.early_exit:
             ideal = (n_layers + head) / (setting.exit_layer + head)
             possible = [early_exit_ideal(times, len(pair.record.tokens)) for pair, times in on_passes]
-        case Mode.self_speculative:
+        case Mode.self_speculative | Mode.draft_model | Mode.prompt_lookup:
             d, n = (fmean(column) for column in zip(*rounds, strict=True)) if rounds else (0.0, 0.0)
             ideal = ideal_speedup(n_layers=n_layers, exit_layer=setting.exit_layer, d=d, n=n, head=head)
+            if setting.mode == Mode.prompt_lookup:
+                ideal = n + 1  # its drafts cost no block
             possible = [
                 measured_cost_ideal(times, len(pair.record.tokens), pair.record.drafted[1:])
                 for pair, times in on_passes

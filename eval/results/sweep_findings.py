@@ -105,6 +105,7 @@ def facts_lines(row: Row) -> list[str]:
     counts = row.counts
     return [
         f"{row.facts.checkpoint}; {counts.task}: {counts.n_samples} samples, seed {counts.seed},"
-        f" {counts.repeats} times each, {counts.new_tokens:,.0f} new tokens on average",
+        f" {counts.repeats} times each, {counts.new_tokens:,.0f} new tokens on average"
+        + (f", chosen with {how}" if (how := row.facts.sampling) else ""),
         str(row.facts.provenance),
     ]

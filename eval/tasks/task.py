@@ -119,6 +119,8 @@ class Task:
     """At most so many tokens are generated."""
     ignore_eos: bool = False
     """Go on after the end-of-text token."""
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    """How tokens are chosen. Each sample draws by a seed of its own, made from task.seed and this section's."""
     skip_too_long: bool = False
     """Leave out prompts that do not fit into the context with `max_new_tokens`; the selection counts them. false:
     stop."""
@@ -174,10 +176,9 @@ class Task:
         eos = frozenset() if self.ignore_eos else frozenset({tokenizer.eos_id})
         return StopRule(max_new_tokens=self.max_new_tokens, eos_ids=eos)
 
-    def sampling(self, index: int) -> SamplingOptions:
-        """How the tokens of the sample with this index are chosen: greedily, unless a task says otherwise."""
-        del index
-        return SamplingOptions()
+    def sampling_of(self, index: int) -> SamplingOptions:
+        """How the tokens of the sample with this index are chosen: by a seed of its own."""
+        return replace(self.sampling, seed=1_000_003 * (self.seed + self.sampling.seed) + index)
 
     def exit_layers(self, n_layers: int) -> list[int]:
         """The exits that are measured by default: E in 1..L-1."""

@@ -73,11 +73,11 @@ def calibrate(engine: Engine, tokenizer: Tokenizer, task: Task, samples: Sequenc
     texts = []
     n_layers = engine.model.size.n_layers
     stop = task.stop(tokenizer)
-    timed(engine, samples[0].tokens, Autoregressive(), stop, task.sampling(0))  # warms up, uncounted
+    timed(engine, samples[0].tokens, Autoregressive(), stop, task.sampling_of(0))  # warms up, uncounted
     with progress("calibration", unit="sample", total=len(samples)) as bar:
         for i, sample in enumerate(samples):
-            run = timed(engine, sample.tokens, Autoregressive(), stop, task.sampling(i))
-            sampler = Sampler(task.sampling(i), engine.model.device)
+            run = timed(engine, sample.tokens, Autoregressive(), stop, task.sampling_of(i))
+            sampler = Sampler(task.sampling_of(i), engine.model.device)
             chances = chances_by_exit(engine, sampler, sample.tokens, run.tokens)
             texts.append(Text(len(sample.tokens), run.seconds, run.round_seconds[0], chances))
             bar.update()

@@ -6,12 +6,15 @@ from eval.engine.policy import (
     Autoregressive,
     ConfidenceStop,
     Constant,
+    DraftModel,
     DynamicExit,
     EarlyExit,
     Plan,
     Policy,
+    PromptLookup,
     SelfSpeculative,
     Session,
+    Source,
 )
 from models.config import ModelConfig
 from models.speculation import head_cost
@@ -27,6 +30,10 @@ def session(policy: Policy, size: ModelConfig) -> Session:
             return Constant(Plan(exit_layer), n_layers)
         case SelfSpeculative(exit_layer, d, reuse):
             return Constant(Plan(exit_layer, d, reuse_exit_states=reuse), n_layers)
+        case PromptLookup(d):
+            return Constant(Plan(n_layers, d, reuse_exit_states=False, source=Source.text), n_layers)
+        case DraftModel(exit_layer, d):
+            return Constant(Plan(exit_layer, d, reuse_exit_states=False, source=Source.model), n_layers)
         case ConfidenceStop(exit_layer, d):
             return Confident(Plan(exit_layer, d), n_layers)
         case DynamicExit(exits):
