@@ -149,8 +149,7 @@ def one_line(error: BaseException, schema: type) -> str:
             if section:
                 return _unknown(key, section)
             return f"{key}: a new key of a table begins with a plus sign: +{key}=VALUE"
-        named = re.search(rf"\b{re.escape(key)}\b", message)  # `mode` is not named by `draft_model`
-        return f"{key}: {message}" if key and not named else message
+        return f"{key}: {message}" if key and key not in message else message
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     # Hydra suggests "+key=value" for unknown keys, which we refuse as well, and lists its search path.
     lines = [line for line in lines if "use +" not in line and not line.startswith(("Config search path", "provider="))]
