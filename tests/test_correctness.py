@@ -101,7 +101,7 @@ def test_a_wrong_token_is_named_with_its_logits() -> None:
     assert lines.startswith(
         "UNEXPLAINED: self-speculative E=2 d=4 differs from autoregressive decoding: sample s, token 12"
     )
-    for part in (f"{wrong[11]} ", f"{text[11]} ", f"{top.values[1].item():.6g}", "2.84217e-14"):
+    for part in (f"{wrong[11]} ", f"{text[11]} ", f"{top.values[1].item():.6g}", f">= {divergence.bound:g}"):
         assert part in lines
 
 
@@ -262,7 +262,8 @@ def test_from_a_checkpoint_to_a_verdict(
         assert decoder["identical"] + decoder["near_ties"] == decoder["n_samples"] == 2
         assert decoder["n_tokens"] == 24
     out = capsys.readouterr().out
-    assert f"less than {NEAR_TIE[getattr(torch, dtype)]:g} steps of {dtype} at their size" in out
+    steps = {"float64": "less than 64 steps of float64", "bfloat16": "less than 8 steps of bfloat16"}[dtype]
+    assert steps in " ".join(out.split())
 
 
 def status(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:

@@ -206,7 +206,9 @@ def test_dynamic_follows_a_change() -> None:
     world.chances = KNOWN["none"]
     assert live(at_work, world, 300)[-1].num_speculations == 0
     world.chances = KNOWN["a low exit"]
-    assert live(at_work, world, 1200)[-1].exit_layer == 2, "plain decoding is left again"
+    plans = live(at_work, world, 1200)[1000:]
+    best = max(world.rate(e, d) for e in world.chances for d in range(1, 13))
+    assert sum(world.rate(p.exit_layer, p.num_speculations) for p in plans) / len(plans) > 0.95 * best, "left again"
 
 
 def test_which_exits_are_tried() -> None:

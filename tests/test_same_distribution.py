@@ -82,21 +82,8 @@ def test_a_wrong_acceptance_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> No
     assert not verdict(SelfSpeculative(2, 2)).same
 
 
-def test_a_draft_that_leaves_its_unsure_token_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The token itself must stay: left out for its confidence, it is drawn anew from p, and its like grow rare."""
-    accept = Sampler.accept
-
-    def without_the_last(self: Sampler, drafted: torch.Tensor, q: torch.Tensor, logits: torch.Tensor) -> Any:
-        if len(drafted) < 2 or q[-1, drafted[-1]] > 0.4:
-            return accept(self, drafted, q, logits)
-        ids, rejected, last = accept(self, drafted[:-1], q[:-1], logits[:-1])
-        return ids, [*rejected, int(drafted[-1])], last
-
-    monkeypatch.setattr(Sampler, "accept", without_the_last)
-    assert not verdict(ConfidenceStop(2, 2)).same
-
-
 SAMPLED = ["sampled=true", "sampled_prompts=1", "exit_layers=[2]", "num_speculations=[2]", "exit_states=[reuse]"]
+SAMPLED += ["policies=[fixed]"]
 
 
 def test_the_command_compares_distributions(

@@ -13,7 +13,15 @@ from test_decoding import CPU, Stub
 from test_parity_hf import hf_model
 
 from eval.engine.decoding import Engine
-from eval.engine.policy import Autoregressive, DraftModel, Policy, PromptLookup, SelfSpeculative
+from eval.engine.policy import (
+    Autoregressive,
+    ConfidenceStop,
+    DraftModel,
+    DynamicExit,
+    Policy,
+    PromptLookup,
+    SelfSpeculative,
+)
 from eval.engine.sampling import Sampler, draw, penalised, probabilities
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
@@ -100,6 +108,8 @@ PENALTY = {"temperature": 1.0, "repetition_penalty": 3.0, "min_p": 0.05}
         (DraftModel(2, 3), FILTERS[0]),
         (PromptLookup(3), FILTERS[0]),
         (PromptLookup(2), FILTERS[2]),
+        (ConfidenceStop(2, 3), FILTERS[0]),
+        (DynamicExit((1, 2)), FILTERS[2]),
     ],
 )
 def test_pairs_have_the_exact_distribution(policy: Policy, options: dict) -> None:
@@ -118,6 +128,24 @@ def test_a_wrong_acceptance_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Sampler, "_reject", wrong)
     sampling = SamplingOptions(seed=1, temperature=1.0)
     assert far_from(pairs(SelfSpeculative(2, 2), sampling), sampling)
+
+
+def test_a_draft_that_leaves_its_unsure_token_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unsure token must stay in its draft: left out, it is drawn anew from p, and its like grow rare."""
+    accept = Sampler.accept
+
+    def without_the_last(self: Sampler, drafted: torch.Tensor, q: torch.Tensor, logits: torch.Tensor) -> Any:
+        if q[-1, drafted[-1]] > 0.5:
+            return accept(self, drafted, q, logits)
+        if len(drafted) == 1:
+            last = self.pick(logits[0])
+            return last.tolist(), drafted.tolist(), last
+        ids, rejected, last = accept(self, drafted[:-1], q[:-1], logits[:-1])
+        return ids, [*rejected, int(drafted[-1])], last
+
+    monkeypatch.setattr(Sampler, "accept", without_the_last)
+    sampling = SamplingOptions(seed=1, temperature=1.0)
+    assert far_from(pairs(ConfidenceStop(2, 2), sampling), sampling)
 
 
 def test_a_penalty_that_does_not_know_the_drafts_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

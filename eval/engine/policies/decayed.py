@@ -8,9 +8,10 @@ class DecayedMean:
         self.decay = decay
         self.total = self.weight = 0.0
 
-    def add(self, value: float, weight: float = 1.0) -> None:
-        """A new number. One of weight 0 makes the older ones forgotten and says nothing itself."""
-        self.total, self.weight = self.total * self.decay + value * weight, self.weight * self.decay + weight
+    def add(self, value: float, weight: float = 1.0, steps: int = 1) -> None:
+        """A new number, by which the older ones decay `steps` times. One of weight 0 says nothing itself."""
+        keep = self.decay**steps
+        self.total, self.weight = self.total * keep + value * weight, self.weight * keep + weight
 
     def shrunk(self, prior: float, strength: float) -> float:
         """The mean with `prior` counted among the numbers, at the weight `strength`."""

@@ -26,6 +26,8 @@ FIRST_DRAFTS = (2, 6)
 """d of the rounds that try each exit at the beginning."""
 PROBE_EVERY = 32
 """Rounds from one that probes to the next: its heads and stops cost a quarter of a round on the demo."""
+PROBE_STEPS = 5
+"""How often what was seen of an exit before decays by a probe: probes are rare, and the text has changed since."""
 CHOOSE_EVERY = 8
 """Rounds from one choice to the next; a choice takes 0.2 ms."""
 PLAIN_EVERY = 32
@@ -52,8 +54,8 @@ class Acceptance:
     def __init__(self) -> None:
         self.positions: list[DecayedMean] = [DecayedMean(DECAY) for _ in range(MOST_DRAFTS)]
 
-    def learn(self, chances: Sequence[float]) -> None:
-        """A draft's chances of acceptance, in order: 1, 1, 0 where the third was rejected.
+    def learn(self, chances: Sequence[float], steps: int = 1) -> None:
+        """A draft's chances of acceptance, in order: 1, 1, 0 where the third was rejected. Older ones decay so often.
 
         A position counts as much as it is likely to be reached. What was seen of one that is no longer reached is
         forgotten, so that an unlucky first draft does not keep it from being tried again.
@@ -61,7 +63,7 @@ class Acceptance:
         reached = 1.0
         for i, position in enumerate(self.positions):
             chance = chances[i] if i < len(chances) else 0.0
-            position.add(chance, reached if i < len(chances) else 0.0)
+            position.add(chance, reached if i < len(chances) else 0.0, steps)
             reached *= chance
 
     def chances(self) -> list[float]:
@@ -172,7 +174,7 @@ class Dynamic:
                 own.learn([1.0] * n + [0.0] * (n < d))
             for exit_layer, rows in outcome.agreements.items():
                 for row in rows:
-                    self.acceptance[exit_layer].learn(row)
+                    self.acceptance[exit_layer].learn(row, PROBE_STEPS)
         if not self._first and self._rounds % CHOOSE_EVERY == 0 and self.times.known(self.exits):
             self._choose()
 
