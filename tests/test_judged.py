@@ -16,10 +16,10 @@ from eval.drafts.judged import Judged, RoundCounts, counts_of, judged_in
 from eval.drafts.replay import disagrees, replay
 from eval.drafts.sample import DraftedSample, drafted_sample, drafted_sample_from_json
 from eval.engine import decoding
+from eval.engine.choices import Accepted, Drafts
 from eval.engine.decoding import Engine
 from eval.engine.policy import SelfSpeculative
 from eval.engine.rows import Round
-from eval.engine.sampling import Sampler
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from models.inference import InferenceLlama
@@ -118,22 +118,22 @@ def model() -> InferenceLlama:
     return InferenceLlama(size, weights, dtype=torch.float64, device=CPU)
 
 
-class Watching(Sampler):
+class Watching(Drafts):
     """Notes what verification decides on, in each round that drafts."""
 
     seen: list[tuple[list[int], torch.Tensor, list[int], list[int]]]
 
-    def accept(self, drafted: torch.Tensor, q: torch.Tensor | None, logits: torch.Tensor) -> Any:
-        ids, rejected, last = super().accept(drafted, q, logits)
-        Watching.seen.append((drafted.tolist(), logits.clone(), ids, rejected))
-        return ids, rejected, last
+    def accept(self, logits: torch.Tensor) -> list[Accepted]:
+        [found] = super().accept(logits)
+        Watching.seen.append((torch.cat(self.tokens, 1)[0].tolist(), logits[0].clone(), found.tokens, found.rejected))
+        return [found]
 
 
 @pytest.mark.parametrize(("exit_layer", "d", "reuse"), [(1, 3, True), (2, 5, True), (3, 1, True), (2, 4, False)])
 def test_the_replay_sees_what_the_engine_saw(
     model: InferenceLlama, monkeypatch: pytest.MonkeyPatch, exit_layer: int, d: int, reuse: bool
 ) -> None:
-    monkeypatch.setattr(decoding, "Sampler", Watching)
+    monkeypatch.setattr(decoding, "Drafts", Watching)
     rng, n_rejected, n_accepted = random.Random(d), 0, 0
     for _ in range(4):
         Watching.seen = []
@@ -192,7 +192,9 @@ def test_a_toss_up_is_told_from_an_error(model: InferenceLlama) -> None:
     rounds = list(engine.generate(prompt, SelfSpeculative(1, 3), StopRule(max_new_tokens=9)))
     (thought, *_) = replay(engine.model, prompt, [t for r in rounds for t in r.tokens], 1, judged_in(rounds))
     assert disagrees(thought, torch.float32) is False
-    assert disagrees(thought._replace(draft_gap=5e-4), torch.float32) is None
+    # 256 steps of float32 at a logit of 2.5 are 6.1e-5.
+    assert disagrees(thought._replace(draft_gap=5e-5), torch.float32) is None
+    assert disagrees(thought._replace(draft_gap=7e-5), torch.float32) is True
     assert disagrees(thought._replace(full_gap=5e-4), torch.float64) is True
     broken = InferenceLlama(
         model.size,

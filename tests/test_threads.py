@@ -105,7 +105,7 @@ def test_a_pass_over_one_token() -> None:
     size = tiny_model()
     logits = one_token(InferenceLlama(size, our_model(size).state_dict(), dtype=torch.float32, device=CPU))()
     assert isinstance(logits, torch.Tensor)
-    assert logits.shape == (size.vocab_size,)
+    assert logits.shape == (1, 1, size.vocab_size)
 
 
 @pytest.mark.parametrize(
