@@ -37,6 +37,7 @@ SHORT = {
     "train.report": {},
     "train.benchmark": {"model.dim": 32, "model.n_layers": 3, "seq_len": 32, "rounds": 1, "model.vocab_size": 256},
     "data.prepare": {"tokenizer.max_train_megabytes": 1},
+    "eval.autotune": TASK,
     "eval.benchmark": TASK,
     "eval.sweep": TASK,
     "eval.generate": {"max_new_tokens": 16},
