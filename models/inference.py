@@ -116,9 +116,9 @@ class InferenceLlama:
         # The scale of the attention's scores is the query's.
         q = q * self.size.head_dim**-0.5
         return _Block(
-            wqkv=self.matrix(torch.cat([q, k, v]).mul_(attention)),
+            wqkv=self.matrix(_beside([q, k, v], attention)),
             wo=self._summed(get(prefix + "attention.wo.weight")),
-            w13=self.matrix(torch.cat([gate, up]).mul_(mlp)),
+            w13=self.matrix(_beside([gate, up], mlp)),
             w2=self._summed(get(prefix + "feed_forward.w2.weight")),
         )
 
@@ -295,3 +295,11 @@ class InferenceLlama:
             q.transpose(1, 2), keys, values, attn_mask=mask, is_causal=mask is None, scale=1.0, enable_gqa=n_shared > 1
         )
         return attended.transpose(1, 2).reshape(q.shape[0] * q.shape[1], -1)
+
+
+def _beside(weights: list[torch.Tensor], norm: torch.Tensor) -> torch.Tensor:
+    """Weights [out, in] of the same rows as one, with the weight of their norm folded in.
+
+    It lies in memory as [in, out], as a CPU's `DenseMatrix` has it, which then needs no copy.
+    """
+    return torch.cat([weight.t() for weight in weights], 1).mul_(norm.unsqueeze(1)).t()

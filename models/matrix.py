@@ -38,7 +38,7 @@ class DenseMatrix:
         to a third).
         """
         on_cpu = weight.device.type == "cpu"
-        self.weight = weight.t().contiguous() if on_cpu else weight.t()
+        self.weight = weight.t().contiguous() if on_cpu else weight.contiguous().t()
         # The CPU's kernels for matrix products in 16 bits take as long for one row as those in 32.
         x86 = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
         self.sums_rows = on_cpu and x86 and weight.dtype in (torch.bfloat16, torch.float16)
@@ -87,7 +87,7 @@ class Int8Matrix:
     def __init__(self, weight: torch.Tensor) -> None:
         """`weight` is [out, in], at least in fp32."""
         scale = weight.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / 127
-        self.weight = (weight / scale).round().to(torch.int8)
+        self.weight = (weight / scale).round().to(torch.int8).contiguous()
         self.scale = scale.squeeze(1).to(torch.bfloat16)
 
     def times(self, x: torch.Tensor) -> torch.Tensor:
