@@ -56,10 +56,7 @@ def policies(
 
     Raises ConfigError.
     """
-    exits, drafts = sorted(set(exit_layers)), sorted(set(num_speculations))
-    for e in exits:
-        if not 1 <= e < n_layers:
-            raise ConfigError(f"exit_layers={e}: must lie in 1..{n_layers - 1} to leave layers to verify")
+    exits, drafts = drafting_exits(exit_layers, n_layers), sorted(set(num_speculations))
     early = [EarlyExit(e) for e in exits] if Mode.early_exit in modes else []
     grid = [(e, d) for e in exits for d in drafts]
     kinds = [kind is ExitStates.reuse for kind in dict.fromkeys(exit_states)]
@@ -73,6 +70,15 @@ def policies(
     found: list[Policy] = [Autoregressive(), *early, *(speculative if Mode.self_speculative in modes else [])]
     found += [PromptLookup(d) for d in drafts] if Mode.prompt_lookup in modes else []
     return found + ([DraftModel(e, d) for e, d in grid] if Mode.draft_model in modes else [])
+
+
+def drafting_exits(exit_layers: Sequence[int], n_layers: int) -> list[int]:
+    """The exits, each once and ascending. Raises ConfigError for one that leaves no layers to verify."""
+    exits = sorted(set(exit_layers))
+    for e in exits:
+        if not 1 <= e < n_layers:
+            raise ConfigError(f"exit_layers={e}: must lie in 1..{n_layers - 1} to leave layers to verify")
+    return exits
 
 
 def check_decodable(model: InferenceLlama, policy: Policy, prompt: list[int]) -> None:

@@ -79,6 +79,8 @@ class InferenceLlama:
         )
         # Angles of late positions need more than 16 bits.
         self.real_dtype = torch.promote_types(dtype, torch.float32)
+        # Asked for in every block of every pass, where a look-up takes as long as a small kernel.
+        self.on_cpu, self.rounds = device.type == "cpu", dtype is not self.real_dtype
         # On a GPU the one fast kernel whose queries may share keys takes 16 bits alone.
         self.expands_heads = device.type == "cuda" and dtype is self.real_dtype
         self.eps = torch.tensor(size.norm_eps, dtype=self.real_dtype, device=device)
@@ -188,12 +190,12 @@ class InferenceLlama:
 
     def _normed(self, x: torch.Tensor) -> torch.Tensor:
         """RMSNorm without its weight; [..., D] -> [..., D]."""
-        if self.device.type != "cpu":
+        if not self.on_cpu:
             return F.rms_norm(x, (self.size.dim,), None, self.size.norm_eps)
         # On a CPU rms_norm runs as ten kernels, which take longer than the work they do.
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=self.real_dtype)
         normed = x * torch.addcmul(self.eps, length, length, value=1 / self.size.dim).rsqrt_()
-        return normed if normed.dtype is self.dtype else normed.to(self.dtype)
+        return normed.to(self.dtype) if self.rounds else normed
 
     def _rotation(self, positions: torch.Tensor) -> torch.Tensor:
         """[..., T, H+2K, head_dim/2] complex: queries and keys turn with their position; values beside them do not.
@@ -214,13 +216,13 @@ class InferenceLlama:
 
         Neighbouring channels are the real and imaginary part of a number; the rotation multiplies it.
         """
-        pairs = pairs if pairs.dtype is self.real_dtype else pairs.to(self.real_dtype)
+        pairs = pairs.to(self.real_dtype) if self.rounds else pairs
         if torch.compiler.is_compiling():
             (a, b), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
             turned = torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
         else:
             turned = torch.view_as_real(torch.view_as_complex(pairs) * rotation).flatten(-2)
-        return turned if turned.dtype is self.dtype else turned.to(self.dtype)
+        return turned.to(self.dtype) if self.rounds else turned
 
     def _mask(self, n_tokens: int, end: int) -> torch.Tensor | None:
         """[T * H/K, end], 0 where a query may look and -inf where not; None for one token and for a whole prompt.
@@ -269,12 +271,12 @@ class InferenceLlama:
     def _attend(self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pass_: _Pass) -> torch.Tensor:
         """Attention of q [B, T, H, head_dim] -> [B * T, H * head_dim]."""
         (batch, n_tokens, _, head_dim), kv_heads = q.shape, self.part_size.kv_heads
-        if isinstance(pass_.mask, CausalBias) or (pass_.mask is None and n_tokens > 1):
-            return self._attend_causally(q, keys, values, pass_.mask)
         # The heads that share keys are so many queries of one head, which every kernel takes.
         if n_tokens == 1:
             q = q.view(batch, kv_heads, -1, head_dim)
             return F.scaled_dot_product_attention(q, keys, values, attn_mask=pass_.mask, scale=1.0).reshape(batch, -1)
+        if pass_.mask is None or isinstance(pass_.mask, CausalBias):
+            return self._attend_causally(q, keys, values, pass_.mask)
         q = (
             q.view(batch, n_tokens, kv_heads, -1, head_dim)
             .permute(0, 2, 3, 1, 4)

@@ -11,21 +11,24 @@ from hydra import compose, initialize_config_module
 from test_decoding import tiny
 from test_rows import typed_rows
 
-from conf.strict import ConfigError, register_schema
+from conf.strict import ConfigError, convert, register_schema
 from eval.autotune import autotune
 from eval.config import DraftPolicy, GenerateConfig
 from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import Engine
-from eval.engine.policy import Autoregressive, ConfidenceStop, DynamicExit, SelfSpeculative
+from eval.engine.policy import MOST_DRAFTS, Autoregressive, ConfidenceStop, DynamicExit, SelfSpeculative
 from eval.engine.sampling import Sampler
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
+from eval.measure.plan import plan_of
 from eval.measure.timing import PassTimes
 from eval.policies import choose_policy
 from eval.results.recommend import recommend
+from eval.tuning import calibration
 from eval.tuning.calibration import Calibration, Text, chances_by_exit
 from eval.tuning.config import AutotuneConfig
 from eval.tuning.prediction import candidates, passes_of, predictions
+from models.matrix import Int8Matrix
 from models.speculation import expected_accepted, replayed_rounds
 from models.storage.recommended import recommended
 
@@ -79,8 +82,8 @@ def test_the_predicted_best_is_the_best_of_the_replay() -> None:
     # Exit 2 is right for ever, exit 1 never, exit 3 in every other token.
     chances = {1: [0.0] * 41, 2: [1.0] * 41, 3: [1.0, 0.0] * 20 + [1.0]}
     measured = {(e, d): PASSES._replace(draft=2 + e, last_draft=e, verify=18 - e) for e in (1, 3) for d in (1, 12)}
-    calibration = Calibration([Text(5, 9.0, 1.0, chances)], measured)
-    found = predictions(calibration, 4)
+    seen = Calibration([Text(5, 9.0, 1.0, chances)], measured)
+    found = predictions(seen, 4)
     best = {(p.exit_layer, p.num_speculations): p for p in found}
     assert len(found) == 36
     assert found[0].exit_layer == 2
@@ -88,7 +91,7 @@ def test_the_predicted_best_is_the_best_of_the_replay() -> None:
     assert best[1, 4].acceptance_rate == 0.0
     # 41 tokens, 5 a round, one over: 8 rounds of 4 * 4 + 2 + 16 and a plain one, beside 41 plain ones.
     assert best[2, 4].speedup == pytest.approx((1 + 41 * 18) / (1 + 8 * 34 + 18))
-    assert calibration.acceptance(3)[:2] == pytest.approx([21 / 41, 0.0])
+    assert seen.acceptance(3)[:2] == pytest.approx([21 / 41, 0.0])
     policies = candidates(found, 2, list(DraftPolicy))
     first = [SelfSpeculative(p.exit_layer, p.num_speculations) for p in found[:2]]
     assert policies == [Autoregressive(), *first, ConfidenceStop(2, 12), DynamicExit()]
@@ -111,6 +114,19 @@ def call(*overrides: str) -> list[dict[str, Any]]:
     with initialize_config_module("conf", version_base="1.3"):
         raw = compose("autotune", list(overrides))
     return [row.as_json() for row in autotune(raw)]
+
+
+def test_the_calibrated_model_is_the_one_that_is_measured(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"checkpoint={trained}", *SMALL, f"output={tmp_path}/a.json", "machine.weights=int8"]
+    with initialize_config_module("conf", version_base="1.3"):
+        config = convert(compose("autotune", keys), AutotuneConfig)
+    engines = list[Engine]()
+    monkeypatch.setattr(calibration, "calibrate", lambda engine, *_: engines.append(engine))
+    calibration.calibrated(plan_of(config.benchmark(str(config.output)), open_checkpoint(trained)))
+    assert isinstance(engines[0].model.head, Int8Matrix)
+    assert engines[0].cache.max_len == 8 + 16 + MOST_DRAFTS + 1
 
 
 SMALL = ["task.n_samples=2", "task.prompt_tokens=8", "task.max_new_tokens=16", "candidates=2", "repeats=1"]

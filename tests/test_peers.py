@@ -5,10 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_module
 
 from conf.strict import ConfigError, register_schema
 from eval.compare_peers import compare
+from eval.engine.stopping import StopRule
+from eval.measure.transformers_run import padded, up_to_end
 from eval.peers.config import Peer, PeersConfig
 from eval.peers.contest import Measurement
 from eval.peers.systems import ECONOMIZE, Way, check_installed, modes_of
@@ -53,6 +56,14 @@ def test_batches(trained: Path, tmp_path: Path) -> None:
     assert all(r.identical_output for r in rows)
 
 
+def test_prompts_of_one_length_and_texts_up_to_their_end() -> None:
+    tokens, mask = padded([[5, 6, 7], [8]], torch.device("cpu"))
+    assert (tokens.tolist(), mask.tolist()) == ([[5, 6, 7], [0, 0, 8]], [[1, 1, 1], [0, 0, 1]])
+    stop = StopRule(max_new_tokens=9, eos_ids=frozenset({2}))
+    assert up_to_end([4, 2, 0, 0], stop) == [4, 2]
+    assert up_to_end([4, 0, 0], stop) == [4, 0, 0]
+
+
 def test_what_a_system_can_do() -> None:
     assert modes_of(Peer.economize, 8) == ["plain", "self_speculation"]
     assert modes_of(Peer.transformers, 8) == ["plain"]
@@ -76,6 +87,8 @@ def test_a_missing_package_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPat
 def test_bad_grids(trained: Path) -> None:
     with pytest.raises(ConfigError, match=r"exit_layers=4: must lie in 1\.\.3"):
         call(f"checkpoint={trained}", *SMALL, "exit_layers=[4]")
+    with pytest.raises(ConfigError, match=r"machine\.weights=int8: has no effect on the other systems"):
+        call(f"checkpoint={trained}", *SMALL, "machine.dtype=auto", "machine.weights=int8")
     for bad in ("looked_up=[0]", "num_speculations=[]", "grid_samples=0"):
         with pytest.raises(ConfigError, match=bad.partition("=")[0]):
             call(f"checkpoint={trained}", *SMALL, bad)

@@ -98,7 +98,7 @@ class Engine:
 
         Raises ValueError for a prompt or policy that cannot be decoded, when its turn comes.
         """
-        waiting, rows = enumerate(requests), list[Row]()
+        waiting, rows, at_work = enumerate(requests), list[Row](), self.session(policy)
         while True:
             while len(rows) < self.batch_size and (first := next(waiting, None)):
                 number, request = first
@@ -108,7 +108,7 @@ class Engine:
                 self._leave(rows)
             if not rows:
                 return
-            rounds = self._round(rows, self.session(policy))
+            rounds = self._round(rows, at_work)
             yield [(rows[i].number, self._take(rows, i, round_)) for i, round_ in enumerate(rounds)]
             self._leave(rows)
 

@@ -142,12 +142,12 @@ def _contest(plan: Plan) -> Contest:
     contest = Contest(
         task=plan.config.task,
         tokenizer=plan.checkpoint.tokenizer,
-        engine=_engine(plan, plan.checkpoint),
+        engine=engine_of(plan, plan.checkpoint),
         policies=plan.policies,
     )
     contest.threads = Threads(plan.config.machine.threads, plan.device, one_token(contest.engine.model))
     if plan.baseline:
-        engine = _engine(plan, plan.baseline)
+        engine = engine_of(plan, plan.baseline)
         contest.others[Setting(BASELINE, engine.model.size.n_layers)] = engine_run(engine, Autoregressive())
     if plan.transformers:
         reference = Transformers(plan.checkpoint, plan.dtype, plan.device, plan.facts.batch_size)
@@ -155,9 +155,10 @@ def _contest(plan: Plan) -> Contest:
     return contest
 
 
-def _engine(plan: Plan, checkpoint: Checkpoint) -> Engine:
+def engine_of(plan: Plan, checkpoint: Checkpoint, spare: int = 0) -> Engine:
+    """What writes the plan's texts, with room for `spare` positions more where the context has them."""
     model = checkpoint.model(plan.dtype, plan.device, **plan.config.machine.model_options)
-    max_len = _positions(plan.config, plan.samples)
+    max_len = min(_positions(plan.config, plan.samples) + spare, checkpoint.stored.size.max_seq_len)
     return Engine(model, max_len, plan.facts.batch_size, compiled=plan.facts.compiled)
 
 

@@ -43,29 +43,32 @@ class Transformers:
 
     def _timed(self, requests: Sequence[Request]) -> list[Timed]:
         """Of one batch, whose texts have an equal share of its time each."""
-        width, stop = max(len(r.prompt) for r in requests), requests[0].stop
-        missing = [width - len(r.prompt) for r in requests]
-        tokens = torch.tensor(
-            [[0] * n + list(r.prompt) for n, r in zip(missing, requests, strict=True)], device=self.model.device
-        )
-        mask = torch.arange(width, device=self.model.device) >= torch.tensor(missing, device=self.model.device)[:, None]
+        (tokens, mask), stop = padded([r.prompt for r in requests], self.model.device), requests[0].stop
         ends = {"eos_token_id": sorted(stop.eos_ids)} if stop.eos_ids else {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             cpu, start = time.process_time(), time.perf_counter()
             out = self.model.generate(
                 tokens,
-                attention_mask=mask.to(tokens.dtype),
+                attention_mask=mask,
                 max_new_tokens=stop.max_new_tokens,
                 do_sample=False,
                 **ends,
             )
-            texts: list[list[int]] = out[:, width:].tolist()
+            texts: list[list[int]] = out[:, tokens.shape[1] :].tolist()
             seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
-        return [Timed(_up_to_end(t, stop), [], seconds / len(texts), cpu_seconds / len(texts)) for t in texts]
+        return [Timed(up_to_end(t, stop), [], seconds / len(texts), cpu_seconds / len(texts)) for t in texts]
 
 
-def _up_to_end(text: list[int], stop: StopRule) -> list[int]:
+def padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts [B, T], filled up on the left to one length, and the mask [B, T] of what is prompt."""
+    width = max(map(len, prompts))
+    tokens = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    return tokens, mask
+
+
+def up_to_end(text: list[int], stop: StopRule) -> list[int]:
     """Without what fills a text up that ended before others of its batch."""
     n = next((i + 1 for i, token in enumerate(text) if token in stop.eos_ids), len(text))
     return text[:n]

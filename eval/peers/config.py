@@ -51,6 +51,8 @@ class PeersConfig:
     def __post_init__(self) -> None:
         at_least(1, self, "grid_samples", "batch_size")
         ends_in(".json", self, "output")
+        if self.machine.int8:
+            raise ValueError("machine.weights=int8: has no effect on the other systems, and all have the same weights")
         if not self.num_speculations or not self.looked_up:
             raise ValueError("num_speculations and looked_up: give at least one number each")
         if wrong := [d for d in (*self.num_speculations, *self.looked_up) if d < 1]:

@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from conf.progress import Bar, progress
-from conf.strict import ConfigError
 from data.json_log import JsonLog
 from eval.engine.agreement import first_difference, near_tie_after
 from eval.engine.checkpoint import Checkpoint, open_checkpoint
@@ -35,6 +34,7 @@ from eval.peers.systems import (
     ours,
     transformers_decoder,
 )
+from eval.policies import drafting_exits
 from models.inference import InferenceLlama
 from models.storage.tokenizer_files import write_tokenizer_files
 from models.storage.write_hf import write_hf
@@ -127,7 +127,7 @@ def compare_peers(config: PeersConfig) -> Compared:
     stop, size = config.task.stop(checkpoint.tokenizer), checkpoint.stored.size
     grid = _grid(config, size.n_layers)
     with exported(checkpoint) as folder:
-        model = open_checkpoint(folder).model(dtype, device)
+        model = open_checkpoint(folder).model(dtype, device, **config.machine.model_options)
         Threads(config.machine.threads, device, one_token(model))
         facts = {
             "checkpoint": config.checkpoint,
@@ -160,19 +160,10 @@ def compare_peers(config: PeersConfig) -> Compared:
         return Compared(found, same, facts, output, path)
 
 
-def _version(peer: Peer) -> str:
-    import importlib.metadata
-
-    return importlib.metadata.version(peer.value)
-
-
 def _grid(config: PeersConfig, n_layers: int) -> list[Way]:
     """The settings of E and d that are tried, which every system shares."""
     half = max(1, n_layers // 2)
-    exits = sorted(set(config.exit_layers)) or sorted({max(1, round(half * i / 5)) for i in range(1, 6)})
-    for e in exits:
-        if not 1 <= e < n_layers:
-            raise ConfigError(f"exit_layers={e}: must lie in 1..{n_layers - 1} to leave layers to verify")
+    exits = drafting_exits(config.exit_layers or [max(1, round(half * i / 5)) for i in range(1, 6)], n_layers)
     found = []
     for peer in dict.fromkeys([Peer.ours, *config.systems]):
         modes = modes_of(peer, config.batch_size)

@@ -13,6 +13,7 @@ from eval.engine.decoding import Engine
 from eval.engine.policy import Autoregressive, Policy, PromptLookup, SelfSpeculative
 from eval.engine.rows import Request
 from eval.engine.stopping import StopRule
+from eval.measure.transformers_run import padded, up_to_end
 from eval.peers.config import Peer
 
 PLAIN, SPECULATION, LOOKUP = "plain", "self_speculation", "prompt_lookup"
@@ -103,9 +104,7 @@ def transformers_decoder(model: Any, stop: StopRule) -> Decode:
     """`generate`, with a constant number of drafts and without its confidence threshold where layers draft."""
 
     def decode(way: Way, prompts: Sequence[list[int]]) -> list[list[int]]:
-        width = max(map(len, prompts))
-        ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=model.device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+        ids, mask = padded(prompts, model.device)
         extra: dict[str, Any] = {"eos_token_id": sorted(stop.eos_ids) or None}
         if way.mode == SPECULATION:
             extra["assistant_early_exit"] = way.exit_layer
@@ -120,7 +119,7 @@ def transformers_decoder(model: Any, stop: StopRule) -> Decode:
             out = model.generate(
                 ids, attention_mask=mask, max_new_tokens=stop.max_new_tokens, do_sample=False, pad_token_id=0, **extra
             )
-        return [row[width:].tolist() for row in out]
+        return [up_to_end(row[ids.shape[1] :].tolist(), stop) for row in out]
 
     return decode
 

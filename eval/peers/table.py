@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median, quantiles
+from statistics import median
 from typing import Any, NamedTuple
 
 from eval.peers.config import Peer
 from eval.peers.contest import Compared, Measurement
 from eval.peers.systems import PLAIN, SPECULATION, Way
+from eval.results.bootstrap import quartiles
 from eval.results.columns import aligned, wrapped
 from eval.results.table import cell
 
@@ -52,8 +53,7 @@ class PeerRow:
 def ratio(slow: Sequence[Measurement], fast: Sequence[Measurement]) -> Ratio:
     """How many times as fast `fast` is, per token, batch by batch."""
     ratios = [s.seconds_per_token / f.seconds_per_token for s, f in zip(slow, fast, strict=True)]
-    low, _, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
-    return Ratio(median(ratios), low, high)
+    return Ratio(median(ratios), *quartiles(ratios))
 
 
 def peer_rows(found: Compared) -> list[PeerRow]:

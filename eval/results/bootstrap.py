@@ -1,6 +1,7 @@
-"""95 % intervals by drawing samples anew, with a fixed seed."""
+"""95 % intervals by drawing samples anew, with a fixed seed; and quartiles."""
 
 from collections.abc import Callable, Sequence
+from statistics import quantiles
 from typing import NamedTuple
 
 import numpy as np
@@ -55,3 +56,9 @@ def ratio_of_means(drawn: np.ndarray) -> np.ndarray:
     """Mean of the first column by that of the second, of [draws, n, 2]."""
     means = drawn.mean(axis=1)
     return np.asarray(means[:, 0] / means[:, 1])
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """The lower and the upper quartile of at least one number."""
+    low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
+    return low, high

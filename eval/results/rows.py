@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, median, quantiles
+from statistics import fmean, median
 
 import numpy as np
 
@@ -119,7 +119,7 @@ def _metrics(task: Task, samples: Mapping[str, Sample], records: Sequence[Record
 
 def _speed(pairs: Sequence[Pair]) -> Speed:
     ratios, records = [p.speedup for p in pairs], [p.record for p in pairs]
-    low, _, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    low, high = bootstrap.quartiles(ratios)
     per_token = median(r.seconds_per_token for r in records)
     return Speed(
         tokens_per_second=1 / per_token,

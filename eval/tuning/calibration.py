@@ -13,7 +13,7 @@ from eval.engine.one_pass import exit_states, logit_chunks
 from eval.engine.policy import MOST_DRAFTS, Autoregressive, SelfSpeculative, Steady
 from eval.engine.sampling import Sampler
 from eval.engine.threads import Threads, one_token
-from eval.measure.plan import Plan
+from eval.measure.plan import Plan, engine_of
 from eval.measure.timing import PassTimes, pass_times, timed
 from eval.tasks.task import Sample, Task
 
@@ -62,8 +62,7 @@ def calibrated(plan: Plan) -> Calibration:
     size = plan.checkpoint.stored.size
     if size.n_layers < 2:
         raise ConfigError(f"checkpoint={plan.config.checkpoint}: a model of one layer has no exit to draft with")
-    longest = max(len(s.tokens) for s in plan.samples) + plan.config.task.max_new_tokens + MOST_DRAFTS + 1
-    engine = Engine(plan.checkpoint.model(plan.dtype, plan.device), min(longest, size.max_seq_len))
+    engine = engine_of(plan, plan.checkpoint, spare=MOST_DRAFTS + 1)
     Threads(plan.config.machine.threads, plan.device, one_token(engine.model))
     return calibrate(engine, plan.checkpoint.tokenizer, plan.config.task, plan.samples)
 
