@@ -32,12 +32,15 @@ if [ -n "${SWEEP_LINES:-}" ]; then
 fi
 
 # A signal to this shell is passed on to the ranks by srun, again and again, because they may only be starting. Who is
-# still there when the run has ended (a torchrun that waits for another) is killed.
+# still there when the run has ended (a torchrun that waits for another) is killed: if srun itself is still there, since
+# this loop can outlive the shell, and the job's name then stands for its next start.
 pass_on() {
     signalled=yes
     while kill -USR1 $step 2>/dev/null; do
         sleep 5
-        if [ -e "$run_dir/exit_status" ]; then sleep 20; scancel --quiet "$job.0" || true; fi
+        if [ ! -e "$run_dir/exit_status" ]; then continue; fi
+        sleep 20
+        if kill -0 $step 2>/dev/null; then scancel --quiet "$job.0" || true; fi
     done &
 }
 trap pass_on USR1 TERM

@@ -27,7 +27,8 @@ from eval.pages.page import page
 for name, schema in {"lens": LensConfig, "compare": CompareConfig, "generate": GenerateConfig}.items():
     register_schema(name, schema)
 EVIL = '</script><img src=x onerror="window.hacked=1"><script>window.hacked=1</script><!--<script>'
-UNSURE = {"sampling.temperature": 1.0, "exit_layer": 2}  # rejects some drafts
+# Some drafts are rejected: 29 of 69 here, and at least 8 with the seeds 0 and 2.
+UNSURE = {"sampling.temperature": 1.0, "sampling.seed": 1, "exit_layer": 1}
 ODD = EVIL + "\u202e &amp; 漢字 😀 שלום \u2581\x07\r\n\t\u2028end"
 
 
