@@ -23,6 +23,8 @@ from models.rotary import frequencies
 MASKS_KEPT = 16
 PREFILL_CHUNK = 512
 """Tokens of a text that pass through the blocks at once, at most, unless the caller says otherwise."""
+ROTATIONS_AHEAD = 64
+"""Successive positions whose rotations are laid out at once for the short passes that follow."""
 
 
 class _Block(NamedTuple):
@@ -39,9 +41,8 @@ class _Pass(NamedTuple):
 
     batch: int
     n_tokens: int
-    positions: torch.Tensor
-    rows: torch.Tensor | None
-    """[B, 1], the numbers of the rows, where each has its own positions."""
+    positions: torch.Tensor | None
+    """[B, T] where each row has its own."""
     rotation: torch.Tensor
     mask: torch.Tensor | None
 
@@ -83,11 +84,15 @@ class InferenceLlama:
         self.on_cpu, self.rounds = device.type == "cpu", dtype is not self.real_dtype
         # On a GPU the one fast kernel whose queries may share keys takes 16 bits alone.
         self.expands_heads = device.type == "cuda" and dtype is self.real_dtype
-        self.eps = torch.tensor(size.norm_eps, dtype=self.real_dtype, device=device)
+        self.complex_dtype = self.real_dtype.to_complex()
+        # RMSNorm as x / hypot(|x|, sqrt(D * eps)), which is three short kernels; sqrt(D) is a factor of the weights.
+        self.norm_gain = size.dim**0.5 if self.on_cpu else 1.0
+        self.floor = torch.tensor((size.dim * size.norm_eps) ** 0.5, dtype=self.real_dtype, device=device)
 
         def get(name: str) -> torch.Tensor:
             # Folding happens in at least fp32, so that a low-precision weight is rounded once.
-            return weights[name].detach().to(device, self.real_dtype)
+            weight = weights[name].detach().to(device, self.real_dtype)
+            return weight * self.norm_gain if name.endswith("norm.weight") else weight
 
         # The final norm's weight is folded into the head as well, unless the head is the embedding's matrix.
         self.norm = get("norm.weight").to(dtype) if size.tie_embeddings else None
@@ -104,6 +109,7 @@ class InferenceLlama:
         self.still = torch.tensor([1.0, 0.0], dtype=self.real_dtype, device=device)
         self.numbers = torch.arange(len(self.rotations), device=device)
         self.masks: dict[int, torch.Tensor] = {}
+        self.ahead, self.rotations_ahead = range(0), self.rotations[:0]
 
     def matrices(self) -> Iterator[Matrix]:
         """The head and all of the blocks' matrices."""
@@ -133,7 +139,7 @@ class InferenceLlama:
         # One position more than the context, for what a row of a batch drafts beyond its room (models/kv_cache.py).
         angles = torch.outer(torch.arange(self.size.max_seq_len + 1, dtype=torch.float64), frequencies(self.size))
         table = torch.polar(torch.ones_like(angles), angles).unsqueeze(1)
-        return table.to(self.device, self.real_dtype.to_complex())
+        return table.to(self.device, self.complex_dtype)
 
     def new_cache(self, max_len: int, batch_size: int = 1, *, layered: bool = False) -> KVCache:
         """An empty cache for this model; `layered` for passes that are compiled."""
@@ -181,26 +187,40 @@ class InferenceLlama:
         batch, n_tokens, dim = x.shape
         alike = positions.dim() == 1
         mask = self._mask(n_tokens, end) if alike else self._mask_of_rows(positions, end)
-        rows = None if alike else self.numbers[:batch, None]
-        pass_ = _Pass(batch, n_tokens, positions, rows, self._rotation(positions), mask)
+        rotation = self._rotation_at(positions, end) if alike else self._rotation(positions)
+        if alike and batch > 1:
+            rotation = rotation.repeat(batch, 1)
+        pass_ = _Pass(batch, n_tokens, None if alike else positions, rotation, mask)
         x = x.reshape(batch * n_tokens, dim)
-        for layer, (written, k, v) in zip(layers, cache.views(layers, batch, end), strict=True):
+        views = cache.views(layers, batch, end, end - n_tokens if alike else None)
+        for layer, (written, k, v) in zip(layers, views, strict=True):
             x = self._block(x, self.blocks[layer], written, k, v, pass_)
         return x.view(batch, n_tokens, dim)
 
     def _normed(self, x: torch.Tensor) -> torch.Tensor:
-        """RMSNorm without its weight; [..., D] -> [..., D]."""
+        """RMSNorm without its weight and, on a CPU, without sqrt(D); [..., D] -> [..., D]."""
         if not self.on_cpu:
             return F.rms_norm(x, (self.size.dim,), None, self.size.norm_eps)
         # On a CPU rms_norm runs as ten kernels, which take longer than the work they do.
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=self.real_dtype)
-        normed = x * torch.addcmul(self.eps, length, length, value=1 / self.size.dim).rsqrt_()
+        normed = x / torch.hypot(length, self.floor)
         return normed.to(self.dtype) if self.rounds else normed
 
-    def _rotation(self, positions: torch.Tensor) -> torch.Tensor:
-        """[..., T, H+2K, head_dim/2] complex: queries and keys turn with their position; values beside them do not.
+    def _rotation_at(self, positions: torch.Tensor, end: int) -> torch.Tensor:
+        """`_rotation` of [T] successive positions up to `end` - 1."""
+        begin, n_tokens = end - len(positions), len(positions)
+        if n_tokens >= ROTATIONS_AHEAD or torch.compiler.is_compiling():
+            return self._rotation(positions)
+        if begin < self.ahead.start or end > self.ahead.stop:
+            self.ahead = range(begin, min(begin + ROTATIONS_AHEAD, len(self.numbers)))
+            self.rotations_ahead = self._rotation(self.numbers[self.ahead.start : self.ahead.stop])
+        return self.rotations_ahead.narrow(0, begin - self.ahead.start, n_tokens)
 
-        With real and imaginary parts [..., 2] for compilers, which know real numbers alone.
+    def _rotation(self, positions: torch.Tensor) -> torch.Tensor:
+        """What queries, keys and values [..., T] are multiplied with: complex [... * T, (H+2K) * head_dim/2].
+
+        Queries and keys turn with their position; values beside them do not. For compilers, which know real numbers
+        alone, real and imaginary parts [..., T, H+2K, head_dim/2, 2].
         """
         size = self.part_size
         if torch.compiler.is_compiling():
@@ -209,20 +229,22 @@ class InferenceLlama:
             return torch.cat([turn.expand(*positions.shape, size.n_heads + size.kv_heads, -1, -1), still], -3)
         turn = self.rotations[positions]
         turned = turn.expand(*positions.shape, size.n_heads + size.kv_heads, -1)
-        return torch.cat([turned, torch.ones_like(turn).expand(*positions.shape, size.kv_heads, -1)], -2)
+        both = torch.cat([turned, torch.ones_like(turn).expand(*positions.shape, size.kv_heads, -1)], -2)
+        return both.view(positions.numel(), -1)
 
-    def _turned(self, pairs: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-        """Queries, keys and values [B, T, H+2K, head_dim/2, 2], rotated; [B, T, H+2K, head_dim].
+    def _turned(self, qkv: torch.Tensor, pass_: _Pass) -> torch.Tensor:
+        """Queries, keys and values [B * T, (H+2K) * head_dim], rotated; [B, T, H+2K, head_dim].
 
         Neighbouring channels are the real and imaginary part of a number; the rotation multiplies it.
         """
-        pairs = pairs.to(self.real_dtype) if self.rounds else pairs
+        qkv = qkv.to(self.real_dtype) if self.rounds else qkv
+        shape = (pass_.batch, pass_.n_tokens, -1, self.size.head_dim)
         if torch.compiler.is_compiling():
-            (a, b), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
-            turned = torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
+            (a, b), (cos, sin) = qkv.view(*shape[:-1], shape[-1] // 2, 2).unbind(-1), pass_.rotation.unbind(-1)
+            turned = torch.stack([a * cos - b * sin, a * sin + b * cos], -1)
         else:
-            turned = torch.view_as_real(torch.view_as_complex(pairs) * rotation).flatten(-2)
-        return turned.to(self.dtype) if self.rounds else turned
+            turned = (qkv.view(self.complex_dtype) * pass_.rotation).view(self.real_dtype)
+        return (turned.to(self.dtype) if self.rounds else turned).view(shape)
 
     def _mask(self, n_tokens: int, end: int) -> torch.Tensor | None:
         """[T * H/K, end], 0 where a query may look and -inf where not; None for one token and for a whole prompt.
@@ -250,23 +272,18 @@ class InferenceLlama:
     def _block(
         self, x: torch.Tensor, block: _Block, kv: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pass_: _Pass
     ) -> torch.Tensor:
-        """One block on x [B * T, D].
-
-        kv [B, 2K, S, head_dim] is this layer's part of the cache, keys and values [B, K, end, head_dim] are what of it
-        may be looked at.
-        """
-        qkv = block.wqkv.times(self._normed(x))
-        turned = self._turned(qkv.view(pass_.batch, pass_.n_tokens, -1, self.size.head_dim // 2, 2), pass_.rotation)
-        new = turned[:, :, self.part_size.n_heads :]
-        if pass_.rows is None:
-            kv.index_copy_(2, pass_.positions, new.transpose(1, 2))
+        """One block on x [B * T, D]; the other tensors are those of `KVCache.views`."""
+        n_heads, n_keys, ffn_dim = self.part_size.n_heads, self.part_size.kv_heads, self.part_size.ffn_dim
+        turned = self._turned(block.wqkv.times(self._normed(x)), pass_)
+        # Narrow takes half as long as a slice.
+        new = turned.narrow(2, n_heads, 2 * n_keys)
+        if pass_.positions is None:
+            kv.copy_(new.transpose(1, 2))
         else:
-            kv[pass_.rows, :, pass_.positions] = new
-        attended = self._attend(turned[:, :, : self.part_size.n_heads], keys, values, pass_)
-        x = block.wo.added(x, attended)
+            kv[self.numbers[: pass_.batch, None], :, pass_.positions] = new
+        x = block.wo.added(x, self._attend(turned.narrow(2, 0, n_heads), keys, values, pass_))
         gate_up = block.w13.times(self._normed(x))
-        gate, up = gate_up[:, : self.part_size.ffn_dim], gate_up[:, self.part_size.ffn_dim :]
-        return block.w2.added(x, F.silu(gate) * up)
+        return block.w2.added(x, F.silu(gate_up.narrow(1, 0, ffn_dim)) * gate_up.narrow(1, ffn_dim, ffn_dim))
 
     def _attend(self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pass_: _Pass) -> torch.Tensor:
         """Attention of q [B, T, H, head_dim] -> [B * T, H * head_dim]."""

@@ -17,7 +17,8 @@ def row_bytes(size: ModelConfig, max_len: int, dtype: torch.dtype) -> int:
 
 
 Views = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Of a layer: [B, 2K, S, head_dim] to write, and its keys and values, [B, K, end, head_dim] each, to read."""
+"""Of a layer: [B, 2K, S, head_dim] to write, or of S the positions begin .. end-1 alone; and its keys and values,
+[B, K, end, head_dim] each, to read."""
 
 
 class KVCache:
@@ -39,12 +40,15 @@ class KVCache:
         self.max_len = max_len
         self.lengths = [0] * batch_size
 
-    def views(self, layers: range, batch: int, end: int) -> Iterator[Views]:
-        """The views of some layers for the first rows."""
+    def views(self, layers: range, batch: int, end: int, begin: int | None = None) -> Iterator[Views]:
+        """The views of some layers for the first rows; `begin`: what is written is what stands from there to `end`."""
         kv = self.kv[layers.start : layers.stop, :batch]
         n_keys = kv.shape[2] // 2
+        read = kv.narrow(3, 0, end)
+        written = kv if begin is None else kv.narrow(3, begin, end - begin)
         # unbind makes the views of all layers in one call.
-        return zip(kv.unbind(), kv[:, :, :n_keys, :end].unbind(), kv[:, :, n_keys:, :end].unbind(), strict=True)
+        keys, values = read.narrow(2, 0, n_keys), read.narrow(2, n_keys, n_keys)
+        return zip(written.unbind(), keys.unbind(), values.unbind(), strict=True)
 
     def row(self, number: int) -> "KVCache":
         """One row as a cache that shares the memory; its length is not shared."""
@@ -70,12 +74,12 @@ class LayeredKVCache(KVCache):
         self.max_len = max_len
         self.lengths = [0] * batch_size
 
-    def views(self, layers: range, batch: int, end: int) -> Iterator[Views]:
-        """The views of some layers for the first rows."""
+    def views(self, layers: range, batch: int, end: int, begin: int | None = None) -> Iterator[Views]:
+        """As of a `KVCache`."""
         for layer in self.layers[layers.start : layers.stop]:
             kv = layer if batch == len(layer) else layer[:batch]
             n_keys = kv.shape[1] // 2
-            yield kv, kv[:, :n_keys, :end], kv[:, n_keys:, :end]
+            yield kv if begin is None else kv[:, :, begin:end], kv[:, :n_keys, :end], kv[:, n_keys:, :end]
 
     def row(self, number: int) -> "LayeredKVCache":
         """One row as a cache that shares the memory; its length is not shared."""

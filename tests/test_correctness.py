@@ -164,8 +164,12 @@ def test_a_mistake_that_all_decoders_share_is_found(monkeypatch: pytest.MonkeyPa
     """One token at a time is rotated as if it stood elsewhere; the check's single pass is not."""
     model = attentive()
     right = plain_text(model)
-    rotation = model._rotation
-    monkeypatch.setattr(model, "_rotation", lambda at: rotation(at + 9 if len(at) == 1 and at[0] < 50 else at))
+    rotation = model._rotation_at
+
+    def shifted(at: torch.Tensor, end: int) -> torch.Tensor:
+        return rotation(at + 9, end + 9) if len(at) == 1 and end <= 50 else rotation(at, end)
+
+    monkeypatch.setattr(model, "_rotation_at", shifted)
     first, _ = compared(model, engine_run(Engine(model), SelfSpeculative(2, 4)))
     (divergence,) = first.divergences
     assert (divergence.against, divergence.near_tie, divergence.decoder) == ("one pass", False, PLAIN)
