@@ -53,7 +53,7 @@ def attentive(dtype: torch.dtype = torch.float64) -> InferenceLlama:
 def compared(model: InferenceLlama, fast: Run, autoregressive: Run | None = None) -> list[Compared]:
     tokenizer: Any = Bytes()
     runs = {PLAIN: autoregressive or engine_run(Engine(model), Autoregressive()), FAST: fast}
-    return compare_decoders(model, tokenizer, runs, Sample(id="s", prompt="", tokens=PROMPT), STOP)
+    return compare_decoders(model, tokenizer, runs, [Sample(id="s", prompt="", tokens=PROMPT)], STOP)
 
 
 def writes(text: list[int]) -> Run:
@@ -248,13 +248,15 @@ def call(*overrides: str) -> None:
 SMALL = ["task.n_samples=2", "task.prompt_tokens=8", "task.max_new_tokens=12", "num_speculations=[1,3]"]
 
 
-@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.parametrize(("dtype", "batch_size"), [("float64", 1), ("float64", 2), ("bfloat16", 1)])
 def test_from_a_checkpoint_to_a_verdict(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], dtype: str
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], dtype: str, batch_size: int
 ) -> None:
     output = tmp_path / "c.json"
-    call(f"checkpoint={trained}", *SMALL, f"machine.dtype={dtype}", "transformers=true", f"output={output}")
+    machine = [f"machine.dtype={dtype}", f"batch_size={batch_size}"]
+    call(f"checkpoint={trained}", *SMALL, *machine, "transformers=true", f"output={output}")
     found = json.loads(output.read_text())
+    assert found["batch_size"] == batch_size
     assert found["passed"] is True
     modes = [(d["mode"], d["exit_states"]) for d in found["decoders"]]
     assert modes[:3] == [("autoregressive", None), ("early_exit", None), ("self_speculative", "reuse")]
@@ -278,6 +280,21 @@ def status(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
     monkeypatch.setattr(sys, "exit", codes.append)
     runpy.run_module("eval.correctness", run_name="__main__")
     return codes[-1]
+
+
+def test_a_mistake_of_batches_alone_is_found(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows of a batch see their prompt's first token alone."""
+
+    def first_alone(model: InferenceLlama, positions: torch.Tensor, end: int) -> torch.Tensor:
+        return torch.full((len(positions), 1, 1, end), -torch.inf).double().index_fill(3, torch.tensor(0), 0.0)
+
+    monkeypatch.setattr(InferenceLlama, "_mask_of_rows", first_alone)
+    fine = [f"checkpoint={trained}", *SMALL, "machine.dtype=float64", f"output={tmp_path / 'c.json'}", "show=1"]
+    assert status(monkeypatch, *fine) == 0
+    assert status(monkeypatch, *fine, "batch_size=2") == 1
+    assert "and not by rounding" in capsys.readouterr().err
 
 
 def test_exit_status(

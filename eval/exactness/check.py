@@ -15,7 +15,7 @@ from eval.exactness.distribution import Verdict, compare_distributions
 from eval.exactness.divergence import Compared, compare_decoders, unexplained_divergences
 from eval.exactness.facts import CheckFacts
 from eval.machine import device_and_dtype, provenance
-from eval.measure.contest import Run, engine_run
+from eval.measure.contest import Run, at_a_time, engine_run
 from eval.measure.transformers_run import Transformers, version
 from eval.policies import policies
 from eval.setting import TRANSFORMERS, Setting
@@ -29,7 +29,8 @@ class Check(NamedTuple):
     checkpoint: Checkpoint
     samples: list[Sample]
     engine: Engine
-    """One for all, so that what a decoder leaves in the cache cannot help or harm the next unseen."""
+    """Of one text at a time; one for all, so that what a decoder leaves in the cache cannot help or harm the next
+    unseen."""
     speculative: dict[Setting, Drafting]
     runs: dict[Setting, Run]
     """Autoregressive decoding first."""
@@ -49,15 +50,14 @@ def prepare_check(config: CorrectnessConfig) -> Check:
     chosen = task.samples(checkpoint)
     new_tokens = max(task.max_new_tokens, max(*drafts, MOST_DRAFTS) + 2, config.first_tokens)
     longest = max(len(s.tokens) for s in chosen.samples)
-    engine = Engine(
-        checkpoint.model(dtype, device, **config.machine.model_options), min(size.max_seq_len, longest + new_tokens)
-    )
+    model, room = checkpoint.model(dtype, device, **config.machine.model_options), longest + new_tokens
+    engine = Engine(model, min(size.max_seq_len, room))
+    together = engine if config.batch_size == 1 else Engine(model, engine.cache.max_len, config.batch_size)
     # Chosen once: with another number sums are rounded otherwise, and decoders of one text are compared here.
     Threads(config.machine.threads, device, one_token(engine.model))
-    runs = {
-        Setting.of(p, size.n_layers): engine_run(engine, p)
-        for p in (autoregressive, EarlyExit(size.n_layers), *drafting)
-    }
+    runs = {Setting.of(autoregressive, size.n_layers): engine_run(engine, autoregressive)}
+    for policy in (EarlyExit(size.n_layers), *drafting):
+        runs[Setting.of(policy, size.n_layers)] = engine_run(together, policy)
     if config.transformers:
         runs[Setting(TRANSFORMERS, size.n_layers)] = Transformers(checkpoint, dtype, device).timed
     facts = CheckFacts(
@@ -65,6 +65,7 @@ def prepare_check(config: CorrectnessConfig) -> Check:
         task=task.name,
         n_samples=len(chosen.samples),
         seed=task.seed,
+        batch_size=config.batch_size,
         near_tie=NEAR_TIE[dtype] if config.near_tie is None else config.near_tie,
         selection=chosen.selection,
         provenance=provenance(device, dtype, int8=config.machine.int8),
@@ -77,13 +78,14 @@ def prepare_check(config: CorrectnessConfig) -> Check:
 def greedy(check: Check) -> list[Compared]:
     """Every decoder on every sample."""
     stop, found = check.config.task.stop(check.checkpoint.tokenizer), list[Compared]()
-    near_tie = check.facts.near_tie
+    near_tie, n_together = check.facts.near_tie, at_a_time(check.config.batch_size)
     with progress("correctness", unit="sample", total=len(check.samples)) as bar:
-        for sample in check.samples:
+        for start in range(0, len(check.samples), n_together):
+            samples = check.samples[start : start + n_together]
             found += compare_decoders(
-                check.engine.model, check.checkpoint.tokenizer, check.runs, sample, stop, near_tie
+                check.engine.model, check.checkpoint.tokenizer, check.runs, samples, stop, near_tie
             )
-            bar.update()
+            bar.update(len(samples))
             bar.set_postfix_str(f"{sum(len(unexplained_divergences(c.divergences)) for c in found)} unexplained")
     return found
 

@@ -28,6 +28,9 @@ class CorrectnessConfig:
     """Who decides how self-speculation drafts: all that are compared."""
     exit_states: list[ExitStates] = field(default_factory=lambda: list(ExitStates))
     """Kinds of verification that are compared."""
+    batch_size: int = 1
+    """Texts that are written at the same time by all but autoregressive decoding, which writes one alone: each must be
+    the one it writes."""
     transformers: bool = False
     """Compare also transformers' generate with the same weights."""
     near_tie: float | None = None
@@ -51,7 +54,7 @@ class CorrectnessConfig:
     machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
-        at_least(1, self, "draws", "first_tokens", "sampled_prompts", "show")
+        at_least(1, self, "batch_size", "draws", "first_tokens", "sampled_prompts", "show")
         ends_in(".json", self, "output")
         if self.near_tie is not None and not 0 <= self.near_tie < float("inf"):
             raise ValueError(f"near_tie={self.near_tie}: must be at least 0")

@@ -100,25 +100,24 @@ def compare_decoders(
     model: InferenceLlama,
     tokenizer: Tokenizer,
     runs: Mapping[Setting, Run],
-    sample: Sample,
+    samples: Sequence[Sample],
     stop: StopRule,
     near_tie: float | None = None,
 ) -> list[Compared]:
-    """Decode a sample greedily with each of `runs`, autoregressive decoding first, and check each text.
+    """Decode samples greedily with each of `runs`, autoregressive decoding first, and check each text.
 
-    A gap of logits below `near_tie` steps is explained by rounding (see `bound_of`).
+    A run is given all of the samples at once. A gap of logits below `near_tie` steps is explained by rounding (see
+    `bound_of`).
     """
-    autoregressive: list[int] | None = None
+    autoregressive: list[list[int]] = []
     found = []
     for setting, run in runs.items():
-        text = stop.begin().cut(run([Request(sample.tokens, stop)])[0].tokens)[0]
-        check = _TextCheck(model, tokenizer, sample, setting, near_tie)
-        if autoregressive is None:
-            autoregressive = text
-            divergences = check.by_one_pass(text, 0)
-        else:
-            divergences = check.by_text(text, autoregressive)
-        found.append(Compared(decoder=setting, n_tokens=len(text), divergences=divergences))
+        texts = [stop.begin().cut(timed.tokens)[0] for timed in run([Request(s.tokens, stop) for s in samples])]
+        autoregressive = autoregressive or texts
+        for sample, text, expected in zip(samples, texts, autoregressive, strict=True):
+            check = _TextCheck(model, tokenizer, sample, setting, near_tie)
+            divergences = check.by_one_pass(text, 0) if texts is autoregressive else check.by_text(text, expected)
+            found.append(Compared(decoder=setting, n_tokens=len(text), divergences=divergences))
     return found
 
 

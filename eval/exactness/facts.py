@@ -15,6 +15,8 @@ class CheckFacts:
     task: str
     n_samples: int
     seed: int
+    batch_size: int
+    """Texts that all but autoregressive decoding wrote at the same time."""
     near_tie: float
     """Where texts part, logits closer than so many steps of the dtype at their size are taken for rounding."""
     selection: Selection
@@ -29,6 +31,7 @@ class CheckFacts:
             "task": self.task,
             "n_samples": self.n_samples,
             "seed": self.seed,
+            "batch_size": self.batch_size,
             "near_tie": self.near_tie,
             **self.selection.as_json(),
             **asdict(self.provenance),

@@ -104,6 +104,8 @@ def legend(facts: CheckFacts) -> str:
         " hardly less",
         f"{facts.checkpoint}; {facts.provenance}",
     ]
+    if facts.batch_size > 1:
+        lines.insert(0, f"{facts.batch_size} texts at the same time, autoregressive decoding's one alone;")
     if facts.transformers:
         lines.insert(
             1,

@@ -54,6 +54,11 @@ def engine_run(engine: Engine, policy: Policy) -> Run:
     return lambda requests: timed_together(engine, requests, policy)
 
 
+def at_a_time(batch_size: int) -> int:
+    """How many prompts a setting gets before it is another's turn."""
+    return batch_size if batch_size == 1 else BATCHES * batch_size
+
+
 class Turn(NamedTuple):
     """One pass over one sample."""
 
@@ -83,8 +88,7 @@ def decode_all(contest: Contest, samples: Sequence[Sample], missing: Sequence[Tu
     warm_up = StopRule(max_new_tokens=min(WARM_UP_TOKENS, contest.task.max_new_tokens))
     for run in contest.runs().values():
         run([Request(samples[missing[0].which].tokens, warm_up)] * contest.engine.batch_size)
-    n_done, batch_size = len(ledger.done), contest.engine.batch_size
-    n_together = batch_size if batch_size == 1 else BATCHES * batch_size
+    n_done, n_together = len(ledger.done), at_a_time(contest.engine.batch_size)
     with progress(contest.task.name, unit="sample", total=n_done + len(missing), initial=n_done) as bar:
         for start in range(0, len(missing), n_together):
             if contest.threads:
