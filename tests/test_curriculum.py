@@ -1,6 +1,7 @@
 """C(t, l) on tables made by hand."""
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,11 @@ from train.recipe.curriculum import Curriculum, EarlyExitConfig, active_layers, 
 
 def early_exit(curriculum: Curriculum, **options: object) -> EarlyExitConfig:
     return EarlyExitConfig(curriculum=curriculum, e_scale=0.5, **options)  # type: ignore[arg-type]
+
+
+def every_layer(step: int, n_layers: int, total_steps: int) -> range:
+    """A curriculum of a user's own."""
+    return range(n_layers)
 
 
 def test_none_is_the_last_layer_alone() -> None:
@@ -42,6 +48,35 @@ def test_rotational_of_the_paper_trains_each_layer_once_every_period(n_layers: i
 def test_without_a_period_it_is_one_less_than_the_layers() -> None:
     config = early_exit(Curriculum.rotational, include_last_layer=False)
     assert [active_layers(config, t, 5, 100) for t in range(6)] == [(0, 4), (1,), (2,), (3,), (0, 4), (1,)]
+
+
+def test_chosen_exits_alone_take_turns() -> None:
+    rotational = early_exit(Curriculum.rotational, exits=[2, 3, 5])
+    assert [active_layers(rotational, t, 8, 100) for t in range(4)] == [(1, 7), (2, 7), (4, 7), (1, 7)]
+    alone = early_exit(Curriculum.rotational, exits=[2, 5], include_last_layer=False)
+    assert [active_layers(alone, t, 8, 100) for t in range(4)] == [(1,), (4,), (7,), (1,)]
+    in_pairs = early_exit(Curriculum.rotational, exits=[2, 3, 5, 6], rotation_period=2)
+    assert [active_layers(in_pairs, t, 8, 100) for t in range(3)] == [(1, 4, 7), (2, 5, 7), (1, 4, 7)]
+    assert active_layers(early_exit(Curriculum.all, exits=[2, 5]), 0, 8, 100) == (1, 4, 7)
+    gradual = early_exit(Curriculum.gradual, exits=[2, 4])
+    assert [active_layers(gradual, t, 5, 100) for t in (0, 10, 29, 30)] == [(4,), (3, 4), (3, 4), (1, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("exits", "options", "problem"),
+    [
+        ([], {}, r"early_exit.exits=\[\]: must be null or ascending numbers"),
+        ([0, 2], {}, "ascending numbers of layers, from 1 on"),
+        ([3, 2], {}, "ascending"),
+        ([2, 2], {}, "ascending"),
+        ([1, 2], {}, "weight of the first layer's exit is 0; begin at 2"),
+        ([2], {"curriculum": Curriculum.none}, "early_exit.curriculum=none does not ask for exits"),
+        ([2], {"curriculum": f"{__name__}:every_layer"}, "every_layer does not ask for exits"),
+    ],
+)
+def test_exits_that_cannot_be(exits: list[int], options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        early_exit(**{"curriculum": Curriculum.all, "exits": exits, **options})
 
 
 def test_gradual_by_hand() -> None:

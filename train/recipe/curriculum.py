@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from conf.checks import at_least
 from conf.plugins import check_choice, is_plugin, load_function
-from train.recipe.distillation import DistillationConfig, Otherwise
+from train.recipe.distillation import DistillationConfig, DistillationWeights, Otherwise
 
 KEY, PARAMETERS = "early_exit.curriculum", ("step", "n_layers", "total_steps")
 
@@ -33,7 +33,11 @@ class EarlyExitConfig:
     e_scale: float = 0.0
     """Scale of the early exits' weights e(l), 0 <= e_scale <= 1; 0 leaves the last layer alone."""
     rotation_period: int | None = None
-    """R of the rotational curriculum; null: L - 1, as in most of the paper's experiments."""
+    """R of the rotational curriculum; null: L - 1, as in most of the paper's experiments, and one step for each of
+    `exits`."""
+    exits: list[int] | None = None
+    """Exits below the last layer that are trained, as numbers of layers run, ascending: those that will be served. The
+    rotational curriculum goes round these alone. null: all."""
     include_last_layer: bool = True
     """Whether the last layer is trained at every step. The paper does not say; without it the rotational curriculum
     trains it once every R steps."""
@@ -57,6 +61,7 @@ class EarlyExitConfig:
             raise ValueError(
                 f"early_exit.rotation_period={self.rotation_period}: only early_exit.curriculum=rotational has one"
             )
+        self._check_exits()
         at_least(1, self, "gradient_cosine_every", section="early_exit.")
         if self.read_only_head and not self.include_last_layer:
             raise ValueError(
@@ -64,6 +69,18 @@ class EarlyExitConfig:
                 " early_exit.include_last_layer=true"
             )
         self._check_distillation()
+
+    def _check_exits(self) -> None:
+        if self.exits is None:
+            return
+        key = f"early_exit.exits={self.exits}"
+        if not self.exits or self.exits[0] < 1 or self.exits != sorted(set(self.exits)):
+            raise ValueError(f"{key}: must be null or ascending numbers of layers, from 1 on")
+        if self.curriculum == Curriculum.none or is_plugin(self.curriculum):
+            raise ValueError(f"{key}: early_exit.curriculum={self.curriculum} does not ask for exits; set it to null")
+        uniform = self.distillation.always and self.distillation.weights is DistillationWeights.uniform
+        if self.exits[0] == 1 and not uniform:
+            raise ValueError(f"{key}: the paper's weight of the first layer's exit is 0; begin at 2")
 
     def _check_distillation(self) -> None:
         distillation = self.distillation
@@ -81,7 +98,10 @@ class EarlyExitConfig:
 
 def rotation(config: EarlyExitConfig, n_layers: int) -> int:
     """R, the number of steps after which the rotational curriculum repeats itself."""
-    return config.rotation_period or n_layers - 1
+    if config.rotation_period is not None:
+        return config.rotation_period
+    # Without include_last_layer the last layer takes its turn after the chosen exits.
+    return n_layers - 1 if config.exits is None else len(config.exits) + (not config.include_last_layer)
 
 
 def gradual_start(layer: int, n_layers: int, total_steps: int) -> int:
@@ -92,20 +112,22 @@ def gradual_start(layer: int, n_layers: int, total_steps: int) -> int:
 def active_layers(config: EarlyExitConfig, step: int, n_layers: int, total_steps: int) -> tuple[int, ...]:
     """The layers l, ascending, with C(t, l) = 1 at step t of 0..T-1."""
     last = n_layers - 1
+    # The layers that take turns; a layer's place is its turn.
+    chosen = range(n_layers) if config.exits is None else [*(exit_layer - 1 for exit_layer in config.exits), last]
     if is_plugin(config.curriculum):
-        chosen = _of_plugin(config.curriculum, step, n_layers, total_steps)
-        return tuple(sorted(chosen | {last} if config.include_last_layer else chosen))
+        active = _of_plugin(config.curriculum, step, n_layers, total_steps)
+        return tuple(sorted(active | {last} if config.include_last_layer else active))
 
-    def is_active(layer: int) -> bool:
+    def is_active(turn: int, layer: int) -> bool:
         if layer == last and (config.include_last_layer or config.curriculum == Curriculum.none):
             return True
         if config.curriculum == Curriculum.rotational:
-            return (layer - step) % rotation(config, n_layers) == 0
+            return (turn - step) % rotation(config, n_layers) == 0
         if config.curriculum == Curriculum.gradual:
             return step >= gradual_start(layer, n_layers, total_steps)
         return config.curriculum == Curriculum.all
 
-    return tuple(layer for layer in range(n_layers) if is_active(layer))
+    return tuple(layer for turn, layer in enumerate(chosen) if is_active(turn, layer))
 
 
 def _of_plugin(path: str, step: int, n_layers: int, total_steps: int) -> set[int]:
