@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from train.recipe.curriculum import Curriculum, EarlyExitConfig, active_layers, gradual_start
+from train.recipe.curriculum import Curriculum, EarlyExitConfig, active_layers, chosen_exits, gradual_start
 
 
 def early_exit(curriculum: Curriculum, **options: object) -> EarlyExitConfig:
@@ -65,18 +65,27 @@ def test_chosen_exits_alone_take_turns() -> None:
 @pytest.mark.parametrize(
     ("exits", "options", "problem"),
     [
-        ([], {}, r"early_exit.exits=\[\]: must be null or ascending numbers"),
-        ([0, 2], {}, "ascending numbers of layers, from 1 on"),
-        ([3, 2], {}, "ascending"),
-        ([2, 2], {}, "ascending"),
-        ([1, 2], {}, "weight of the first layer's exit is 0; begin at 2"),
-        ([2], {"curriculum": Curriculum.none}, "early_exit.curriculum=none does not ask for exits"),
-        ([2], {"curriculum": f"{__name__}:every_layer"}, "every_layer does not ask for exits"),
+        ([], {}, r"early_exit.exits=\[\]: must be null, or numbers of layers, from 2 on"),
+        ([0.0, 2.0], {}, "numbers of layers, from 2 on, or shares"),
+        ([1.0, 2.0], {}, "numbers of layers, from 2 on, or shares"),
+        ([2.5], {}, "numbers of layers, from 2 on, or shares"),
+        ([-0.5], {}, "numbers of layers, from 2 on, or shares"),
+        ([2.0], {"curriculum": Curriculum.none}, "early_exit.curriculum=none does not ask for exits"),
+        ([2.0], {"curriculum": f"{__name__}:every_layer"}, "every_layer does not ask for exits"),
     ],
 )
-def test_exits_that_cannot_be(exits: list[int], options: dict[str, Any], problem: str) -> None:
+def test_exits_that_cannot_be(exits: list[float], options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         early_exit(**{"curriculum": Curriculum.all, "exits": exits, **options})
+
+
+def test_exits_at_shares_of_the_layers() -> None:
+    config = early_exit(Curriculum.rotational, exits=[0.125, 0.1875, 0.25, 0.5], include_last_layer=False)
+    found = {n: chosen_exits(config, n) for n in (1, 2, 3, 6, 16, 32)}
+    assert found == {1: [], 2: [], 3: [2], 6: [2, 3], 16: [2, 3, 4, 8], 32: [4, 6, 8, 16]}
+    assert [active_layers(config, t, 6, 100) for t in range(4)] == [(1,), (2,), (5,), (1,)]
+    assert active_layers(config, 3, 2, 100) == (1,)
+    assert chosen_exits(early_exit(Curriculum.all, exits=[5, 0.5, 3]), 6) == [3, 5]
 
 
 def test_gradual_by_hand() -> None:

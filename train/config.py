@@ -324,8 +324,10 @@ def check_together(config: PretrainConfig, world_size: int) -> None:
         _require(
             1 <= exit_layer <= n_layers, "validation.exit_layers", exit_layer, f"must lie in 1..n_layers={n_layers}"
         )
-    exits = config.early_exit.exits or [1]
-    _require(exits[-1] < n_layers, "early_exit.exits", exits, f"must lie below n_layers={n_layers}")
+    exits = config.early_exit.exits
+    _require(
+        exits is None or max(exits) < n_layers, "early_exit.exits", exits, f"must all lie below n_layers={n_layers}"
+    )
     check_schedules(config.layer_dropout, n_layers, train.steps)
     idle = first_step_without_weight(config.early_exit, n_layers, train.steps)
     _require(

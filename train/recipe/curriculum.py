@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from conf.checks import at_least
 from conf.plugins import check_choice, is_plugin, load_function
-from train.recipe.distillation import DistillationConfig, DistillationWeights, Otherwise
+from train.recipe.distillation import DistillationConfig, Otherwise
 
 KEY, PARAMETERS = "early_exit.curriculum", ("step", "n_layers", "total_steps")
 
@@ -35,9 +35,9 @@ class EarlyExitConfig:
     rotation_period: int | None = None
     """R of the rotational curriculum; null: L - 1, as in most of the paper's experiments, and one step for each of
     `exits`."""
-    exits: list[int] | None = None
-    """Exits below the last layer that are trained, as numbers of layers run, ascending: those that will be served. The
-    rotational curriculum goes round these alone. null: all."""
+    exits: list[float] | None = None
+    """Exits below the last layer that are trained, those that will be served: numbers of layers run, from 2 on, or
+    shares of all layers, below 1. The rotational curriculum goes round these alone. null: all."""
     include_last_layer: bool = True
     """Whether the last layer is trained at every step. The paper does not say; without it the rotational curriculum
     trains it once every R steps."""
@@ -74,13 +74,11 @@ class EarlyExitConfig:
         if self.exits is None:
             return
         key = f"early_exit.exits={self.exits}"
-        if not self.exits or self.exits[0] < 1 or self.exits != sorted(set(self.exits)):
-            raise ValueError(f"{key}: must be null or ascending numbers of layers, from 1 on")
+        # The paper's weight of the first layer's exit is 0.
+        if not self.exits or not all(0 < e < 1 or (e >= 2 and e % 1 == 0) for e in self.exits):
+            raise ValueError(f"{key}: must be null, or numbers of layers, from 2 on, or shares of all layers, below 1")
         if self.curriculum == Curriculum.none or is_plugin(self.curriculum):
             raise ValueError(f"{key}: early_exit.curriculum={self.curriculum} does not ask for exits; set it to null")
-        uniform = self.distillation.always and self.distillation.weights is DistillationWeights.uniform
-        if self.exits[0] == 1 and not uniform:
-            raise ValueError(f"{key}: the paper's weight of the first layer's exit is 0; begin at 2")
 
     def _check_distillation(self) -> None:
         distillation = self.distillation
@@ -96,12 +94,21 @@ class EarlyExitConfig:
             )
 
 
+def chosen_exits(config: EarlyExitConfig, n_layers: int) -> list[int]:
+    """`exits` as numbers of layers run, ascending, each once; those that shares give are at least 2 and below L."""
+    layers = {int(e) for e in config.exits or () if e >= 1}
+    shares = {max(2, round(e * n_layers)) for e in config.exits or () if e < 1}
+    return sorted(layers | {exit_layer for exit_layer in shares if exit_layer < n_layers})
+
+
 def rotation(config: EarlyExitConfig, n_layers: int) -> int:
     """R, the number of steps after which the rotational curriculum repeats itself."""
     if config.rotation_period is not None:
         return config.rotation_period
+    if config.exits is None:
+        return n_layers - 1
     # Without include_last_layer the last layer takes its turn after the chosen exits.
-    return n_layers - 1 if config.exits is None else len(config.exits) + (not config.include_last_layer)
+    return max(1, len(chosen_exits(config, n_layers)) + (not config.include_last_layer))
 
 
 def gradual_start(layer: int, n_layers: int, total_steps: int) -> int:
@@ -113,7 +120,7 @@ def active_layers(config: EarlyExitConfig, step: int, n_layers: int, total_steps
     """The layers l, ascending, with C(t, l) = 1 at step t of 0..T-1."""
     last = n_layers - 1
     # The layers that take turns; a layer's place is its turn.
-    chosen = range(n_layers) if config.exits is None else [*(exit_layer - 1 for exit_layer in config.exits), last]
+    chosen = range(n_layers) if config.exits is None else [*(e - 1 for e in chosen_exits(config, n_layers)), last]
     if is_plugin(config.curriculum):
         active = _of_plugin(config.curriculum, step, n_layers, total_steps)
         return tuple(sorted(active | {last} if config.include_last_layer else active))
