@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,13 @@ class Browser:
 
     def said(self) -> list[str]:
         """What has been written to the console since the last call, errors of any kind included."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]
+        # The log arrives in order and late: whatever was written before this mark has come when the mark has.
+        mark, lines, deadline = f"mark {time.monotonic_ns()}", list[str](), time.monotonic() + 30
+        self.js("console.info(arguments[0])", mark)
+        while not any(mark in line for line in lines):
+            assert time.monotonic() < deadline, "the browser's log has ended"
+            lines += [entry["message"] for entry in self.driver.get_log("browser")]
+        return [line for line in lines if mark not in line]
 
     def asked(self) -> list[str]:
         """The addresses asked for since the last call."""
