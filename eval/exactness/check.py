@@ -55,9 +55,10 @@ def prepare_check(config: CorrectnessConfig) -> Check:
     together = engine if config.batch_size == 1 else Engine(model, engine.cache.max_len, config.batch_size)
     # Chosen once: with another number sums are rounded otherwise, and decoders of one text are compared here.
     Threads(config.machine.threads, device, one_token(engine.model))
-    runs = {Setting.of(autoregressive, size.n_layers): engine_run(engine, autoregressive)}
-    for policy in (EarlyExit(size.n_layers), *drafting):
-        runs[Setting.of(policy, size.n_layers)] = engine_run(together, policy)
+    runs = {
+        Setting.of(p, size.n_layers): engine_run(engine if p is autoregressive else together, p)
+        for p in (autoregressive, EarlyExit(size.n_layers), *drafting)
+    }
     if config.transformers:
         runs[Setting(TRANSFORMERS, size.n_layers)] = Transformers(checkpoint, dtype, device).timed
     facts = CheckFacts(

@@ -104,14 +104,14 @@ def legend(facts: CheckFacts) -> str:
         " hardly less",
         f"{facts.checkpoint}; {facts.provenance}",
     ]
-    if facts.batch_size > 1:
-        lines.insert(0, f"{facts.batch_size} texts at the same time, autoregressive decoding's one alone;")
     if facts.transformers:
         lines.insert(
             1,
             f"(transformers {facts.transformers}, with angles in float32: at least {NEAR_TIE[torch.float32]:g} steps"
             " of float32);",
         )
+    if facts.batch_size > 1:
+        lines.insert(0, f"{facts.batch_size} texts at the same time, autoregressive decoding's one alone;")
     return "\n".join(lines)
 
 

@@ -119,17 +119,18 @@ def gradual_start(layer: int, n_layers: int, total_steps: int) -> int:
 def active_layers(config: EarlyExitConfig, step: int, n_layers: int, total_steps: int) -> tuple[int, ...]:
     """The layers l, ascending, with C(t, l) = 1 at step t of 0..T-1."""
     last = n_layers - 1
-    # The layers that take turns; a layer's place is its turn.
-    chosen = range(n_layers) if config.exits is None else [*(e - 1 for e in chosen_exits(config, n_layers)), last]
     if is_plugin(config.curriculum):
         active = _of_plugin(config.curriculum, step, n_layers, total_steps)
         return tuple(sorted(active | {last} if config.include_last_layer else active))
+    # The layers that take turns; a layer's place is its turn.
+    chosen = range(n_layers) if config.exits is None else [*(e - 1 for e in chosen_exits(config, n_layers)), last]
+    period = rotation(config, n_layers)
 
     def is_active(turn: int, layer: int) -> bool:
         if layer == last and (config.include_last_layer or config.curriculum == Curriculum.none):
             return True
         if config.curriculum == Curriculum.rotational:
-            return (turn - step) % rotation(config, n_layers) == 0
+            return (turn - step) % period == 0
         if config.curriculum == Curriculum.gradual:
             return step >= gradual_start(layer, n_layers, total_steps)
         return config.curriculum == Curriculum.all
