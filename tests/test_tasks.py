@@ -30,7 +30,7 @@ from eval.tasks.xsum import XSum
 register_schema("benchmark", BenchmarkConfig)
 CONF = Path(__file__).parent.parent / "conf" / "task"
 PARSE = "[IN:CREATE_ALARM Set alarm [SL:DATE_TIME for 7 am ] ]"
-JSON = '{"intent": "CREATE_ALARM", "content": ["Set alarm", {"slot": "DATE_TIME", "content": ["for 7 am"]}]}'
+JSON = '{"IN:CREATE_ALARM": ["Set alarm", {"SL:DATE_TIME": "for 7 am"}]}'
 NEEDED = {
     "topv2": ["task.source=x"],
     "topv2_json": ["task.source=x"],

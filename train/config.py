@@ -56,6 +56,11 @@ class TrainConfig:
     """Tokens in a row."""
     global_batch_size: int = MISSING
     """Rows per optimizer step, over all ranks and micro-batches."""
+    epochs: float | None = None
+    """Passes over the training data, from which `steps` is counted once the data is there; null: `steps` says it."""
+    records_per_step: int | None = None
+    """Documents per optimizer step, on average, from which `global_batch_size` is counted once it is known how many a
+    row holds; null: `global_batch_size` says it."""
     local_batch_size: int | None = None
     """Rows per rank and micro-batch; null: all of a rank's rows at once, without gradient accumulation."""
     seed: int = 0
@@ -74,6 +79,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for key in ("steps", "seq_len", "global_batch_size", "log_every", "loss_chunk_tokens"):
             _require(getattr(self, key) >= 1, f"train.{key}", getattr(self, key), "must be at least 1")
+        _require(self.epochs is None or self.epochs > 0, "train.epochs", self.epochs, "must be null or above 0")
+        records = self.records_per_step
+        _require(records is None or records >= 1, "train.records_per_step", records, "must be null or at least 1")
         rows = self.local_batch_size
         _require(rows is None or rows >= 1, "train.local_batch_size", rows, "must be null or at least 1")
         _require(self.seed >= 0, "train.seed", self.seed, "must be at least 0")
