@@ -325,7 +325,7 @@ class LayerSkipTrainer(Trainer):
             world_size=mesh.size() if mesh else 1,
             apart=keeps_apart(self.corpus, self.recipe.data),
         )
-        layers = sorted({e - 1 for e in options.exit_layers or range(1, self.n_layers + 1)} | {self.n_layers - 1})
+        layers = options.layers(self.n_layers)
         model = self.model_parts[0]
         model.eval()
         sums = exit_sums(
