@@ -74,8 +74,8 @@ def _run(config: PretrainConfig, rank: int, world_size: int, preemption: Preempt
     from data.training import check_epochs, keeps_apart
     from train.cluster.rank_0_first import rank_0_first
     from train.cost.gpu import check_gpu
+    from train.cost.records import counted
     from train.monitoring.report import save_summary
-    from train.recipe.samples import counted
 
     check_gpu(config)
     corpus = prepare(config.data, config.model.vocab_size)

@@ -74,8 +74,7 @@ class EarlyExitLoss(ChunkedLossWrapper):
         states = local(pred.detach()).view(n_exits, labels.numel(), pred.shape[-1])
         scale = 1.0 if global_valid_tokens is None else 1.0 / global_valid_tokens
         train = torch.is_grad_enabled() and pred.requires_grad
-        every = len(at) == labels.numel()
-        grad, placements = (torch.empty_like(states) if every else torch.zeros_like(states)) if train else None, None
+        grad, placements = torch.zeros_like(states) if train else None, None
         losses = self._losses(labels, at, n_exits, scale, soft_targets)
         chunks = list(losses.order(n_exits, len(at), self.chunk_tokens))
         last_of_head = max(i for i, (x, _, _) in enumerate(chunks) if x == n_exits - 1 or not read_only_head)
@@ -84,7 +83,7 @@ class EarlyExitLoss(ChunkedLossWrapper):
             for i, (x, start, end) in enumerate(chunks):
                 if i == last_of_head:
                     sync_last_chunk(self.lm_head)
-                tokens = slice(start, end) if every else at[start:end]
+                tokens = slice(start, end) if len(at) == labels.numel() else at[start:end]
                 chunk = spread(states[x, tokens].unsqueeze(0), pred).requires_grad_(train)
                 reads = read_only_head and x < n_exits - 1
                 logits = F.linear(chunk, self.lm_head.weight.detach()) if reads else self.lm_head(chunk)

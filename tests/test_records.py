@@ -10,7 +10,7 @@ from conftest import TINY_TEXT, compose_config
 from conf.strict import ConfigError
 from data.corpus import prepare
 from data.training import Records, count_records, keeps_apart
-from train.recipe.samples import counted, described, in_rows
+from train.cost.records import counted, described, in_rows
 
 OPTIONS = [
     "model.dim=32",

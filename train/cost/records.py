@@ -62,5 +62,5 @@ def described(options: TrainConfig, records: Records) -> str:
     return (
         f"a row of {options.seq_len} tokens holds {records.per_row:.2f} records on average: {options.steps:,} steps of"
         f" {options.global_batch_size:,} rows read {n_rows * records.per_row:,.0f} records,"
-        f" {n_rows / records.n_rows:.2f} times the {records.n_records:,} there are"
+        f" {n_rows / records.n_rows:.3g} times the {records.n_records:,} there are"
     )
