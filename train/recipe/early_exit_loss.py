@@ -72,10 +72,9 @@ class EarlyExitLoss(ChunkedLossWrapper):
         assert self.lm_head is not None, "the trainer sets the LM head"
         n_exits, at = len(weights), self._through_head(labels)
         states = local(pred.detach()).view(n_exits, labels.numel(), pred.shape[-1])
-        scale = 1.0 if global_valid_tokens is None else 1.0 / global_valid_tokens
         train = torch.is_grad_enabled() and pred.requires_grad
         grad, placements = torch.zeros_like(states) if train else None, None
-        losses = self._losses(labels, at, n_exits, scale, soft_targets)
+        losses = self._losses(labels, at, n_exits, global_valid_tokens, soft_targets)
         chunks = list(losses.order(n_exits, len(at), self.chunk_tokens))
         last_of_head = max(i for i, (x, _, _) in enumerate(chunks) if x == n_exits - 1 or not read_only_head)
         objectives = torch.zeros(n_exits, device=pred.device)
@@ -114,9 +113,10 @@ class EarlyExitLoss(ChunkedLossWrapper):
         labels: torch.Tensor,
         at: torch.Tensor,
         n_exits: int,
-        scale: torch.Tensor | float,
+        global_valid_tokens: torch.Tensor | None,
         soft_targets: SoftTargets | None,
     ) -> LabelLoss | TaughtLoss:
+        scale = 1.0 if global_valid_tokens is None else 1.0 / global_valid_tokens
         if soft_targets is None or n_exits == 1:
             return LabelLoss(self.fn, labels, at, n_exits, scale)
         return TaughtLoss(soft_targets, labels, at, n_exits, scale)
