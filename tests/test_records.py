@@ -10,7 +10,7 @@ from conftest import TINY_TEXT, compose_config
 from conf.strict import ConfigError
 from data.corpus import prepare
 from data.training import Records, count_records, keeps_apart
-from train.cost.records import counted, described, in_rows
+from train.cost.records import check_apart, counted, described, in_rows
 
 OPTIONS = [
     "model.dim=32",
@@ -95,3 +95,12 @@ def test_prepared_shards_of_records_are_known_by_their_prompts(records: list[str
                            f"data.cache_dir={tmp_path}")  # fmt: skip
     assert keeps_apart(prepare(again.data), again.data)
     assert source.config.format.value == "prompt_completion"
+
+
+def test_context_parallelism_cannot_keep_records_apart(records: list[str]) -> None:
+    config = compose_config(*records, "parallelism.context=2", world_size=2)
+    corpus = prepare(config.data)
+    with pytest.raises(ConfigError, match=r"parallelism\.context=2: documents of a row cannot be kept apart under it"):
+        check_apart(config, corpus)
+    config.data.attend_across_documents = True
+    check_apart(config, corpus)

@@ -71,20 +71,16 @@ def pretrain(raw: DictConfig) -> None:
 def _run(config: PretrainConfig, rank: int, world_size: int, preemption: Preemption) -> int:
     """Train from where the run folder is to the last step; returns the exit status."""
     from data.corpus import prepare
-    from data.training import check_epochs, keeps_apart
+    from data.training import check_epochs
     from train.cluster.rank_0_first import rank_0_first
     from train.cost.gpu import check_gpu
-    from train.cost.records import counted
+    from train.cost.records import check_apart, counted
     from train.monitoring.report import save_summary
 
     check_gpu(config)
     corpus = prepare(config.data, config.model.vocab_size)
     config = counted(config, corpus, world_size)
-    if config.parallelism.context > 1 and keeps_apart(corpus, config.data):
-        raise ConfigError(
-            f"parallelism.context={config.parallelism.context}: documents of a row cannot be kept apart under it; set"
-            " data.attend_across_documents=true, or take parallelism.context=1"
-        )
+    check_apart(config, corpus)
     n_rows = config.train.steps * config.train.global_batch_size
     check_epochs(corpus, config.data, config.train.seq_len, n_rows)
     with ExitStack() as held:

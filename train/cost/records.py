@@ -40,6 +40,15 @@ def counted(config: PretrainConfig, corpus: Corpus, world_size: int) -> Pretrain
     return config
 
 
+def check_apart(config: PretrainConfig, corpus: Corpus) -> None:
+    """Raise ConfigError where records are to be kept apart and cannot be."""
+    if config.parallelism.context > 1 and keeps_apart(corpus, config.data):
+        raise ConfigError(
+            f"parallelism.context={config.parallelism.context}: documents of a row cannot be kept apart under it; set"
+            " data.attend_across_documents=true, or take parallelism.context=1"
+        )
+
+
 def in_rows(options: TrainConfig, records: Records, data_ranks: int) -> TrainConfig:
     """Options whose steps and rows are numbers, from what they ask for in records.
 
