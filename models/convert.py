@@ -16,6 +16,14 @@ from models.storage.recommended import recommended
 if TYPE_CHECKING:
     from models.storage.stored import Stored
 
+WHAT = {
+    WeightsFormat.hf: "Hugging Face folder",
+    WeightsFormat.dcp: "checkpoint",
+    WeightsFormat.gguf: "GGUF file",
+}
+GGUF_FILE = "model.gguf"
+"""Its name until it is complete."""
+
 
 def convert_model(raw: DictConfig) -> None:
     """Read, write beside the output under another name, and rename: the output is complete or absent."""
@@ -28,21 +36,22 @@ def convert_model(raw: DictConfig) -> None:
     if output.exists():
         raise ConfigError(f"output={output}: exists; choose another, or remove it")
     form = config.format
-    if form is WeightsFormat.auto:
+    if config.writes_gguf:
+        form = WeightsFormat.gguf
+    elif form is WeightsFormat.auto:
         form = WeightsFormat.dcp if stored.hf is not None and stored is whole else WeightsFormat.hf
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         _write(stored, whole, partial, form, config)
-        os.rename(partial, output)
+        os.rename(partial / GGUF_FILE if form is WeightsFormat.gguf else partial, output)
     except OSError as error:
         raise ConfigError(f"output={output}: {error.strerror}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    what = "Hugging Face folder" if form is WeightsFormat.hf else "checkpoint"
     part = "" if stored is whole else f"the first {stored.size.n_layers} of {whole.size.n_layers} layers of "
-    print(f"{output}: {what} of {part}{stored.size.name}")
+    print(f"{output}: {WHAT[form]} of {part}{stored.size.name}")
     if form is WeightsFormat.dcp:
         print(f"train from it with model=initial checkpoint.initial={output}", file=sys.stderr)
 
@@ -50,10 +59,14 @@ def convert_model(raw: DictConfig) -> None:
 def _write(stored: "Stored", whole: "Stored", folder: Path, form: WeightsFormat, config: ConvertConfig) -> None:
     import torch
 
+    from models.storage.gguf.export import export_gguf
     from models.storage.tokenizer_files import write_tokenizer_files
     from models.storage.write_dcp import write_dcp
     from models.storage.write_hf import write_hf
 
+    if form is WeightsFormat.gguf:
+        export_gguf(stored, whole.size, folder / GGUF_FILE, dtype=config.dtype)
+        return
     dtype = None if config.dtype is StoredDtype.keep else getattr(torch, config.dtype)
     if form is WeightsFormat.dcp:
         write_dcp(stored.weights, folder, dtype=dtype)
