@@ -1,5 +1,6 @@
 """A stored model as a GGUF file: its weights, its tokenizer, and a name that says what it is."""
 
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -48,6 +49,8 @@ def _vocabulary(stored: Stored) -> Vocabulary | None:
     with TemporaryDirectory() as folder:
         special = write_tokenizer_files(stored, Path(folder))
         if not any(Path(folder).iterdir()):
+            if stored.hf is not None:  # of the other forms a line has been said
+                print(f"{stored.folder}: no tokenizer there, none written", file=sys.stderr)
             return None
         ends = special.eos_id if isinstance(special.eos_id, list) else [special.eos_id]
         try:
