@@ -328,6 +328,7 @@ def _check_ranks(config: PretrainConfig, world_size: int) -> None:
 def check_together(config: PretrainConfig, world_size: int) -> None:
     """Raise ValueError, naming the key and what is allowed, for values that are possible alone but not together."""
     model, train, n_layers = config.model, config.train, config.model.n_layers
+    model.check_trainable()
     _require(
         train.seq_len <= model.max_seq_len, "train.seq_len", train.seq_len, f"at most max_seq_len={model.max_seq_len}"
     )
