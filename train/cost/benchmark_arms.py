@@ -92,7 +92,9 @@ class Runner:
         self.loss = self._loss(compiled)
         self.loss.set_lm_head(self.model.lm_head)
         shape = (config.batch_size, config.seq_len + 1)
-        tokens = torch.randint(config.model.vocab_size, shape, device=device)
+        tokens = torch.randint(config.model.vocab_size, shape).to(device)  # the same on every device
+        self.last_loss = torch.tensor(float("nan"))
+        """Of the last step."""
         self.inputs, self.labels = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
     def _loss(self, compiled: CompileConfig) -> Any:
@@ -135,6 +137,7 @@ class Runner:
                     )
                     del states
                 loss.backward()
+            self.last_loss = loss.detach()
 
         return work, flops
 
