@@ -9,7 +9,7 @@ WORKERS ?= 2
 # Packages to compare with, of the versions that go together.
 PEERS ?= transformers==5.23.0 economize==0.3.2
 
-.PHONY: demo test lint docs peers clean
+.PHONY: demo test lint docs gpu peers clean
 
 demo: .venv/run.stamp
 	$(BIN)/python -m train.pretrain experiment=demo run_dir=outputs/demo $(DEMO)
@@ -27,6 +27,10 @@ lint: .venv/dev.stamp
 docs: .venv/run.stamp
 	$(BIN)/python -m docs.make_reference
 	$(BIN)/python -m docs.make_figures
+
+# Everything that needs a GPU, measured within ten minutes, into docs/results/gpu.md.
+gpu: .venv/run.stamp
+	$(BIN)/python -m train.acceptance device=cuda $(GPU)
 
 # What eval.compare_peers needs: .venv-peers/bin/python -m eval.compare_peers checkpoint=outputs/demo
 peers: .venv-peers/peers.stamp

@@ -64,37 +64,35 @@ class Step:
 def steps(device: str, sizes: Sizes, folder: Path, checkpoint: str | None, n_gpus: int) -> list[Step]:
     """In the order in which they run: what matters most comes first, what others need before them."""
     size: Mapping[str, Any] = FULL if sizes is Sizes.full else TINY
-    precision = "bf16" if device == "cuda" else "fp32"
     prompts = folder / "prompts.jsonl"
-    shares = {False: (4.0, 4.0), True: (9.0, 8.0)}
-    found = [
-        _own("probe", folder, 2.0, device=device, sizes=sizes.value),
-        _own("parity", folder, 5.0, device=device, compiled=sizes is Sizes.full),
-        Step(SMALL_RUN, _small_run(folder, size), 6.0, folder / SMALL_RUN / "metrics.jsonl"),
-    ]
-    for recompute in size["recompute"]:
-        for compiled in (True, False):
-            keys = ("model", "seq_len", "rows", "rounds", "warmup")
-            options = {key: size[key] for key in keys} | {"recompute": recompute, "compiled": compiled}
-            name = f"training_{recompute}_{'compiled' if compiled else 'eager'}"
-            found.append(
-                _own(name, folder, shares[compiled][recompute == "full"], device=device, precision=precision, **options)
-            )
-    run = folder / SMALL_RUN
-    model = folder / RANDOM_MODEL
-    found.append(_own(RANDOM_MODEL, folder, 3.0, device=device, model=size["model"], run=str(run), output=str(model)))
+    run, model = folder / SMALL_RUN, folder / RANDOM_MODEL
     of_task = ["task=prompts", f"task.source={prompts}", "task.draw=false", f"task.max_new_tokens={size['new_tokens']}"]
-    of_task.append(f"task.n_samples={size['samples']}")
-    numbers = [f"exit_layers=[{size['exit_layer']}]", "num_speculations=[4]"]
-    for compiled in (False, True):
-        name = f"decoding_{'compiled' if compiled else 'eager'}"
-        words = [f"checkpoint={model}", *of_task, *numbers, f"compile={str(compiled).lower()}"]
-        found.append(_benchmark(name, folder, device, 6.0 if compiled else 4.0, words))
-    if checkpoint is not None:
-        words = [f"checkpoint={checkpoint}", f"task.n_samples={4 * size['samples']}", "compile=null"]
-        found.append(_benchmark("decoding_checkpoint", folder, device, 5.0, words))
-    found.append(_collectives(folder, device, size, n_gpus))
-    return found
+    of_task += [f"task.n_samples={size['samples']}", f"exit_layers=[{size['exit_layer']}]", "num_speculations=[4]"]
+    decoding = [f"checkpoint={model}", *of_task]
+    first, *others = size["recompute"]
+    given = [] if checkpoint is None else [f"checkpoint={checkpoint}", f"task.n_samples={4 * size['samples']}"]
+    return [
+        _own("probe", folder, 2.0, device=device, sizes=sizes.value),
+        _own("parity", folder, 6.0, device=device, compiled=sizes is Sizes.full),
+        Step(SMALL_RUN, _small_run(folder, size), 9.0, run / "metrics.jsonl"),
+        *_training(folder, device, size, first),
+        _own(RANDOM_MODEL, folder, 3.0, device=device, model=size["model"], run=str(run), output=str(model)),
+        _benchmark("decoding_eager", folder, device, 4.0, [*decoding, "compile=false"]),
+        _benchmark("decoding_compiled", folder, device, 14.0, [*decoding, "compile=true"]),
+        *([_benchmark("decoding_checkpoint", folder, device, 6.0, [*given, "compile=null"])] if given else []),
+        _collectives(folder, device, size, n_gpus),
+        *(step for recompute in others for step in _training(folder, device, size, recompute)),
+    ]
+
+
+def _training(folder: Path, device: str, size: Mapping[str, Any], recompute: str) -> list[Step]:
+    """Compiled and eager, with one kind of recomputation."""
+    options = {key: size[key] for key in ("model", "seq_len", "rows", "rounds", "warmup")}
+    options |= {"device": device, "precision": "bf16" if device == "cuda" else "fp32", "recompute": recompute}
+    return [
+        _own(f"training_{recompute}_compiled", folder, 10.0, compiled=True, **options),
+        _own(f"training_{recompute}_eager", folder, 5.0, compiled=False, **options),
+    ]
 
 
 def _own(name: str, folder: Path, share: float, **options: Any) -> Step:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from hydra import compose, initialize_config_module
+from torch.distributed.distributed_c10d import HashStore
 from torchtitan.distributed import ParallelDims
 from torchtitan.distributed.utils import clip_grad_norm_, set_spmd_backend
 from torchtitan.tools.utils import get_peak_flops
@@ -120,7 +121,7 @@ class _one_rank:  # noqa: N801  # a context, as its name is used
 
     def __enter__(self) -> None:
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost"}
-        dist.init_process_group(self.backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(self.backend, store=HashStore(), rank=0, world_size=1)
 
     def __exit__(self, *_: object) -> None:
         dist.destroy_process_group()
@@ -197,7 +198,7 @@ class _Bench:
         clip_grad_norm_(list(self.model.parameters()), config.train.max_grad_norm, foreach=True)
         self.optimizers.step()
         synchronise(self.device)
-        return _Taken(time.perf_counter() - begun, flops, len(weights), float(loss))
+        return _Taken(time.perf_counter() - begun, flops, len(weights), float(loss.detach()))
 
     def peak_gib(self, config: PretrainConfig, t: int) -> float | None:
         """The most that is allocated at a time in a step."""
