@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from hydra import compose, initialize_config_module
-from torch.distributed.distributed_c10d import HashStore
 from torchtitan.distributed import ParallelDims
 from torchtitan.distributed.utils import clip_grad_norm_, set_spmd_backend
 from torchtitan.tools.utils import get_peak_flops
@@ -121,7 +120,8 @@ class _one_rank:  # noqa: N801  # a context, as its name is used
 
     def __enter__(self) -> None:
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost"}
-        dist.init_process_group(self.backend, store=HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(self.backend, store=store, rank=0, world_size=1)
 
     def __exit__(self, *_: object) -> None:
         dist.destroy_process_group()
