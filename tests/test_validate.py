@@ -11,7 +11,7 @@ from torch import nn
 
 from models.spec import llama_config
 from models.speculation import MOST_DRAFTS, head_cost, ideal_speedup
-from train.validate import exit_metrics, exit_sums
+from train.monitoring.validation import exit_metrics, exit_sums
 
 
 def test_against_whole_logits() -> None:

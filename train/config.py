@@ -73,8 +73,16 @@ class TrainConfig:
     """Steps between two lines of training metrics."""
     loss_chunk_tokens: int = 2048
     """Tokens that go through the LM head at a time, which bounds the logits in memory."""
-    compile: bool = False
-    """torch.compile each block and the loss; wants layer_dropout.sampling=stratified, so that few shapes occur."""
+    compile: bool | None = None
+    """torch.compile each block and the loss; null: on GPUs. Blocks are compiled for all rows, and once more when
+    fewer are kept; with layer_dropout.sampling=bernoulli also for one alone, at any step, which a warning says."""
+    fp8: bool = False
+    """Multiply the blocks' matrices in 8-bit floating point, scaled by row (torchtitan's converter, torchao's kernels).
+    Needs bf16, a GPU of NVIDIA's compute capability 8.9 or newer and the package torchao; the LM head stays bf16."""
+    expandable_segments: bool = True
+    """Let the GPU allocator grow its segments, because layer dropout changes the sizes of tensors from step to step
+    and fixed segments would leave holes. PYTORCH_ALLOC_CONF in the environment goes before it; a CPU has no use for it.
+    """
 
     def __post_init__(self) -> None:
         for key in ("steps", "seq_len", "global_batch_size", "log_every", "loss_chunk_tokens"):
@@ -165,6 +173,23 @@ class ParallelismConfig:
     def data_ranks(self, world_size: int) -> int:
         """How many ranks read rows of their own."""
         return world_size // (self.tensor * self.context)
+
+
+@dataclass(kw_only=True)
+class ProfilerConfig:
+    """A trace of a few steps by torch's profiler: <run_dir>/profiling/traces/iteration_N/rankR_trace.json.gz, one for
+    each rank, for chrome://tracing or ui.perfetto.dev.
+    """
+
+    first_step: int | None = None
+    """Step of the run that the trace begins with, from 1; the three before it warm the profiler up. null: no trace."""
+    n_steps: int = 2
+    """Steps in the trace."""
+
+    def __post_init__(self) -> None:
+        first = self.first_step
+        _require(first is None or first >= 1, "profiler.first_step", first, "must be null or at least 1")
+        _require(self.n_steps >= 1, "profiler.n_steps", self.n_steps, "must be at least 1")
 
 
 @dataclass(kw_only=True)
@@ -279,6 +304,7 @@ class PretrainConfig:
     lr_scheduler: LRSchedulerConfig = MISSING
     parallelism: ParallelismConfig = MISSING
     activation_checkpoint: ActivationCheckpointConfig = MISSING
+    profiler: ProfilerConfig = MISSING
     checkpoint: CheckpointConfig = MISSING
     bad_steps: BadStepsConfig = MISSING
     validation: ValidationConfig = MISSING
@@ -335,6 +361,13 @@ def check_together(config: PretrainConfig, world_size: int) -> None:
     n_tokens = train.steps * train.global_batch_size * train.seq_len
     _require(n_tokens < 2**63, "train.steps", train.steps, f"the run's {n_tokens:,} tokens must be fewer than 2^63")
     _check_ranks(config, world_size)
+    trace = config.profiler
+    _require(
+        trace.first_step is None or trace.first_step + trace.n_steps - 1 <= train.steps,
+        "profiler.first_step",
+        trace.first_step,
+        f"with profiler.n_steps={trace.n_steps} the trace must end by train.steps={train.steps}",
+    )
     for exit_layer in config.validation.exit_layers:
         possible = 0 < exit_layer < 1 or (exit_layer in range(1, n_layers + 1))
         _require(possible, "validation.exit_layers", f"{exit_layer:g}", f"must lie in 1..n_layers={n_layers}")

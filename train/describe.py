@@ -22,6 +22,8 @@ def describe(raw: DictConfig) -> None:
         raw.data.source = None  # a run needs it, its description does not
     if raw.train.precision == "auto":
         raw.train.precision = "bf16"  # of the GPUs that it is about, not of this machine
+    if raw.train.compile is None:
+        raw.train.compile = True  # likewise
     world_size = raw.describe.world_size or _ranks(raw)
     config = resolve(raw, world_size, DescribeConfig)
     assert isinstance(config, DescribeConfig)

@@ -135,7 +135,10 @@ def _train(config: PretrainConfig, corpus: "Corpus", preemption: Preemption) -> 
     """Run torchtitan's loop; returns whether a signal has ended it before the last step."""
     from train import run_dir
     from train.cpu import prepare_torchtitan
+    from train.gpu.allocator import let_segments_grow
 
+    if config.train.expandable_segments:
+        let_segments_grow()
     prepare_torchtitan()
     import torch
 

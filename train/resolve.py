@@ -1,5 +1,6 @@
 """From Hydra's composed config to a PretrainConfig that fits together, this machine and what it starts from."""
 
+import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -8,11 +9,14 @@ from omegaconf import DictConfig, OmegaConf
 from conf.plugins import digest, is_plugin
 from conf.strict import ConfigError, check_keys, convert
 from models.config import ModelConfig
+from models.row_sampling import Sampling
 from train.config import PretrainConfig, check_together
 from train.precision import Precision, best_precision
 
 if TYPE_CHECKING:
     from models.storage.stored import Stored
+
+logger = logging.getLogger(__name__)
 
 # model=initial: the sizes are those of checkpoint.initial.
 INITIAL = "initial"
@@ -42,10 +46,27 @@ def resolve(raw: DictConfig, world_size: int, schema: type[PretrainConfig] = Pre
         config.data.tokenizer.path = config.data.tokenizer.path or str(stored.folder)
     if config.train.precision is Precision.auto:
         config.train.precision = best_precision()
+    _resolve_compile(config)
     config.plugins = {value: digest(value) for value in plugins_of(config)}
     rows = config.train.global_batch_size // config.parallelism.data_ranks(world_size)
     config.train.local_batch_size = config.train.local_batch_size or rows
     return config
+
+
+def _resolve_compile(config: PretrainConfig) -> None:
+    """Whether steps are compiled, and how rows are then drawn; says so where the two do not go together."""
+    dropout = config.layer_dropout
+    if config.train.compile is None:
+        import torch  # takes seconds, and is there already where precision was to be found out
+
+        config.train.compile = torch.accelerator.is_available()
+    if config.train.compile and dropout.p_max > 0.0 and dropout.sampling is Sampling.bernoulli:
+        logger.warning(
+            "layer_dropout.sampling=bernoulli with train.compile=true: any number of rows may be kept, and blocks are"
+            " compiled anew, up to three times (all rows, fewer, one alone), in steps that cannot be foreseen; take"
+            " layer_dropout.sampling=stratified, or train.compile=false"
+        )
+    dropout.sampling = dropout.sampling.where(compiled=config.train.compile)
 
 
 def _initial(raw: DictConfig) -> "Stored | None":

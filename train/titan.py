@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.optimizer import LRSchedulersContainer, OptimizersContainer, ParamGroupConfig
+from torchtitan.components.quantization import Float8LinearConverter
 from torchtitan.components.tokenizer import BaseTokenizer
 from torchtitan.config.configs import CommConfig, CompileConfig, DebugConfig, ParallelismConfig, TrainingConfig
 from torchtitan.distributed.activation_checkpoint import ActivationCheckpointing, FullAC, SelectiveAC
+from torchtitan.protocols.model_spec import ModelSpec
+from torchtitan.tools.profiler import Profiler
 
 from data.batches.loader import Loader
 from data.config import DataConfig
@@ -148,12 +151,35 @@ def _activation_checkpoint(config: PretrainConfig) -> ActivationCheckpointing.Co
             return FullAC.Config()
 
 
+def _profiler(config: PretrainConfig) -> Profiler.Config:
+    """Torchtitan counts cycles of waiting, warming up and recording, from step 0 of the run: one cycle."""
+    first, n = config.profiler.first_step, config.profiler.n_steps
+    if first is None:
+        return Profiler.Config()
+    return Profiler.Config(
+        enable_profiling=True,
+        profile_freq=first - 1 + n,
+        profiler_warmup=min(3, first - 1),
+        profiler_active=n,
+        profiler_repeat=1,
+    )
+
+
+def _model_spec(config: PretrainConfig) -> ModelSpec:
+    spec = model_spec(config.model)
+    if config.train.fp8:
+        # The head's weight is gathered, and its gradient added up, by our loss; and 8 bits are too few for its logits.
+        fp8 = Float8LinearConverter.Config(filter_fqns=["lm_head"], model_compile_enabled=bool(config.train.compile))
+        spec.model = fp8.build().convert(spec.model)
+    return spec
+
+
 def trainer_config(config: PretrainConfig, corpus: Corpus) -> LayerSkipTrainer.Config:
     """Everything torchtitan's Trainer is built from."""
     return LayerSkipTrainer.Config(
         recipe=config,
         corpus=corpus,
-        model_spec=model_spec(config.model),
+        model_spec=_model_spec(config),
         dump_folder=config.run_dir,
         tokenizer=_TokenizerConfig(tokenizer=corpus.tokenizer),
         dataloader=_LoaderConfig(corpus=corpus, data=config.data, seed=config.train.seed),
@@ -171,7 +197,8 @@ def trainer_config(config: PretrainConfig, corpus: Corpus) -> LayerSkipTrainer.C
             save_traces_folder=".",
             save_traces_file_prefix="comm_trace_rank_",
         ),
-        compile=CompileConfig(enable=config.train.compile),
+        compile=CompileConfig(enable=bool(config.train.compile)),
+        profiler=_profiler(config),
         metrics=LayerSkipMetrics.Config(log_freq=config.train.log_every),
         debug=DebugConfig(seed=config.train.seed, enable_structured_logging=False),
     )

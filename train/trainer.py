@@ -33,6 +33,7 @@ from train.monitoring.plots import plot_perplexity_by_exit
 from train.monitoring.report import validation_line
 from train.monitoring.schedule import schedule_metrics
 from train.monitoring.sinks import open_sinks
+from train.monitoring.validation import exit_metrics, exit_sums
 from train.recipe.chunk_losses import soft_targets
 from train.recipe.dropout_schedule import branch_scale, dropout_probabilities
 from train.recipe.exit_weights import exit_weights
@@ -40,7 +41,6 @@ from train.resilience.bad_step_report import BadStep
 from train.resilience.bad_steps import BadSteps
 from train.resilience.finite_state import all_finite
 from train.run_dir import BAD_STEPS, goes_on_from
-from train.validate import exit_metrics, exit_sums
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ RECIPE: dict[str, tuple[str, ...] | None] = {
     "checkpoint": ("initial",),
     "layer_dropout": None,
     "early_exit": None,
-    "train": ("steps", "seq_len", "global_batch_size", "seed", "precision", "max_grad_norm"),
+    "train": ("steps", "seq_len", "global_batch_size", "seed", "precision", "fp8", "max_grad_norm"),
     "optimizer": None,
     "lr_scheduler": None,
     "data": ("packing", "validation_fraction"),

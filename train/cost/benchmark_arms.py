@@ -72,8 +72,9 @@ class Runner:
 
     def __init__(self, config: TrainBenchmarkConfig, arm: Arm, recompute: bool, device: torch.device) -> None:
         self.config, self.arm, self.recompute, self.device = config, arm, recompute, device
+        self.sampling = config.sampling.where(compiled=config.compile)
         self.exits = exit_layers(arm.n_exits, config.model.n_layers)
-        self.dropout = LayerDropoutConfig(p_max=arm.p_max, sampling=config.sampling)
+        self.dropout = LayerDropoutConfig(p_max=arm.p_max, sampling=self.sampling)
         torch.manual_seed(0)
         size = llama_config(config.model)
         if arm.name == PLAIN:
@@ -91,7 +92,9 @@ class Runner:
         self.loss = self._loss(compiled)
         self.loss.set_lm_head(self.model.lm_head)
         shape = (config.batch_size, config.seq_len + 1)
-        tokens = torch.randint(config.model.vocab_size, shape, device=device)
+        tokens = torch.randint(config.model.vocab_size, shape).to(device)  # the same on every device
+        self.last_loss = torch.tensor(float("nan"))
+        """Of the last step."""
         self.inputs, self.labels = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
     def _loss(self, compiled: CompileConfig) -> Any:
@@ -112,7 +115,7 @@ class Runner:
     def _work(self, t: int) -> tuple[Callable[[], None], float]:
         n_layers, rows = self.config.model.n_layers, self.config.batch_size
         p = dropout_probabilities(self.dropout, 0, n_layers, 1)
-        kept = [kept_rows(0, t, 0, i, p[i], rows, self.config.sampling) for i in range(n_layers)]
+        kept = [kept_rows(0, t, 0, i, p[i], rows, self.sampling) for i in range(n_layers)]
         share = [1.0 if k is None else len(k) / rows for k in kept]
         flops = flops_per_token(self.config.model, self.config.seq_len, share, self.exits, self.recompute)
         plan = [None if k is None else k.to(self.device) for k in kept]
@@ -134,6 +137,7 @@ class Runner:
                     )
                     del states
                 loss.backward()
+            self.last_loss = loss.detach()
 
         return work, flops
 

@@ -55,7 +55,7 @@ class TrainBenchmarkConfig:
     """Numbers of exits to train at once; empty: 1, 2, L/4 and L."""
     p_max: list[float] = field(default_factory=lambda: [0.2, 0.5])
     """Layer dropout's largest probabilities; depth schedule exponential, the paper's."""
-    sampling: Sampling = Sampling.bernoulli
+    sampling: Sampling = Sampling.auto
     """How rows are dropped."""
     checkpointing: list[Recompute] = field(default_factory=lambda: [Recompute.none, Recompute.full])
     """Activation checkpointing to measure."""

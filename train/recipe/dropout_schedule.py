@@ -53,7 +53,7 @@ class LayerDropoutConfig:
     """S(t): constant, exponential, decreasing, or my_package.mine:name, a function (step, total_steps), likewise."""
     rescale: Rescale = Rescale.none
     """Scale of kept branches."""
-    sampling: Sampling = Sampling.bernoulli
+    sampling: Sampling = Sampling.auto
     """How the rows are drawn."""
 
     def __post_init__(self) -> None:

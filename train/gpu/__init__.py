@@ -1,0 +1,1 @@
+"""What concerns GPUs alone: their allocator, and the run that measures everything that needs one."""
