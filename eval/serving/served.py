@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ import torch
 from conf.machine import usable_cores
 from conf.strict import ConfigError
 from eval.engine.agreement import Same, same_texts
-from eval.engine.checkpoint import open_checkpoint
+from eval.engine.checkpoint import Checkpoint, open_checkpoint
 from eval.engine.decoding import Engine
 from eval.engine.policy import Autoregressive, Policy, SelfSpeculative
 from eval.engine.stopping import StopRule
@@ -23,7 +23,7 @@ from eval.machine import device_and_dtype, provenance
 from eval.measure.result_file import output_of
 from eval.policies import measured_drafting, unmeasured_drafting
 from eval.serving.config import Server, ServingConfig
-from eval.serving.job import Job, Text
+from eval.serving.job import Answer, Job, Text
 from eval.serving.others import check_installed, run
 from models.convert_config import StoredDtype
 from models.storage.errors import FormatError
@@ -48,26 +48,24 @@ class Way(NamedTuple):
 class Measured:
     """What a way has decoded."""
 
-    version: str
-    start_seconds: float
-    texts: list[Text]
+    answer: Answer
     same: Same
     """Compared with our plain decoding's texts."""
 
     @property
     def tokens_per_second(self) -> float:
         """Of a text, its prompt's pass included; the median text."""
-        return 1 / median(text.seconds / max(1, len(text.tokens)) for text in self.texts)
+        return 1 / median(text.seconds / max(1, len(text.tokens)) for text in self.answer.texts)
 
     @property
     def drafted(self) -> int:
         """Tokens in all texts."""
-        return sum(text.drafted for text in self.texts)
+        return sum(text.drafted for text in self.answer.texts)
 
     @property
     def accepted(self) -> int:
         """Drafted tokens that became text."""
-        return sum(text.accepted for text in self.texts)
+        return sum(text.accepted for text in self.answer.texts)
 
 
 class Served(NamedTuple):
@@ -89,61 +87,59 @@ def serve(config: ServingConfig) -> Served:
     output = output_of(config, checkpoint.stored, "serving")
     known = measured_drafting(checkpoint) or unmeasured_drafting(checkpoint)
     exit_layer = known.exit_layer if config.exit_layer is None else config.exit_layer
-    d = known.num_speculations if config.num_speculations is None else config.num_speculations
     drafting = first_layers(checkpoint.stored, exit_layer)
-    prompts = [list(sample.tokens) for sample in config.task.samples(checkpoint).samples]
-    threads = config.machine.threads or usable_cores()
-    torch.set_num_threads(threads)
-    stop = StopRule(
-        max_new_tokens=config.task.stop(checkpoint.tokenizer).max_new_tokens,
-        eos_ids=frozenset({checkpoint.tokenizer.eos_id}),
-    )
-    context = max(map(len, prompts)) + stop.max_new_tokens + d + 1
-    if context > (most := checkpoint.stored.size.max_seq_len):
-        raise ConfigError(f"task: prompts and texts of {context} tokens, drafts included, exceed the context's {most}")
-    job = Job(
-        model="",
-        draft=None,
-        num_drafts=d,
-        prompts=prompts,
-        max_new_tokens=stop.max_new_tokens,
-        eos_id=checkpoint.tokenizer.eos_id,
-        context=context,
-        threads=threads,
-        dtype=str(dtype).removeprefix("torch."),
-        compiled=config.compile,
-        rounds=config.rounds,
-    )
+    job = _job(config, checkpoint, known.num_speculations, dtype)
+    torch.set_num_threads(job.threads)
+    facts = {
+        "checkpoint": config.checkpoint,
+        "task": config.task.name,
+        "n_texts": len(job.prompts),
+        "compiled": config.compile,
+        **asdict(provenance(device, dtype, job.threads)),
+    }
     model = checkpoint.model(dtype, device, **config.machine.model_options)
-    engine = Engine(model, context)
-    policies: dict[str, Policy] = {PLAIN: Autoregressive(), DRAFTED: SelfSpeculative(exit_layer, d)}
-    found = {mode: _ours(engine, policy, job, stop) for mode, policy in policies.items()}
-    plain = [text.tokens for text in found[PLAIN]]
-
-    def measured(version: str, seconds: float, texts: list[Text]) -> Measured:
-        same = same_texts(model, prompts, plain, [text.tokens for text in texts])
-        return Measured(version=version, start_seconds=seconds, texts=texts, same=same)
-
-    ways = {Way(OURS, mode): measured(f"torch {torch.__version__}", 0.0, texts) for mode, texts in found.items()}
+    engine, version = Engine(model, job.context), f"torch {torch.__version__}"
+    policies: dict[str, Policy] = {PLAIN: Autoregressive(), DRAFTED: SelfSpeculative(exit_layer, job.num_drafts)}
+    ours = {mode: _ours(engine, policy, job) for mode, policy in policies.items()}
+    answers = {Way(OURS, mode): Answer(version=version, start_seconds=0.0, texts=its) for mode, its in ours.items()}
     for server in servers:
         with _exports(server, checkpoint.stored, drafting, job.dtype) as (whole, draft):
             for mode in (PLAIN, DRAFTED):
                 print(f"{server} {mode} ...", file=sys.stderr, flush=True)
-                asked = asdict(job) | {"model": str(whole), "draft": str(draft) if mode == DRAFTED else None}
-                answer = run(server, Job(**asked), config.python)
-                ways[Way(server.value, mode)] = measured(answer.version, answer.start_seconds, answer.texts)
-    facts = {
-        "checkpoint": config.checkpoint,
-        "task": config.task.name,
-        "n_texts": len(prompts),
-        "compiled": config.compile,
-        **asdict(provenance(device, dtype, threads)),
-    }
-    return Served(ways, exit_layer, d, facts, output)
+                asked = replace(job, model=str(whole), draft=str(draft) if mode == DRAFTED else None)
+                answers[Way(server.value, mode)] = run(server, asked, config.python)
+    texts = {way: [text.tokens for text in its.texts] for way, its in answers.items()}
+    same = {way: same_texts(model, job.prompts, texts[Way(OURS, PLAIN)], its) for way, its in texts.items()}
+    ways = {way: Measured(answer=its, same=same[way]) for way, its in answers.items()}
+    return Served(ways, exit_layer, job.num_drafts, facts, output)
 
 
-def _ours(engine: Engine, policy: Policy, job: Job, stop: StopRule) -> list[Text]:
-    texts = []
+def _job(config: ServingConfig, checkpoint: Checkpoint, num_drafts: int, dtype: torch.dtype) -> Job:
+    """What all engines are asked, without the files that they read. Raises ConfigError for texts that do not fit."""
+    tokenizer, most = checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
+    prompts = [list(sample.tokens) for sample in config.task.samples(checkpoint).samples]
+    d = num_drafts if config.num_speculations is None else config.num_speculations
+    n_new = config.task.stop(tokenizer).max_new_tokens
+    context = max(map(len, prompts)) + n_new + d + 1
+    if context > most:
+        raise ConfigError(f"task: prompts and texts of {context} tokens, drafts included, exceed the context's {most}")
+    return Job(
+        model="",
+        draft=None,
+        num_drafts=d,
+        prompts=prompts,
+        max_new_tokens=n_new,
+        eos_id=tokenizer.eos_id,
+        context=context,
+        threads=config.machine.threads or usable_cores(),
+        dtype=str(dtype).removeprefix("torch."),
+        compiled=config.compile,
+        rounds=config.rounds,
+    )
+
+
+def _ours(engine: Engine, policy: Policy, job: Job) -> list[Text]:
+    texts, stop = [], StopRule(max_new_tokens=job.max_new_tokens, eos_ids=frozenset({job.eos_id}))
     list(engine.generate(job.prompts[0], policy, stop))  # the first pass allocates
     for prompt in job.prompts:
         taken = []

@@ -48,7 +48,7 @@ def served_rows(found: Served) -> list[ServedRow]:
             ServedRow(
                 system=way.system,
                 mode=way.mode,
-                version=its.version,
+                version=its.answer.version,
                 exit_layer=found.exit_layer if drafts else 0,
                 num_speculations=found.num_speculations if drafts else 0,
                 tokens_per_second=its.tokens_per_second,
@@ -61,7 +61,7 @@ def served_rows(found: Served) -> list[ServedRow]:
                 identical_output=its.same.holds,
                 identical_share=its.same.identical / its.same.n_texts,
                 near_ties=its.same.near_ties,
-                start_seconds=its.start_seconds,
+                start_seconds=its.answer.start_seconds,
             )
         )
     return rows
