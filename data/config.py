@@ -129,6 +129,9 @@ class DataConfig:
     """Name -> source. Several make a mixture by their weights."""
     packing: Packing = Packing.concat
     """concat or best_fit."""
+    attend_across_documents: bool | None = None
+    """Whether tokens attend to other documents of their row; null: where not all sources are records of a prompt and a
+    completion, which are evaluated one by one."""
     validation_fraction: float = 0.05
     """Share of the text held out for validation, by whole documents."""
     validation_documents: int = 500

@@ -1,6 +1,7 @@
 """From a corpus to a run's batches: packing, mixture and loader, and whether there is enough text."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from filelock import FileLock
 
@@ -8,7 +9,7 @@ from data.batches.loader import Loader
 from data.batches.mixture import Mixture
 from data.batches.packing import BestFitRows, ConcatRows, Rows
 from data.batches.stream import Stream
-from data.config import DataConfig, DataError, Packing
+from data.config import DataConfig, DataError, Format, Packing
 from data.corpus import Corpus
 from data.prepared.shards import Tokens
 
@@ -27,6 +28,39 @@ def _packed(corpus: Corpus, config: DataConfig, seq_len: int) -> list[Rows | Str
         s.content if isinstance(s.content, Stream) else training_rows(s.content, corpus, config, seq_len)
         for s in corpus.sources
     ]
+
+
+class Records(NamedTuple):
+    """How documents fill rows."""
+
+    n_records: int
+    """Training documents of all sources."""
+    n_rows: int
+    """Rows that hold them all once."""
+    per_row: float
+    """Documents in a row of a run, on average over the sources as they are mixed."""
+
+
+def count_records(corpus: Corpus, config: DataConfig, seq_len: int) -> Records | None:
+    """None where a source is tokenized while training: how many it has is not known."""
+    packed, numbers = _packed(corpus, config, seq_len), []
+    for source in corpus.sources:
+        if isinstance(source.content, Stream):
+            return None
+        numbers.append(sum(len(shard.documents) for shard in source.content.shards))
+    weights, rows = _weights(corpus, packed), [len(p) for p in packed if not isinstance(p, Stream)]
+    per_row = sum(w * n / r for w, n, r in zip(weights, numbers, rows, strict=True)) / sum(weights)
+    return Records(sum(numbers), sum(rows), per_row)
+
+
+def keeps_apart(corpus: Corpus, config: DataConfig) -> bool:
+    """Whether tokens attend within their documents alone: as configured, else where all are prompts and completions."""
+    if config.attend_across_documents is not None:
+        return not config.attend_across_documents
+    return all(
+        source.config.format is not Format.text or (isinstance(source.content, Tokens) and source.content.has_prompts)
+        for source in corpus.sources
+    )
 
 
 def _weights(corpus: Corpus, packed: Sequence[Rows | Stream]) -> list[float]:
@@ -70,4 +104,5 @@ def training_loader(
         world_size=world_size,
         num_workers=config.num_workers,
         stream_lanes=config.stream_lanes,
+        apart=keeps_apart(corpus, config),
     )

@@ -69,7 +69,8 @@ def commands() -> tuple[Command, ...]:
 
 
 def _in_package(package: str) -> Iterator[Command]:
-    for path in sorted((ROOT / package).glob("*.py")):
+    for path in sorted((ROOT / package).rglob("*.py")):
+        name_of_module = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
         tree = ast.parse(path.read_text())
         origin = {a.name: n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
         for node in ast.walk(tree):
@@ -78,7 +79,7 @@ def _in_package(package: str) -> Iterator[Command]:
                 assert isinstance(name, ast.Constant)
                 assert isinstance(schema, ast.Name)
                 module = importlib.import_module(str(origin[schema.id]))
-                yield Command(f"{package}.{path.stem}", str(name.value), getattr(module, schema.id))
+                yield Command(name_of_module, str(name.value), getattr(module, schema.id))
 
 
 def composed(config_name: str, *overrides: str) -> DictConfig:

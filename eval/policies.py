@@ -138,7 +138,8 @@ def choose_policy(config: GenerateConfig, checkpoint: Checkpoint) -> ChosenPolic
     """
     exit_layer, d, best = config.exit_layer, config.num_speculations, recommended(checkpoint.stored.folder)
     left_open = config.mode is None and config.policy is None and exit_layer is None and d is None
-    no_use = left_open and best is not None and not best.pays
+    one_layer = checkpoint.stored.size.n_layers == 1  # has none to leave before
+    no_use = left_open and (one_layer or (best is not None and not best.pays))
     mode = config.mode or (Mode.autoregressive if no_use else Mode.self_speculative)
     if mode is Mode.autoregressive and exit_layer is not None:
         raise ConfigError(f"exit_layer={exit_layer}: has no effect with mode=autoregressive, which uses all layers")

@@ -32,7 +32,7 @@ def sweep(raw: DictConfig) -> "list[SweepRow]":
     checkpoint = open_checkpoint(config.checkpoint)
     stored = checkpoint.stored
     exits = config.exit_layers or exits_to_sweep(stored.size.n_layers)
-    drafts = config.num_speculations or drafts_to_sweep(config.task.max_new_tokens)
+    drafts = config.num_speculations or drafts_to_sweep(config.task.limit)
     output = output_of(config, stored, "sweep")
     recommended = writable(stored.folder / RECOMMENDED, "recommend=true: checkpoint") if config.recommend else None
     plan = plan_of(config.benchmark(exits, drafts, str(output)), checkpoint)

@@ -22,7 +22,7 @@ class ModelConfig:
     dim: int = MISSING
     """Width of the residual stream."""
     n_layers: int = MISSING
-    """Number of transformer blocks L; at least 2, because D(l) = 2^(l/(L-1)) - 1."""
+    """Number of transformer blocks L; at least 2 to train, because D(l) = 2^(l/(L-1)) - 1."""
     n_heads: int = MISSING
     """Query heads; dim / n_heads is the (even) head dimension."""
     n_kv_heads: int | None = None
@@ -49,10 +49,8 @@ class ModelConfig:
     """Whether embedding and LM head share one matrix."""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "dim", "n_heads", "ffn_dim", "vocab_size", "max_seq_len", section="model.")
+        at_least(1, self, "dim", "n_layers", "n_heads", "ffn_dim", "vocab_size", "max_seq_len", section="model.")
         at_most(MOST_LAYERS, self, "n_layers", section="model.")
-        if self.n_layers < 2:
-            raise ValueError(f"model.n_layers={self.n_layers}: must be at least 2, or there is no early exit")
         if self.dim % self.n_heads:
             raise ValueError(f"model.n_heads={self.n_heads}: must divide model.dim={self.dim}")
         if self.head_dim % 2:
@@ -72,6 +70,11 @@ class ModelConfig:
             )
         if not 0 < self.norm_eps < 1:
             raise ValueError(f"model.norm_eps={self.norm_eps}: must be above 0 and below 1")
+
+    def check_trainable(self) -> None:
+        """Raise ValueError, naming the key, for a model without a layer to leave early."""
+        if self.n_layers < 2:
+            raise ValueError(f"model.n_layers={self.n_layers}: must be at least 2, or there is no early exit")
 
     @property
     def head_dim(self) -> int:

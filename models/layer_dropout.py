@@ -95,6 +95,7 @@ def run_on_kept_rows(
     kept: torch.Tensor | None,
     positions: torch.Tensor | None = None,
     branch_scale: float = 1.0,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """x_{l+1} from x_l: gather the kept rows, run the block on them, scatter the result back.
 
@@ -107,14 +108,16 @@ def run_on_kept_rows(
         kept: row indices on x's device, or None for all rows.
         positions: [B, T] or None; gathered with the same index.
         branch_scale: 1, or 1/(1-p) for inverse-keep rescaling of f.
+        mask: [B, 1, T, T], added to attention scores, or None; gathered with the same index.
     """
     if kept is None:
-        out = block(x, None, positions)
+        out = block(x, mask, positions)
         return out if branch_scale == 1.0 else _by_row(lambda a, b: torch.lerp(a, b, branch_scale), x, out)
     if kept.numel() == 0:
         return x
     x_kept, x = _by_row(lambda a: _Take.apply(a, kept), x)  # type: ignore[no-untyped-call]
-    out = block(x_kept, None, None if positions is None else positions.index_select(0, kept))
+    mask, positions = (None if t is None else t.index_select(0, kept) for t in (mask, positions))
+    out = block(x_kept, mask, positions)
     if branch_scale != 1.0:
         out = _by_row(lambda a, b: torch.lerp(a, b, branch_scale), x_kept, out)
     return _by_row(lambda a, b: _Put.apply(a, b, kept), x, out)  # type: ignore[no-untyped-call]

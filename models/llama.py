@@ -14,12 +14,14 @@ from torch.nn.attention.bias import causal_lower_right
 from torchtitan.models.common.attention import ScaledDotProductAttention
 from torchtitan.models.llama3.model import Llama3Model
 
+from models.document_mask import document_mask
 from models.layer_dropout import run_on_kept_rows
 
 
 class CausalAttention(ScaledDotProductAttention):
-    """Plain causal attention over the row, also when context parallelism gives each rank a part of the row.
+    """Causal attention over the row or, with a mask (models/document_mask.py), over each document of it.
 
+    Context parallelism gives each rank a part of the row, and knows no masks.
     torchtitan then passes DTensors, for which torch knows CUDA's kernels alone, and those for whole rows on a CPU not
     at all. Here keys and values are gathered, and each rank attends from its tokens to all up to them.
     """
@@ -37,6 +39,11 @@ class CausalAttention(ScaledDotProductAttention):
         **options: Any,
     ) -> torch.Tensor:
         """Attend from [B, T, heads, head_dim]; rank r of a context-parallel group has the r-th part of the T."""
+        if (mask := options.get("attention_masks")) is not None:
+            q, k, v = (t.transpose(1, 2) for t in (q_BLNH, k_BLNH, v_BLNH))
+            return F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask.to(q.dtype), scale=options["scale"], enable_gqa=options["enable_gqa"]
+            ).transpose(1, 2)
         if not isinstance(q_BLNH, DTensor):
             return super().forward(q_BLNH, k_BLNH, v_BLNH, **options)
         q = q_BLNH.to_local()
@@ -78,6 +85,7 @@ class LayerSkipLlama(Llama3Model):
         tokens: torch.Tensor,
         positions: torch.Tensor | None = None,
         *,
+        document_positions: torch.Tensor | None = None,
         exits: Sequence[int] | None = None,
         kept_rows: Sequence[torch.Tensor | None] | None = None,
         branch_scales: Sequence[float] | None = None,
@@ -89,6 +97,8 @@ class LayerSkipLlama(Llama3Model):
         Args:
             tokens: [B, T] int64.
             positions: [B, T] int64, or None for 0..T-1 in each row.
+            document_positions: [B, T] int64, of each token that in its document, from 0: tokens then attend within
+                their documents, and these are the positions; None: over the whole row.
             exits: ascending layer indices l whose output x_{l+1} is needed; None: the last layer alone. Blocks above
                 the highest of them are not run.
             kept_rows: for each layer, the rows that pass through it (see models.layer_dropout); None: no dropout.
@@ -104,11 +114,14 @@ class LayerSkipLlama(Llama3Model):
         blocks = list(self.layers.values())
         exits = (len(blocks) - 1,) if exits is None else exits
         x = self.tok_embeddings(tokens)
+        mask = None
+        if document_positions is not None:
+            positions, mask = document_positions, document_mask(document_positions, x.dtype)
         hidden = []
         for layer, block in enumerate(blocks[: exits[-1] + 1]):
             kept = None if kept_rows is None else kept_rows[layer]
             scale = 1.0 if branch_scales is None else branch_scales[layer]
-            x = run_on_kept_rows(block, x, kept, positions, scale)
+            x = run_on_kept_rows(block, x, kept, positions, scale, mask)
             if layer not in exits:
                 continue
             if visit is None:

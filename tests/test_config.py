@@ -26,7 +26,8 @@ GROUPS.pop("eval")  # of commands, no group
 GROUPS["model"].remove("initial")  # it needs a model to start from: test_initial.py
 NEEDED = {f"data={choice}": ["data.source=x"] for choice in ("text", "shards", "prompt_completion")}
 NEEDED |= {f"data={choice}": ["data.source=x"] for choice in ("topv2", "topv2_json")}
-NEEDED["experiment=topv2_1_5b"] = NEEDED["data=topv2"]
+NEEDED |= {f"experiment={choice}": ["data.source=x"] for choice in ("topv2_1_5b", "topv2_smollm2", "continual_smollm2")}
+NEEDED["data=text_and_code"] = ["data.source=x"]
 DATASETS = GROUPS.pop("dataset")
 GROUPS.pop("task")  # of eval's commands: test_tasks.py
 
@@ -87,6 +88,7 @@ BAD = {
     "early_exit.rotation_period=0": r"early_exit\.rotation_period=0: must be null or at least 1",
     "early_exit.e_scale=2": r"early_exit\.e_scale=2\.0: must lie in 0\.\.1",
     "validation.exit_layers=[2,7]": r"validation\.exit_layers=7: must lie in 1\.\.n_layers=6",
+    "validation.exit_layers=[2.5]": r"validation\.exit_layers=2\.5: must lie in 1\.\.n_layers=6",
     "validation.exit_layers=[0]": r"validation\.exit_layers=0: must lie in 1\.\.n_layers=6",
     "model.n_heads=5": r"model\.n_heads=5: must divide model\.dim=64",
     "model.n_kv_heads=3": r"model\.n_kv_heads=3: must divide model\.n_heads=4",

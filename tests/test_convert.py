@@ -25,7 +25,7 @@ from models.convert import convert_model
 from models.convert_config import ConvertConfig
 from models.inference import InferenceLlama
 from models.storage.errors import FormatError
-from models.storage.gguf_file import LAYER, TOP
+from models.storage.gguf.file import LAYER, TOP
 from models.storage.hf import hf_name
 from models.storage.hf_index import INDEX
 from models.storage.stored import read

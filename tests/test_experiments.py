@@ -27,7 +27,7 @@ PAPER = {
     "scratch_1_5b": (32, "llama_1_5b", 24, 0.1, "exponential", 0.2, "rotational", 23, 50_000, 4, 26, 8e-4),
     "scratch_llama2_7b": (32, "llama2_7b", 32, 0.2, "exponential", 0.2, "rotational", 31, 50_000, 4, 26, 8e-4),
     "code_llama1_7b": (32, "llama1_7b", 32, 0.1, "constant", 1.0, "rotational", 16, 10_000, 4, 5.2, 1e-4),
-    "topv2_1_5b": (8, "llama_1_5b", 24, 0.2, "constant", 1.0, "gradual", None, 5_800, 32, None, 1e-4),
+    "topv2_1_5b": (8, "llama_1_5b", 24, 0.2, "constant", 1.0, "gradual", None, 5_800, 8, None, 1e-4),
 }
 PARAMETERS = {
     "llama1_7b": 6_738_415_616,
@@ -61,7 +61,8 @@ def test_the_papers_values(name: str) -> None:
     assert (train.steps, train.local_batch_size, train.global_batch_size) == (steps, rows, rows * gpus)
     assert config.optimizer.lr == lr
     if billions is None:
-        assert round(train.steps * train.global_batch_size / 1e6, 2) == 1.48  # million rows, as many as its samples
+        assert train.records_per_step is not None
+        assert round(train.steps * train.records_per_step / 1e6, 2) == 1.48  # million samples
     else:
         assert train.steps * train.global_batch_size * train.seq_len / 1e9 == pytest.approx(billions, rel=0.01)
     assert config.checkpoint.needs_initial != name.startswith("scratch")

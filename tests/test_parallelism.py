@@ -6,6 +6,7 @@ of R in micro-batch m, of B rows a rank, is row (m*B + i)*R + r of the step. One
 ranks, for the cases that are selected.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,10 @@ DISTILLED = "early_exit.distillation.strength=0.5 early_exit.distillation.kl_sha
 HALF_TAUGHT = f"{DISTILLED} early_exit.distillation.temperature=2 early_exit.distillation.teach_dropped_rows=false"
 HALF_TAUGHT += " early_exit.gradient_cosine_every=3"
 READ_ONLY = f"{DISTILLED} early_exit.read_only_head=true early_exit.gradient_cosine_every=3"
+# Short records beside the text, several in a row, each alone in it.
+RECORDS_FILE = Path("records.jsonl")
+RECORDS = "+dataset@data.sources.records=prompt_completion data.sources.records.path=RECORDS_FILE"
+RECORDS += " data.packing=best_fit data.attend_across_documents=false"
 # 401 ids do not divide among ranks; the tokenizer knows 400.
 ODD_VOCABULARY = "model.vocab_size=401 data.tokenizer.vocab_size=400"
 FULL, SELECTIVE = "activation_checkpoint=full", "activation_checkpoint=selective"
@@ -66,8 +71,13 @@ class Case:
 
     @property
     def reference(self) -> str:
-        recipe = re.sub("[ =]", "-", re.sub(r"early_exit\.(distillation\.)?", "", self.recipe))
+        recipe = self.recipe.replace(RECORDS, "records")
+        recipe = re.sub("[ =]", "-", re.sub(r"early_exit\.(distillation\.)?", "", recipe))
         return f"reference-{self.data_ranks}-{self.local_rows}-{recipe}"
+
+    def shared(self, folder: Path) -> list[str]:
+        """Overrides that the reference shares, of runs in a folder."""
+        return self.recipe.replace("RECORDS_FILE", str(folder / RECORDS_FILE)).split()
 
 
 # fmt: off
@@ -91,6 +101,8 @@ TABLE = [
     Case("tp distilled",                    2, 1, 4, TP, f"{HALF_TAUGHT} {ODD_VOCABULARY}"),
     Case("fsdp read only head",             2, 2, 2, FULL, READ_ONLY),
     Case("tp read only head",               2, 1, 4, TP, READ_ONLY),
+    Case("fsdp records apart",              2, 2, 2, FULL, f"{RECORDS} {DISTILLED}"),
+    Case("tp records apart",                2, 1, 4, TP, RECORDS),
 ]
 SLOW = [
     Case("tp bf16",                         2, 1, 4, f"{TP} train.precision=bf16", tolerance=BF16),
@@ -101,6 +113,7 @@ SLOW = [
     Case("fsdp bf16 distilled",             2, 2, 4, "train.precision=bf16", DISTILLED, tolerance=BF16),
     Case("tp cp distilled",                 4, 1, 4, f"{TP} {CP}", DISTILLED),
     Case("compile distilled",               1, 1, 4, "train.compile=true", f"{STRATIFIED} {HALF_TAUGHT}"),
+    Case("compile records apart",           1, 1, 4, "train.compile=true", f"{STRATIFIED} {RECORDS}"),
     Case("compile",                         1, 1, 4, "train.compile=true", STRATIFIED),
     Case("fsdp compile checkpointing",      2, 2, 4, f"train.compile=true {SELECTIVE}", STRATIFIED),
     Case("cp compile",                      2, 1, 4, f"train.compile=true {CP}", STRATIFIED),
@@ -134,12 +147,12 @@ def masks_of_all_ranks(trainer: LayerSkipTrainer, case: Case) -> None:
 def run_all(rank: int, folder: Path, common: list[str], cases: list[Case], references: list[Case]) -> None:
     """Train the references, then the cases, one after another in the same process group."""
     for case in references:
-        options = [*common, *BASE, *case.recipe.split(), f"train.local_batch_size={STEP_ROWS}"]
+        options = [*common, *BASE, *case.shared(folder), f"train.local_batch_size={STEP_ROWS}"]
         trainer = train(rank, folder / case.reference, options, change=lambda t, case=case: masks_of_all_ranks(t, case))
         torch.save(full_state(trainer), folder / f"{case.reference}.pt")
     for case in cases:
         torch._dynamo.reset()  # what was compiled for the case before counts against the limit of recompilations
-        options = [*common, *BASE, *case.recipe.split(), *case.how.split(), f"train.local_batch_size={case.local_rows}"]
+        options = [*common, *BASE, *case.shared(folder), *case.how.split(), f"train.local_batch_size={case.local_rows}"]
         state = full_state(train(rank, folder / case.folder, options))
         if rank == 0:
             torch.save(state, folder / f"{case.folder}.pt")
@@ -151,6 +164,9 @@ def trained_cases(
 ) -> Path:
     """A folder with the runs of all selected cases and of their references."""
     folder = tmp_path_factory.mktemp("parallelism")
+    words = ["to be", "or not to be", "that is", "the question whether", "tis nobler"]
+    lines = [json.dumps({"prompt": f"{words[i % 5]} {i}:", "completion": words[i % 3]}) for i in range(400)]
+    (folder / RECORDS_FILE).write_text("\n".join(lines))
     items = [i for i in request.session.items if i.fspath == request.node.fspath and hasattr(i, "callspec")]
     cases: list[Case] = list(dict.fromkeys(i.callspec.params["case"] for i in items))
     references = {c.reference: c for c in [*cases, *TABLE[:1]]}
@@ -192,7 +208,7 @@ def test_other_masks_would_be_noticed(trained_cases: Path, case: Case) -> None:
 
 
 def load_in_one_process(rank: int, folder: Path, common: list[str], case: Case) -> None:
-    options = [*common, *BASE, *case.recipe.split(), f"train.local_batch_size={case.local_rows}"]
+    options = [*common, *BASE, *case.shared(folder), f"train.local_batch_size={case.local_rows}"]
     trainer = build(rank, folder / case.folder, options)
     trainer.checkpointer.load()
     trainer.metrics_processor.close()

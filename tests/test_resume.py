@@ -8,7 +8,12 @@ from training import rows, train
 
 CURRICULA = {
     "rotational": ["early_exit=rotational", "early_exit.rotation_period=3", "layer_dropout=exp_scratch"],
-    "gradual": ["early_exit=gradual", "layer_dropout=exp", "layer_dropout.sampling=stratified"],
+    "gradual": [
+        "early_exit=gradual",
+        "layer_dropout=exp",
+        "layer_dropout.sampling=stratified",
+        "data.attend_across_documents=false",
+    ],
     "distilled": [
         "early_exit=distilled",
         "early_exit.distillation.begin=0.3",

@@ -115,7 +115,7 @@ def test_topv2_as_published(tmp_path: Path, header: str) -> None:
     [document] = read_documents(source(tmp_path, format=Format.topv2))
     assert document == Document("weather_train.tsv:2", parse, 'Utterance: Rio "x"\nParse:\n')
     [as_json] = read_documents(source(tmp_path, format=Format.topv2_json))
-    assert json.loads(as_json.text)["intent"] == "GET_WEATHER"
+    assert json.loads(as_json.text) == {"IN:GET_WEATHER": [{"SL:LOCATION": 'Rio "x"'}]}
 
 
 BAD = [

@@ -16,7 +16,7 @@ SAMPLES = [
     '[IN:PLAY_MUSIC play [SL:MUSIC_TRACK_TITLE "Bésame" {x} \\n // don\u2019t : , ] \' ]',
 ]
 ALARM = Node("IN:CREATE_ALARM", ("Set", "alarm", Node("SL:DATE_TIME", ("for", "7", "am"))))
-ALARM_JSON = '{"intent": "CREATE_ALARM", "content": ["Set alarm", {"slot": "DATE_TIME", "content": ["for 7 am"]}]}'
+ALARM_JSON = '{"IN:CREATE_ALARM": ["Set alarm", {"SL:DATE_TIME": "for 7 am"}]}'
 
 
 def random_node(rng: random.Random, depth: int = 1) -> Node:
@@ -35,7 +35,7 @@ def nested_parse(depth: int) -> str:
 
 
 def nested_json(depth: int) -> str:
-    return '{"intent": "A", "content": [' * depth + "]}" * depth
+    return '{"IN:A": [' * depth + "]}" * depth
 
 
 def test_hand_example() -> None:
@@ -64,7 +64,8 @@ def test_round_trip_of_random_trees(seed: int) -> None:
 
 def test_white_space_is_free() -> None:
     assert parse("  [IN:CREATE_ALARM\tSet  alarm[SL:DATE_TIME for 7 am]]\n") == ALARM
-    assert from_json(json.dumps(json.loads(ALARM_JSON), indent=2, sort_keys=True)) == ALARM
+    assert from_json(json.dumps(json.loads(ALARM_JSON), indent=2)) == ALARM
+    assert from_json(ALARM_JSON.replace('"for 7 am"', '["for 7", "am"]')) == ALARM
 
 
 @pytest.mark.parametrize(
@@ -102,19 +103,22 @@ def test_malformed_parse(text: str, reason: str) -> None:
         (ALARM_JSON + "]", "Extra data"),
         ("[]", "intent"),
         ("7", "intent"),
-        ('{"slot": "A", "content": []}', "intent"),
-        ('{"intent": "A"}', "content list"),
-        ('{"intent": "A", "content": "now"}', "content list"),
-        ('{"intent": 7, "content": []}', "content list"),
-        ('{"intent": "A", "content": [], "slot": "B"}', "nothing else"),
-        ('{"intent": "A", "intent": "B", "content": []}', "twice"),
-        ('{"intent": "A", "content": [{"content": []}]}', "needs an intent or a slot"),
-        ('{"intent": "", "content": []}', "name of the intent"),
-        ('{"intent": "A", "content": [{"slot": "B C", "content": []}]}', "name of the slot"),
-        ('{"intent": "A]", "content": []}', "name of the intent"),
-        ('{"intent": "A", "content": ["now ]"]}', "brackets"),
-        ('{"intent": "A", "content": [7]}', "content holds"),
-        ('{"intent": "A", "content": [["now"]]}', "content holds"),
+        ("{}", "intent"),
+        ('{"SL:A": []}', "intent"),
+        ('{"A": []}', "intent"),
+        ('{"IN:A": 7}', "encloses words"),
+        ('{"IN:A": {"SL:B": "now"}}', "encloses words"),
+        ('{"IN:A": [], "SL:B": []}', "nothing else"),
+        ('{"IN:A": [], "IN:A": []}', "twice"),
+        ('{"IN:A": [{"B": []}]}', "label needs IN: or SL:"),
+        ('{"IN:A": [{}]}', "needs a label"),
+        ('{"IN:": []}', "and a name"),
+        ('{"IN:A": [{"SL:B C": []}]}', "without spaces"),
+        ('{"IN:A]": []}', "or brackets"),
+        ('{"IN:A": ["now ]"]}', "brackets"),
+        ('{"IN:A": "now ]"}', "brackets"),
+        ('{"IN:A": [7]}', "list holds"),
+        ('{"IN:A": [["now"]]}', "list holds"),
     ],
 )
 def test_malformed_json(text: str, reason: str) -> None:
@@ -129,7 +133,7 @@ def test_depth_is_bounded() -> None:
         for hostile in (nested_parse(depth), "[IN:A " * depth):
             with pytest.raises(ValueError, match="nested deeper"):
                 parse(hostile)
-        for hostile in (nested_json(depth), '{"intent": "A", "content": ' + "[" * 100_000):
+        for hostile in (nested_json(depth), '{"IN:A": ' + "[" * 100_000):
             with pytest.raises(ValueError, match="nested deeper"):
                 from_json(hostile)
 

@@ -56,6 +56,11 @@ class TrainConfig:
     """Tokens in a row."""
     global_batch_size: int = MISSING
     """Rows per optimizer step, over all ranks and micro-batches."""
+    epochs: float | None = None
+    """Passes over the training data, from which `steps` is counted once the data is there; null: `steps` says it."""
+    records_per_step: int | None = None
+    """Documents per optimizer step, on average, from which `global_batch_size` is counted once it is known how many a
+    row holds; null: `global_batch_size` says it."""
     local_batch_size: int | None = None
     """Rows per rank and micro-batch; null: all of a rank's rows at once, without gradient accumulation."""
     seed: int = 0
@@ -82,6 +87,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for key in ("steps", "seq_len", "global_batch_size", "log_every", "loss_chunk_tokens"):
             _require(getattr(self, key) >= 1, f"train.{key}", getattr(self, key), "must be at least 1")
+        _require(self.epochs is None or self.epochs > 0, "train.epochs", self.epochs, "must be null or above 0")
+        records = self.records_per_step
+        _require(records is None or records >= 1, "train.records_per_step", records, "must be null or at least 1")
         rows = self.local_batch_size
         _require(rows is None or rows >= 1, "train.local_batch_size", rows, "must be null or at least 1")
         _require(self.seed >= 0, "train.seed", self.seed, "must be at least 0")
@@ -241,14 +249,20 @@ class ValidationConfig:
     """Held-out tokens of a validation during training, spread over the text; rounded up to whole rows."""
     final_tokens: int | None = None
     """Tokens of held-out text after the last step; null: all of it."""
-    exit_layers: list[int] = field(default_factory=list)
-    """Exits to validate, in blocks after which to leave, 1..n_layers; empty: every one. The last is always there."""
+    exit_layers: list[float] = field(default_factory=list)
+    """Exits to validate, in blocks after which to leave, 1..n_layers, or shares of all blocks, below 1; empty: every
+    one. The last is always there."""
 
     def __post_init__(self) -> None:
         _require(self.every >= 1, "validation.every", self.every, "must be at least 1")
         _require(self.tokens >= 1, "validation.tokens", self.tokens, "must be at least 1")
         final = self.final_tokens
         _require(final is None or final >= 1, "validation.final_tokens", final, "must be null or at least 1")
+
+    def layers(self, n_layers: int) -> list[int]:
+        """The layers l, ascending, whose exits are validated: those configured and the last."""
+        chosen = self.exit_layers or range(1, n_layers + 1)
+        return sorted({max(1, round(e * n_layers if e < 1 else e)) - 1 for e in chosen} | {n_layers - 1})
 
 
 @dataclass(kw_only=True)
@@ -340,6 +354,7 @@ def _check_ranks(config: PretrainConfig, world_size: int) -> None:
 def check_together(config: PretrainConfig, world_size: int) -> None:
     """Raise ValueError, naming the key and what is allowed, for values that are possible alone but not together."""
     model, train, n_layers = config.model, config.train, config.model.n_layers
+    model.check_trainable()
     _require(
         train.seq_len <= model.max_seq_len, "train.seq_len", train.seq_len, f"at most max_seq_len={model.max_seq_len}"
     )
@@ -354,9 +369,8 @@ def check_together(config: PretrainConfig, world_size: int) -> None:
         f"with profiler.n_steps={trace.n_steps} the trace must end by train.steps={train.steps}",
     )
     for exit_layer in config.validation.exit_layers:
-        _require(
-            1 <= exit_layer <= n_layers, "validation.exit_layers", exit_layer, f"must lie in 1..n_layers={n_layers}"
-        )
+        possible = 0 < exit_layer < 1 or (exit_layer in range(1, n_layers + 1))
+        _require(possible, "validation.exit_layers", f"{exit_layer:g}", f"must lie in 1..n_layers={n_layers}")
     exits = config.early_exit.exits
     _require(
         exits is None or max(exits) < n_layers, "early_exit.exits", exits, f"must all lie below n_layers={n_layers}"

@@ -74,10 +74,13 @@ def _run(config: PretrainConfig, rank: int, world_size: int, preemption: Preempt
     from data.training import check_epochs
     from train.cluster.rank_0_first import rank_0_first
     from train.cost.gpu import check_gpu
+    from train.cost.records import check_apart, counted
     from train.monitoring.report import save_summary
 
     check_gpu(config)
     corpus = prepare(config.data, config.model.vocab_size)
+    config = counted(config, corpus, world_size)
+    check_apart(config, corpus)
     n_rows = config.train.steps * config.train.global_batch_size
     check_epochs(corpus, config.data, config.train.seq_len, n_rows)
     with ExitStack() as held:

@@ -17,7 +17,7 @@ from conf.metrics_file import METRICS, read_metrics
 from data.batches.loader import Loader, validation_batches
 from data.batches.packing import IGNORE_INDEX
 from data.corpus import Corpus
-from data.training import training_rows
+from data.training import keeps_apart, training_rows
 from models.exits import exit_name
 from models.flops import flops_per_token
 from models.layer_dropout import kept_rows
@@ -323,8 +323,9 @@ class LayerSkipTrainer(Trainer):
             fill_id=self.corpus.tokenizer.eos_id,
             rank=mesh.get_local_rank() if mesh else 0,
             world_size=mesh.size() if mesh else 1,
+            apart=keeps_apart(self.corpus, self.recipe.data),
         )
-        layers = sorted({e - 1 for e in options.exit_layers or range(1, self.n_layers + 1)} | {self.n_layers - 1})
+        layers = options.layers(self.n_layers)
         model = self.model_parts[0]
         model.eval()
         sums = exit_sums(

@@ -41,8 +41,10 @@ class _Shares(torch.utils.data.IterableDataset):
         rank: int,
         world_size: int,
         n_lanes: int,
+        apart: bool,
     ) -> None:
         self.sources, self.mixture, self.seq_len, self.fill_id = sources, mixture, seq_len, fill_id
+        self.apart = apart
         self.batch_size, self.rank, self.world_size, self.n_lanes = batch_size, rank, world_size, n_lanes
         self.position = 0
         self.lanes: dict[int, str] = {}
@@ -65,6 +67,7 @@ class _Shares(torch.utils.data.IterableDataset):
     def _share(self, numbers: np.ndarray, lanes: dict[int, "_LaneCursor"]) -> dict[str, Any]:
         inputs = np.full((len(numbers), self.seq_len), self.fill_id, np.int64)
         labels = np.full((len(numbers), self.seq_len), IGNORE_INDEX, np.int64)
+        positions = np.zeros_like(inputs)
         chosen, within = self.mixture.locate(numbers)
         for s in np.unique(chosen):
             source, here = self.sources[s], np.flatnonzero(chosen == s)
@@ -75,15 +78,16 @@ class _Shares(torch.utils.data.IterableDataset):
                 of_epoch = epochs == epoch
                 rows = permuted(index[of_epoch], len(source), (self.mixture.seed, int(s), int(epoch)))
                 for i, row in zip(here[of_epoch], rows.tolist(), strict=True):
-                    source.fill(row, inputs[i], labels[i])
+                    source.fill(row, inputs[i], labels[i], positions[i] if self.apart else None)
         states = {}
         for i, number in enumerate(numbers.tolist()) if lanes else ():
             lane = lanes[number % self.n_lanes]
-            lane.advance(number, inputs[i], labels[i])
+            lane.advance(number, inputs[i], labels[i], positions[i] if self.apart else None)
             states[number % self.n_lanes] = lane
         return {
             "inputs": torch.from_numpy(inputs),
             "labels": torch.from_numpy(labels),
+            "positions": torch.from_numpy(positions),
             "lanes": {n: lane.state() for n, lane in states.items()},
         }
 
@@ -113,14 +117,16 @@ class _LaneCursor:
         self._states: dict[str, str] = saved["streams"]
         self._streams: dict[int, Lane] = {}
 
-    def advance(self, number: int, inputs: np.ndarray, labels: np.ndarray) -> None:
+    def advance(
+        self, number: int, inputs: np.ndarray, labels: np.ndarray, document_positions: np.ndarray | None
+    ) -> None:
         """Write row `number` if it is a stream's; rows before it are drawn and given away: another process has them."""
         for row in range(self._next, number + 1, self._of.n_lanes):
             s = int(self._of.mixture.locate(np.array([row]))[0][0])
             if not isinstance(self._of.sources[s], Stream):
                 continue
             if row == number:
-                self._stream(s).fill(inputs, labels)
+                self._stream(s).fill(inputs, labels, document_positions)
             else:
                 self._stream(s).fill(np.empty_like(inputs), np.empty_like(labels))
         self._next = max(self._next, number + self._of.n_lanes)
@@ -156,6 +162,9 @@ def _kill_readers() -> None:
 class Loader(StatefulDataLoader):
     """Endless batches ({"input": [B, T]}, labels [B, T]), int64 on the CPU; exact over kills, ranks and processes.
 
+    Where documents are kept apart, the dictionary has "document_positions" [B, T] as well: of each token, that in its
+    document (data/batches/packing.py).
+
     torchdata's own state is kept per rank and per worker; ours replaces it: it does not depend on how many there are.
     """
 
@@ -171,6 +180,7 @@ class Loader(StatefulDataLoader):
         world_size: int = 1,
         num_workers: int = 0,
         stream_lanes: int = 16,
+        apart: bool = False,
     ) -> None:
         """Batches of `batch_size` rows for `rank` of `world_size` data-parallel ranks.
 
@@ -184,6 +194,7 @@ class Loader(StatefulDataLoader):
             world_size: of the data-parallel group.
             num_workers: processes that read ahead; 0 reads in this one.
             stream_lanes: into how many lanes streams are dealt.
+            apart: whether documents of a row are kept apart.
         """
         n_lanes = stream_lanes if any(isinstance(s, Stream) for s in sources) else 0
         self._shares = _Shares(
@@ -195,6 +206,7 @@ class Loader(StatefulDataLoader):
             rank=rank,
             world_size=world_size,
             n_lanes=n_lanes,
+            apart=apart,
         )
         self._position, self._lanes, self._iterating = 0, dict.fromkeys(range(n_lanes), "null"), False
         # Documents differ in length: a process that meets a long one lives on what it has read ahead.
@@ -218,15 +230,15 @@ class Loader(StatefulDataLoader):
             parts.append(part)
             if len(parts) < n:
                 continue
-            batch = tuple(torch.empty(shares.batch_size, shares.seq_len, dtype=torch.int64) for _ in range(2))
+            batch = tuple(torch.empty(shares.batch_size, shares.seq_len, dtype=torch.int64) for _ in range(3))
             for process, share in enumerate(parts):
                 at = slice((process - first) % n, None, n)
-                batch[0][at], batch[1][at] = share["inputs"], share["labels"]
+                batch[0][at], batch[1][at], batch[2][at] = share["inputs"], share["labels"], share["positions"]
                 self._lanes |= share["lanes"]
             parts, first = [], first + shares.batch_size
             # Counted when a batch is handed out, not when it is read ahead.
             self._position += shares.batch_size * shares.world_size
-            yield {"input": batch[0]}, batch[1]
+            yield {"input": batch[0]} | ({"document_positions": batch[2]} if shares.apart else {}), batch[1]
 
     def _parts(self) -> Iterator[dict[str, Any]]:
         try:
@@ -269,10 +281,18 @@ class Loader(StatefulDataLoader):
 
 
 def validation_batches(
-    rows: Rows, *, max_rows: int | None, batch_size: int, fill_id: int, rank: int = 0, world_size: int = 1
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    rows: Rows,
+    *,
+    max_rows: int | None,
+    batch_size: int,
+    fill_id: int,
+    rank: int = 0,
+    world_size: int = 1,
+    apart: bool = False,
+) -> Iterator[tuple[torch.Tensor, ...]]:
     """(inputs [B, T], labels [B, T]) over rows spread evenly over the text, each row on one rank.
 
+    Where documents are kept apart, the positions of the tokens in their documents, [B, T], are the third.
     All ranks get the same number of batches; what is missing at the end is filled with rows without labels.
     """
     n_rows = len(rows) if max_rows is None else min(max_rows, len(rows))
@@ -282,6 +302,7 @@ def validation_batches(
     for start in range(rank * batch_size, len(chosen), batch_size * world_size):
         inputs = torch.full((batch_size, rows.seq_len), fill_id)
         labels = torch.full((batch_size, rows.seq_len), IGNORE_INDEX)
+        positions = torch.zeros_like(inputs)
         for i, row in enumerate(chosen[start : start + batch_size]):
-            rows.fill(row, inputs[i].numpy(), labels[i].numpy())
-        yield inputs, labels
+            rows.fill(row, inputs[i].numpy(), labels[i].numpy(), positions[i].numpy() if apart else None)
+        yield (inputs, labels, positions) if apart else (inputs, labels)

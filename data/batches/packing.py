@@ -2,6 +2,9 @@
 
 A label is the token after its input. With `concat` every token of the stream but the first is a label exactly once;
 with `best_fit` every token but the first of each document. Tokens of a prompt are inputs without a loss.
+
+Where documents are to be kept apart, each token also has its position in its document. It begins anew with what a row
+begins with, be that the middle of a document: what is not in the row cannot be attended to.
 """
 
 from pathlib import Path
@@ -27,8 +30,13 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def fill(self, row: int, inputs: np.ndarray, labels: np.ndarray) -> None:
-        """Write row `row` into inputs [T] and labels [T], int64, which hold fill tokens and no labels before."""
+    def fill(
+        self, row: int, inputs: np.ndarray, labels: np.ndarray, document_positions: np.ndarray | None = None
+    ) -> None:
+        """Write row `row` into inputs [T] and labels [T], int64, which hold fill tokens and no labels before.
+
+        `document_positions` [T] int64 holds zeros before, so that each fill token is a document by itself.
+        """
         ...
 
 
@@ -45,18 +53,38 @@ class ConcatRows:
     def __len__(self) -> int:
         return max(1, -(-(len(self.tokens) - 1) // self.seq_len))
 
-    def fill(self, row: int, inputs: np.ndarray, labels: np.ndarray) -> None:
+    def fill(
+        self, row: int, inputs: np.ndarray, labels: np.ndarray, document_positions: np.ndarray | None = None
+    ) -> None:
         """See Rows."""
-        self.fill_from(row * self.seq_len, inputs, labels)
+        self.fill_from(row * self.seq_len, inputs, labels, document_positions)
 
-    def fill_from(self, start: int, inputs: np.ndarray, labels: np.ndarray) -> None:
-        """Write the T tokens from `start` on, and those after each."""
+    def fill_from(
+        self, start: int, inputs: np.ndarray, labels: np.ndarray, document_positions: np.ndarray | None = None
+    ) -> None:
+        """Write the T tokens from `start` on, and those after each.
+
+        The last token of a document, whose label would be the first of the next, has none where they are kept apart.
+        """
         window = self.tokens.read(start, start + self.seq_len + 1)
         n = max(0, len(window) - 1)
         inputs[:n] = window[:n]
         labels[:n] = window[1:]
         if self.tokens.has_prompts and n:
             labels[:n][self.tokens.in_prompt(start + 1, start + 1 + n)] = IGNORE_INDEX
+        if document_positions is not None and n:
+            begins = self.tokens.begins(start, start + n + 1) - start
+            document_positions[:n] = positions_between(begins, n)
+            labels[begins[begins > 0] - 1] = IGNORE_INDEX
+
+
+def positions_between(begins: np.ndarray, n: int) -> np.ndarray:
+    """[n] the position of each of n tokens in its document, of which the first has its begin at 0 or before.
+
+    `begins` are ascending indices at which documents begin; those outside of 0..n-1 do not matter.
+    """
+    begins = np.union1d([0], begins[(begins > 0) & (begins < n)])
+    return np.arange(n) - np.repeat(begins, np.diff([*begins, n]))
 
 
 class BestFitRows:
@@ -85,7 +113,9 @@ class BestFitRows:
     def __len__(self) -> int:
         return len(self.row_ends)
 
-    def fill(self, row: int, inputs: np.ndarray, labels: np.ndarray) -> None:
+    def fill(
+        self, row: int, inputs: np.ndarray, labels: np.ndarray, document_positions: np.ndarray | None = None
+    ) -> None:
         """See Rows."""
         if row >= len(self.row_ends):
             return
@@ -96,6 +126,8 @@ class BestFitRows:
             inputs[at : at + n] = window[:-1]
             labels[at : at + n] = window[1:]
             labels[at : at + masked] = IGNORE_INDEX
+            if document_positions is not None:
+                document_positions[at : at + n] = np.arange(n)
             at += n
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from conf.errors import reason
-from data.batches.packing import IGNORE_INDEX
+from data.batches.packing import IGNORE_INDEX, positions_between
 from data.config import DataError, OnError, SourceConfig
 from data.files import write_whole
 from data.prepared.compressors import compressors
@@ -85,12 +85,17 @@ class Lane:
         place = self._pending[0].place if self._pending else self._place
         return json.dumps([*place, self._offset])
 
-    def fill(self, inputs: np.ndarray, labels: np.ndarray) -> None:
-        """Write the next row into inputs [T] and labels [T]. Raises DataError when the stream breaks or ends."""
+    def fill(self, inputs: np.ndarray, labels: np.ndarray, document_positions: np.ndarray | None = None) -> None:
+        """Write the next row into inputs [T] and labels [T], and its positions, as data.batches.packing.Rows does.
+
+        Raises DataError when the stream breaks or ends.
+        """
         n = self._seq_len
         row, in_prompt = np.empty(n + 1, np.int64), np.zeros(n + 1, bool)
-        at, begin = 0, self._offset
+        at, begin, begins = 0, self._offset, []
         for document in self._documents_on():
+            if begin == 0:
+                begins.append(at)
             ids = document.ids[begin : begin + n + 1 - at]
             row[at : at + len(ids)] = ids
             in_prompt[at : at + max(0, document.n_prompt - begin)] = True
@@ -100,6 +105,9 @@ class Lane:
         inputs[:] = row[:-1]
         labels[:] = row[1:]
         labels[in_prompt[1:]] = IGNORE_INDEX
+        if document_positions is not None:
+            document_positions[:] = positions_between(np.array(begins, np.int64), n)
+            labels[[b - 1 for b in begins if b]] = IGNORE_INDEX
         self._offset += n
         while self._offset >= len(self._pending[0].ids):
             self._offset -= len(self._pending.popleft().ids)

@@ -20,7 +20,7 @@ from conf.hub import HUB
 from conf.plugins import digest as plugin_digest
 from conf.plugins import is_plugin
 from conf.progress import progress
-from data.config import DataError, SourceConfig
+from data.config import DataError, Format, SourceConfig
 from data.files import write_whole
 from data.prepared.compressors import compressors
 from data.prepared.encoding import Encoder
@@ -31,6 +31,7 @@ from data.sources.chunks import Chunk
 from data.sources.reading import source_chunks
 from data.sources.source_files import find_files, has_files
 from data.sources.split import PARTS, TRAIN, VALIDATION, Split, split_of
+from data.sources.topv2 import EXAMPLE, Rendering, completion
 from data.tokenizers.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 def source_fingerprint(source: SourceConfig) -> str:
     """A hash of what a source reads: settings, and names, sizes and times of its files."""
     settings = {k: str(v) for k, v in asdict(source).items() if k not in ("weight", "epochs", "streaming")}
+    if source.format is Format.topv2_json:
+        settings["example"] = completion(EXAMPLE, Rendering.json)
     digest = hashlib.sha256(json.dumps(settings).encode())
     for path in (source.path, source.validation):
         if path is not None and is_plugin(path):

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,6 +197,16 @@ class Tokens:
     def in_prompt(self, start: int, stop: int) -> np.ndarray:
         """[stop-start] bool: which of the tokens belong to a prompt (with what begins the document)."""
         inside = np.zeros(stop - start, bool)
+        for begin, n_prompt in self._documents(start, stop):
+            inside[max(begin - start, 0) : max(begin + n_prompt - start, 0)] = True
+        return inside
+
+    def begins(self, start: int, stop: int) -> np.ndarray:
+        """Ascending places of the tokens in start..stop-1 that begin a document, int64."""
+        return np.array([begin for begin, _ in self._documents(start, stop) if begin >= start], np.int64)
+
+    def _documents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """(where it begins, tokens of its prompt) of every document with a token in start..stop-1, in order."""
         for shard, base in zip(self.shards, self.starts, strict=False):
             if base + len(shard.tokens) <= start or base >= stop:
                 continue
@@ -206,8 +216,7 @@ class Tokens:
                 begin = int(base) + (int(documents[i - 1, 0]) if i else 0)
                 if begin >= stop:
                     break
-                inside[max(begin - start, 0) : max(begin + int(documents[i, 1]) - start, 0)] = True
-        return inside
+                yield begin, int(documents[i, 1])
 
 
 def open_part(folder: Path, manifest: dict[str, Any], part: str) -> Tokens:

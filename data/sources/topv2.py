@@ -7,7 +7,7 @@ The prompt is two lines, `Utterance: {utterance}` and `Parse:`, each with its li
 line, in one of two renderings:
 
     parse   the published text, as above
-    json    {"intent": "CREATE_ALARM", "content": ["Set alarm", {"slot": "DATE_TIME", "content": ["for 7 am"]}]}
+    json    {"IN:CREATE_ALARM": ["Set alarm", {"SL:DATE_TIME": "for 7 am"}]}
 
 The LayerSkip paper (arXiv 2404.16710) states that it "post processed the dataset into a JSON format to be more aligned
 with code pre-training" and counts exact matches of the generated with the annotated parse. It gives neither that format
@@ -23,7 +23,11 @@ MAX_DEPTH = 100  # the deepest published parse has 8 levels
 
 _TOKEN = re.compile(r"\[[^\s\[\]]*|\]|[^\s\[\]]+")
 _NAME = re.compile(r"[^\s\[\]]+")
-_KINDS = {"intent": "IN:", "slot": "SL:"}
+_KINDS = ("IN:", "SL:")
+
+
+EXAMPLE = "[IN:A a [SL:B b ] ]"
+"""Its completion stands for a rendering: who keeps completions keeps this one's as well, to see that they change."""
 
 
 class Rendering(StrEnum):
@@ -69,7 +73,7 @@ def parse(text: str) -> Node:
         if not enclosing and not token.startswith("[IN:"):
             break
         if token.startswith("["):
-            if token[1:4] not in _KINDS.values() or len(token) == len("[IN:"):
+            if token[1:4] not in _KINDS or len(token) == len("[IN:"):
                 raise ValueError(f"{where}: a bracket needs a label, IN: or SL: and a name")
             _check_depth(len(enclosing) + 1)
             enclosing.append((token[1:], []))
@@ -96,12 +100,16 @@ def bracketed(node: Node) -> str:
 
 
 def to_json(node: Node) -> str:
-    """One line of JSON: neighbouring words joined by spaces, nested nodes as objects, all in the order they had."""
+    """One line of JSON: an object whose one key is the label, and whose value is what it encloses, in order.
+
+    Neighbouring words are one string, joined by spaces; nested nodes are objects. A string alone stands for itself,
+    everything else in a list.
+    """
     return json.dumps(_to_object(node), ensure_ascii=False)
 
 
 def from_json(text: str) -> Node:
-    """Read what `to_json` wrote; white space and the order of an object's two keys are free.
+    """Read what `to_json` wrote; white space is free, and a string alone may stand in a list.
 
     Raises ValueError with a one-line reason for text that is not JSON, or not the JSON of an intent.
     """
@@ -109,7 +117,7 @@ def from_json(text: str) -> Node:
         value = json.loads(text, object_pairs_hook=_unique_keys)
     except RecursionError:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
-    if not isinstance(value, dict) or "intent" not in value:
+    if not isinstance(value, dict) or not next(iter(value), "").startswith("IN:"):
         raise ValueError("the JSON is not an object with an intent")
     return _from_object(value, depth=1)
 
@@ -123,33 +131,35 @@ def _to_object(node: Node) -> dict[str, object]:
             content[-1] += f" {child}"
         else:
             content.append(child)
-    kind = "intent" if node.label.startswith("IN:") else "slot"
-    return {kind: node.label[len("IN:") :], "content": content}
+    alone = len(content) == 1 and isinstance(content[0], str)
+    return {node.label: content[0] if alone else content}
 
 
 def _from_object(value: dict[str, object], depth: int) -> Node:
     _check_depth(depth)
-    kind = "intent" if "intent" in value else "slot"
-    name, content = value.get(kind), value.get("content")
-    if len(value) != 2 or not isinstance(name, str) or not isinstance(content, list):
-        raise ValueError("an object needs an intent or a slot, and a content list, and nothing else")
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"the name of the {kind} must have no spaces or brackets, and not be empty")
+    if len(value) != 1:
+        raise ValueError("an object needs a label, and nothing else")
+    [(label, content)] = value.items()
+    if label[:3] not in _KINDS or not _NAME.fullmatch(label[3:]):
+        raise ValueError("a label needs IN: or SL: and a name without spaces or brackets")
+    items = [content] if isinstance(content, str) else content
+    if not isinstance(items, list):
+        raise ValueError("a label encloses words, or a list of words and objects")
     children: list[Node | str] = []
-    for item in content:
+    for item in items:
         if isinstance(item, dict):
             children.append(_from_object(item, depth + 1))
         elif isinstance(item, str) and "[" not in item and "]" not in item:
             children.extend(item.split())
         else:
-            raise ValueError("content holds words without brackets, and objects, only")
-    return Node(_KINDS[kind] + name, tuple(children))
+            raise ValueError("a list holds words without brackets, and objects, only")
+    return Node(label, tuple(children))
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise ValueError("an object has the same key twice")
+        raise ValueError("an object has the same label twice")
     return fields
 
 

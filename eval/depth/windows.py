@@ -20,9 +20,11 @@ class Windows(ConcatRows):
     def __len__(self) -> int:
         return 1 + max(0, -(-(len(self.tokens) - 1 - self.seq_len) // self.stride))
 
-    def fill(self, row: int, inputs: np.ndarray, labels: np.ndarray) -> None:
+    def fill(
+        self, row: int, inputs: np.ndarray, labels: np.ndarray, document_positions: np.ndarray | None = None
+    ) -> None:
         """See data.batches.packing.Rows."""
         if row < len(self):  # a last batch is filled up with rows that have nothing
-            self.fill_from(row * self.stride, inputs, labels)
+            self.fill_from(row * self.stride, inputs, labels, document_positions)
             if row:
                 labels[: self.seq_len - self.stride] = IGNORE_INDEX

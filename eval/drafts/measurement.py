@@ -128,16 +128,16 @@ def _policy(config: RejectionsConfig, checkpoint: Checkpoint) -> SelfSpeculative
     d = default.num_speculations if config.num_speculations is None else config.num_speculations
     if not 1 <= exit_layer < n_layers:
         raise ConfigError(f"exit_layer={exit_layer}: must lie in 1..{n_layers - 1} to leave layers to verify")
-    if task.max_new_tokens < 3:  # the first comes from the prefill, the last from the full model
+    if task.limit < 3:  # the first comes from the prefill, the last from the full model
         raise ConfigError(f"task.max_new_tokens={task.max_new_tokens}: must be at least 3, or nothing is drafted")
-    if config.num_speculations is not None and d >= task.max_new_tokens:
+    if config.num_speculations is not None and d >= task.limit:
         raise ConfigError(f"num_speculations={d}: must be below task.max_new_tokens={task.max_new_tokens}")
     return SelfSpeculative(exit_layer, d)
 
 
 def _decode(plan: RejectionsPlan, missing: Sequence[tuple[int, Sample]], log: JsonLog[DraftedSample]) -> None:
     task, tokenizer = plan.config.task, plan.checkpoint.tokenizer
-    max_len = max(len(s.tokens) for s in plan.samples) + task.max_new_tokens
+    max_len = max(len(s.tokens) for s in plan.samples) + task.limit
     engine = Engine(plan.checkpoint.model(plan.dtype, plan.device, **plan.config.machine.model_options), max_len)
     threads = Threads(plan.config.machine.threads, plan.device, one_token(engine.model))
     stop, language = task.stop(tokenizer), Language(plan.setting.language)

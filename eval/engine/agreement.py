@@ -57,6 +57,33 @@ def near_tie_after(model: InferenceLlama, context: list[int], one: int, other: i
     return is_near_tie(gap(logits, (one, other)), float(near_tie_bound(logits.abs().max(), model.dtype)))
 
 
+class Same(NamedTuple):
+    """How some texts compare with those of another decoder."""
+
+    identical: int
+    near_ties: int
+    """Others that part where the full model hardly prefers one token to the other."""
+    n_texts: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether rounding explains every difference."""
+        return self.identical + self.near_ties == self.n_texts
+
+
+def same_texts(
+    model: InferenceLlama, prompts: Sequence[list[int]], ones: Sequence[list[int]], others: Sequence[list[int]]
+) -> Same:
+    """Compare the new tokens that two decoders give to the same prompts."""
+    identical = ties = 0
+    for prompt, a, b in zip(prompts, ones, others, strict=True):
+        at = first_difference(a, b)
+        identical += at is None
+        if at is not None and at < min(len(a), len(b)):
+            ties += near_tie_after(model, [*prompt, *a[:at]], a[at], b[at])
+    return Same(identical, ties, len(prompts))
+
+
 def gap(logits: torch.Tensor, tokens: Sequence[int]) -> float:
     """From the largest of the logits [V] to the smallest of these tokens'; NaN where they are no numbers.
 

@@ -8,7 +8,7 @@ import torch
 
 from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from models.inference import InferenceLlama
-from models.storage.gguf_tokenizer import write_gguf_tokenizer
+from models.storage.gguf.tokenizer import write_gguf_tokenizer
 from models.storage.stored import Stored, read
 
 

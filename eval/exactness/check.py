@@ -48,7 +48,7 @@ def prepare_check(config: CorrectnessConfig) -> Check:
         size.n_layers, exits, drafts, modes=modes, exit_states=config.exit_states, drafted_by=config.policies
     )
     chosen = task.samples(checkpoint)
-    new_tokens = max(task.max_new_tokens, max(*drafts, MOST_DRAFTS) + 2, config.first_tokens)
+    new_tokens = max(task.limit, max(*drafts, MOST_DRAFTS) + 2, config.first_tokens)
     longest = max(len(s.tokens) for s in chosen.samples)
     model, room = checkpoint.model(dtype, device, **config.machine.model_options), longest + new_tokens
     engine = Engine(model, min(size.max_seq_len, room))

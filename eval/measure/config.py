@@ -62,8 +62,8 @@ class BenchmarkConfig:
         for d in self.num_speculations:
             if d < 1:
                 raise ValueError(f"num_speculations={d}: must be at least 1")
-            if d >= self.task.max_new_tokens:
-                raise ValueError(f"num_speculations={d}: must be below task.max_new_tokens={self.task.max_new_tokens}")
+            if d >= self.task.limit:
+                raise ValueError(f"num_speculations={d}: must be below task.max_new_tokens={self.task.limit}")
         if not self.policies:
             raise ValueError("policies: give fixed, confidence, dynamic or several of them")
         if not self.exit_states:

@@ -85,7 +85,7 @@ def decode_all(contest: Contest, samples: Sequence[Sample], missing: Sequence[Tu
 
     Each setting runs once before, uncounted.
     """
-    warm_up = StopRule(max_new_tokens=min(WARM_UP_TOKENS, contest.task.max_new_tokens))
+    warm_up = StopRule(max_new_tokens=min(WARM_UP_TOKENS, contest.task.limit))
     for run in contest.runs().values():
         run([Request(samples[missing[0].which].tokens, warm_up)] * contest.engine.batch_size)
     n_done, n_together = len(ledger.done), at_a_time(contest.engine.batch_size)

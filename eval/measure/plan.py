@@ -164,7 +164,7 @@ def engine_of(plan: Plan, checkpoint: Checkpoint, spare: int = 0) -> Engine:
 
 def _positions(config: BenchmarkConfig, samples: list[Sample]) -> int:
     """What the cache has to hold of a text."""
-    return max(len(s.tokens) for s in samples) + config.task.max_new_tokens
+    return max(len(s.tokens) for s in samples) + config.task.limit
 
 
 def _baseline(config: BenchmarkConfig, checkpoint: Checkpoint, samples: list[Sample]) -> Checkpoint | None:

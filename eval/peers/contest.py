@@ -1,19 +1,17 @@
 """From a folder to times: each system's best setting by its own grid, then all of them in turns, prompt by prompt."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from conf.progress import Bar, progress
 from data.json_log import JsonLog
-from eval.engine.agreement import first_difference, near_tie_after
-from eval.engine.checkpoint import Checkpoint, open_checkpoint
+from eval.engine.agreement import Same, same_texts
+from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import Engine
 from eval.engine.threads import Threads, one_token
 from eval.machine import device_and_dtype, provenance
@@ -35,9 +33,7 @@ from eval.peers.systems import (
     transformers_decoder,
 )
 from eval.policies import drafting_exits
-from models.inference import InferenceLlama
-from models.storage.tokenizer_files import write_tokenizer_files
-from models.storage.write_hf import write_hf
+from models.storage.folder import exported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +70,6 @@ def measurement_from_json(value: Mapping[str, Any]) -> Measurement:
     return Measurement(**{**value, "way": Way(*value["way"])})
 
 
-class Same(NamedTuple):
-    """How a way's texts compare with our plain decoding's."""
-
-    identical: int
-    near_ties: int
-    """Others that part from it where the model hardly prefers one token to the other."""
-    n_texts: int
-
-
 class Compared(NamedTuple):
     """What was measured, and on what."""
 
@@ -92,26 +79,6 @@ class Compared(NamedTuple):
     facts: dict[str, Any]
     output: Path
     samples_file: Path
-
-
-@contextmanager
-def exported(checkpoint: Checkpoint) -> Iterator[Path]:
-    """A Hugging Face folder of the checkpoint: itself, or one that lasts as long as the context."""
-    stored = checkpoint.stored
-    if stored.hf is not None:
-        yield stored.folder
-        return
-    with TemporaryDirectory() as name:
-        special = write_tokenizer_files(stored, Path(name))
-        write_hf(
-            stored.weights,
-            Path(name),
-            dtype=None,
-            max_shard_bytes=4e9,
-            bos_id=special.bos_id,
-            eos_id=special.eos_id,
-        )
-        yield Path(name)
 
 
 def compare_peers(config: PeersConfig) -> Compared:
@@ -126,7 +93,7 @@ def compare_peers(config: PeersConfig) -> Compared:
     batches = [prompts[i : i + config.batch_size] for i in range(0, len(prompts), config.batch_size)]
     stop, size = config.task.stop(checkpoint.tokenizer), checkpoint.stored.size
     grid = _grid(config, size.n_layers)
-    with exported(checkpoint) as folder:
+    with exported(checkpoint.stored) as folder:
         model = open_checkpoint(folder).model(dtype, device, **config.machine.model_options)
         Threads(config.machine.threads, device, one_token(model))
         facts = {
@@ -156,7 +123,8 @@ def compare_peers(config: PeersConfig) -> Compared:
             contest = _Contest(log, decoders, batches)
             wanted = [Way(p.value, mode) for p in systems for mode in modes_of(p, config.batch_size)]
             found = contest.run(grid, wanted, config.grid_samples)
-        same = {way: _same(model, batches, found[wanted[0]], its) for way, its in found.items()}
+        texts = {way: [tokens for m in its for tokens in m.tokens] for way, its in found.items()}
+        same = {way: same_texts(model, prompts, texts[wanted[0]], its) for way, its in texts.items()}
         return Compared(found, same, facts, output, path)
 
 
@@ -220,20 +188,3 @@ class _Contest:
         """The fastest setting of a system's mode, by the median over the batches of the time per token."""
         own = [way for way in grid if way[:2] == wanted[:2]]
         return min(own, key=lambda way: median(self.found["grid", i, way].seconds_per_token for i in tried))
-
-
-def _same(
-    model: InferenceLlama,
-    batches: Sequence[Sequence[list[int]]],
-    plain: Sequence[Measurement],
-    other: Sequence[Measurement],
-) -> Same:
-    identical = ties = n_texts = 0
-    for prompts, ours_, theirs in zip(batches, plain, other, strict=True):
-        for prompt, a, b in zip(prompts, ours_.tokens, theirs.tokens, strict=True):
-            n_texts += 1
-            at = first_difference(a, b)
-            identical += at is None
-            if at is not None and at < min(len(a), len(b)):
-                ties += near_tie_after(model, [*prompt, *a[:at]], a[at], b[at])
-    return Same(identical, ties, n_texts)

@@ -70,7 +70,7 @@ def peer_rows(found: Compared) -> list[PeerRow]:
                 cpu_ms_per_token=1e3 * median(m.cpu_seconds / sum(map(len, m.tokens)) for m in its),
                 speedup=ratio(by_mode[way.system, PLAIN], its),
                 ours_over=ratio(its, ours),
-                identical_output=same.identical + same.near_ties == same.n_texts,
+                identical_output=same.holds,
                 identical_share=same.identical / same.n_texts,
                 near_ties=same.near_ties,
             )

@@ -49,9 +49,7 @@ class SweepConfig:
         if self.policy is DraftPolicy.dynamic:
             raise ValueError("policy=dynamic: chooses exit and drafts itself; measure it with eval.benchmark")
         # It has its own conditions.
-        self.benchmark(
-            self.exit_layers, self.num_speculations or drafts_to_sweep(self.task.max_new_tokens), self.output
-        )
+        self.benchmark(self.exit_layers, self.num_speculations or drafts_to_sweep(self.task.limit), self.output)
         allowed = [name for name in (*self.task.table_metrics, AGREEMENT) if name not in LESS_IS_BETTER]
         if self.quality is not None and self.quality not in allowed:
             raise ValueError(f"quality={self.quality}: must be {' or '.join(allowed)}")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from data.config import SourceConfig
 from data.sources.rows import read_rows
+from eval.tasks.references import limit_by
 from eval.tasks.rouge import rouge
 from eval.tasks.task import Chosen, Sample, Selection, Task, chosen_indices, fitting
 
@@ -49,10 +50,11 @@ class CnnDmLm(Task):
             id_ = str(row.values.get("id", row.where.rpartition("/")[2]))
             tokens = checkpoint.tokenizer.encode_prompt(prompt)
             samples.append(Sample(id=id_, prompt=prompt, tokens=tokens, reference=rest))
+        limit_by(self, (s.reference for s in samples), checkpoint.tokenizer)
         return fitting(
             samples,
             self,
-            checkpoint.stored.size.max_seq_len,
+            checkpoint,
             "take fewer",
             Selection(source=self.source, n_available=len(long), n_too_short=len(rows) - len(long)),
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from conf.plugins import digest, load_class
+from conf.strict import ConfigError
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.tasks.task import Chosen, Sample, Task
@@ -42,6 +43,9 @@ class Custom(Task):
     def samples(self, checkpoint: "Checkpoint") -> Chosen:
         """The class's samples. The selection names its file and the file's digest."""
         samples, selection = self._task.samples(checkpoint)
+        if self._task.max_new_tokens is None:
+            raise ConfigError(f"task.max_new_tokens=null: {self.path} does not fill it in; give a number")
+        self.max_new_tokens = self._task.max_new_tokens
         source = selection.source or self.path
         return Chosen(samples, replace(selection, source=source, task_file=digest(self.path)))
 

@@ -26,13 +26,15 @@ class HeldOut(Task):
     n_samples: int | None = 16
     prompt_tokens: int = 32
     """Tokens of each prompt."""
-    max_new_tokens: int = 96
+    max_new_tokens: int | None = 96
     ignore_eos: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, self, "prompt_tokens", section=SECTION)
         at_least(2, self, "max_new_tokens", section=SECTION)
+        if self.max_new_tokens is None:
+            raise ValueError("task.max_new_tokens=null: pieces of text have no references; give a number")
         if self.n_samples is None:
             raise ValueError("task.n_samples=null: the text is not made of samples; give a number")
 
@@ -41,7 +43,7 @@ class HeldOut(Task):
         from eval.tasks.held_out_text import held_out_prompts
 
         assert self.n_samples is not None
-        n_tokens, context = self.prompt_tokens + self.max_new_tokens, checkpoint.stored.size.max_seq_len
+        n_tokens, context = self.prompt_tokens + self.limit, checkpoint.stored.size.max_seq_len
         if n_tokens > context:
             raise ConfigError(
                 f"task.prompt_tokens + task.max_new_tokens={n_tokens}: must be at most the context's {context}"

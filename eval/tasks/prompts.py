@@ -8,6 +8,7 @@ from omegaconf import MISSING
 from data.config import DataError, SourceConfig
 from data.sources.rows import read_rows
 from eval.prompts.text import first_turn
+from eval.tasks.references import limit_by
 from eval.tasks.rouge import rouge
 from eval.tasks.task import Chosen, Sample, Selection, Task, chosen_indices, fitting, shortened
 
@@ -20,6 +21,7 @@ class Prompts(Task):
     """Greedy; `reference` and `id` may be left out. ROUGE where there is a reference."""
 
     TABLE_METRICS: ClassVar[tuple[str, ...]] = ("rouge2", "rouge2_stem", "rouge2_paper")
+    WHOLE_ANSWERS: ClassVar[bool] = True
 
     name: str = "prompts"
     source: str = MISSING
@@ -30,13 +32,15 @@ class Prompts(Task):
     """The field with a good continuation, where a record has it."""
     truncate: bool = False
     """Cut a prompt that does not fit into the context from its beginning; the selection counts those that are cut."""
-    max_new_tokens: int = 128
+    max_new_tokens: int | None = 128
 
     def samples(self, checkpoint: "Checkpoint") -> Chosen:
         """Each prompt as it stands."""
         rows = list(read_rows(SourceConfig(path=self.source), []))
-        samples, seen, n_cut = [], dict[str, str](), 0
-        for i in chosen_indices(len(rows), self):
+        samples, seen, n_cut, indices = [], dict[str, str](), 0, chosen_indices(len(rows), self)
+        references = [rows[i].values.get(self.reference_field) for i in indices]
+        limit_by(self, (r for r in references if isinstance(r, str)), checkpoint.tokenizer)
+        for i in indices:
             row, where = rows[i].values, rows[i].where
             id_ = str(row.get("id", where.rpartition("/")[2]))
             if id_ in seen:
@@ -53,7 +57,7 @@ class Prompts(Task):
             samples.append(sample)
         selection = Selection(source=self.source, n_available=len(rows), n_truncated=n_cut or None)
         remedy = "task.truncate=true cuts prompts from their beginning, or take fewer new tokens"
-        return fitting(samples, self, checkpoint.stored.size.max_seq_len, remedy, selection)
+        return fitting(samples, self, checkpoint, remedy, selection)
 
     def _shortened(self, checkpoint: "Checkpoint", sample: Sample) -> Sample:
         """The sample with as much of the end of its prompt as fits."""
@@ -61,7 +65,7 @@ class Prompts(Task):
         def cut(n: int) -> Sample:
             return _sample(checkpoint, sample.id, sample.prompt[-n:], sample.reference)
 
-        return shortened(sample, len(sample.prompt), cut, checkpoint.stored.size.max_seq_len - self.max_new_tokens)
+        return shortened(sample, len(sample.prompt), cut, checkpoint.stored.size.max_seq_len - self.limit)
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
         """ROUGE in all variants, against a reference."""

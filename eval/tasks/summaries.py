@@ -12,6 +12,7 @@ from conf.hub import HUB
 from conf.strict import ConfigError
 from data.config import SourceConfig
 from data.sources.rows import SourceRow, read_rows
+from eval.tasks.references import limit_by
 from eval.tasks.rouge import rouge
 from eval.tasks.task import SECTION, Chosen, Sample, Selection, Task, chosen_indices, fitting, shortened
 
@@ -41,6 +42,7 @@ class Summaries(Task):
     ARTICLE: ClassVar[str]
     SUMMARY: ClassVar[str]
     TABLE_METRICS: ClassVar[tuple[str, ...]] = ("rouge1", "rouge2", "rougeL", "rouge2_stem", "rouge2_paper")
+    WHOLE_ANSWERS: ClassVar[bool] = True
 
     source: str = ""
     """Articles: a .jsonl (also .gz, .zst) or .parquet file, a folder or glob of them, or hf://org/name."""
@@ -74,6 +76,7 @@ class Summaries(Task):
         before = shots_text([self._pair(row) for row in shots])
         rows = list(self._rows(self.source, self.split))
         indices, samples, n_cut = chosen_indices(len(rows), self), [], 0
+        limit_by(self, (f" {self._pair(rows[i])[1]}" for i in indices), checkpoint.tokenizer)
         for i in indices:
             article, summary = self._pair(rows[i])
             sample = _encoded(checkpoint.tokenizer, _id(rows[i]), before, article, f" {summary}")
@@ -89,7 +92,7 @@ class Summaries(Task):
             n_truncated=n_cut,
             shots=[{"id": _id(row), "at": row.where, "begins": self._pair(row)[0][:80]} for row in shots],
         )
-        return fitting(samples, self, checkpoint.stored.size.max_seq_len, remedy, selection)
+        return fitting(samples, self, checkpoint, remedy, selection)
 
     def score(self, sample: Sample, text: str) -> dict[str, float]:
         """ROUGE in all variants."""
@@ -118,7 +121,7 @@ class Summaries(Task):
         def cut(n: int) -> Sample:
             return _encoded(checkpoint.tokenizer, sample.id, before, article[:n], sample.reference or "")
 
-        return shortened(sample, len(article), cut, checkpoint.stored.size.max_seq_len - self.max_new_tokens)
+        return shortened(sample, len(article), cut, checkpoint.stored.size.max_seq_len - self.limit)
 
 
 def _encoded(tokenizer: "Tokenizer", id_: str, before: str, article: str, reference: str) -> Sample:

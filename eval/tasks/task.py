@@ -14,6 +14,7 @@ from conf.plugins import load_function
 from conf.strict import ConfigError
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
+from eval.tasks.references import with_cut_references
 
 if TYPE_CHECKING:
     from data.tokenizers.tokenizer import Tokenizer
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # What a user writes before the keys of a task.
 SECTION = "task."
+NO_LIMIT = 1 << 30
+"""New tokens, as long as nothing says how many."""
 METRICS, METRIC_PARAMETERS = "task.metrics", ("text", "reference")
 
 
@@ -57,6 +60,12 @@ class Selection:
     """The examples before each prompt: `id`, `at` (file and line) and how each `begins`."""
     n_too_long: int | None = None
     """Prompts that were left out because they do not fit into the context."""
+    n_cut_references: int | None = None
+    """References that are longer than task.max_new_tokens."""
+    longest_reference: int | None = None
+    """Tokens of the longest of them, with the end of text."""
+    best_possible: dict[str, float] | None = None
+    """What a model that always writes the reference would score, cut to task.max_new_tokens."""
     task_file: str | None = None
     """Digest of the file that defines a task of the user's own."""
 
@@ -89,6 +98,16 @@ class Chosen(NamedTuple):
             lines.append(f"{selection.n_too_long:,} prompts that do not fit into the context were left out")
         if selection.n_too_short:
             lines.append(f"{selection.n_too_short:,} articles of at most 100 words were left out")
+        if selection.best_possible:
+            scores = ", ".join(f"{name} {value:.3f}" for name, value in selection.best_possible.items())
+            lines.append(
+                f"warning: task.max_new_tokens={task.max_new_tokens} is less than {selection.n_cut_references:,} of the"
+                f" references need (the longest {selection.longest_reference}); a model that always writes the"
+                f" reference scores {scores}; null takes as many as the longest needs"
+            )
+        groups = {sample.group for sample in self.samples}
+        if n < available and not task.draw and len(groups) == 1 and "" not in groups:
+            lines.append(f"warning: the first samples are all of {groups.pop()}; task.draw=true draws from all groups")
         return "\n".join(lines)
 
 
@@ -106,6 +125,8 @@ class Task:
     """Whether `generate` of transformers is timed beside the engine by default."""
     TABLE_METRICS: ClassVar[tuple[str, ...]] = ()
     """The metrics that a table has room for."""
+    WHOLE_ANSWERS: ClassVar[bool] = False
+    """Whether an answer that is cut off is worth less than the reference: the first table metric says how much."""
 
     name: str = ""
     """Name of the task."""
@@ -115,8 +136,9 @@ class Task:
     """Draw the samples by the seed; false: the first ones."""
     seed: int = 42
     """Seed for the choice of samples and shots."""
-    max_new_tokens: int = 512
-    """At most so many tokens are generated."""
+    max_new_tokens: int | None = 512
+    """At most so many tokens are generated; null: as many as the longest reference of the samples has, and an eighth
+    more."""
     ignore_eos: bool = False
     """Go on after the end-of-text token."""
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
@@ -135,6 +157,11 @@ class Task:
             load_function(path, METRICS, METRIC_PARAMETERS)
 
     @property
+    def limit(self) -> int:
+        """`max_new_tokens`, which `samples` fills in where it is null; before that a number that nothing reaches."""
+        return NO_LIMIT if self.max_new_tokens is None else self.max_new_tokens
+
+    @property
     def table_metrics(self) -> tuple[str, ...]:
         """The metrics that a table has room for: the task's, and all of the user's own."""
         return (*self.TABLE_METRICS, *(path.partition(":")[2] for path in self.metrics))
@@ -142,7 +169,7 @@ class Task:
     def samples(self, checkpoint: "Checkpoint") -> Chosen:
         """What to decode, each prompt encoded as this model reads it and short enough for its context.
 
-        Raises ConfigError or DataError.
+        Fills in a `max_new_tokens` that is null (eval/tasks/references.py). Raises ConfigError or DataError.
         """
         raise NotImplementedError
 
@@ -174,7 +201,7 @@ class Task:
     def stop(self, tokenizer: "Tokenizer") -> StopRule:
         """When a text ends."""
         eos = frozenset() if self.ignore_eos else frozenset({tokenizer.eos_id})
-        return StopRule(max_new_tokens=self.max_new_tokens, eos_ids=eos)
+        return StopRule(max_new_tokens=self.limit, eos_ids=eos)
 
     def sampling_of(self, index: int) -> SamplingOptions:
         """How the tokens of the sample with this index are chosen: by a seed of its own."""
@@ -186,7 +213,7 @@ class Task:
 
     def num_speculations(self) -> list[int]:
         """The numbers of drafts that are measured by default, each shorter than a text."""
-        return sorted({min(d, max(1, self.max_new_tokens - 1)) for d in self.DRAFTS})
+        return sorted({min(d, max(1, self.limit - 1)) for d in self.DRAFTS})
 
 
 def chosen_indices(n_available: int, task: Task) -> list[int]:
@@ -199,13 +226,16 @@ def chosen_indices(n_available: int, task: Task) -> list[int]:
     return sorted(np.random.default_rng(task.seed).choice(n_available, n, replace=False).tolist())
 
 
-def fitting(samples: Sequence[Sample], task: Task, context: int, remedy: str, selection: Selection) -> Chosen:
+def fitting(
+    samples: Sequence[Sample], task: Task, checkpoint: "Checkpoint", remedy: str, selection: Selection
+) -> Chosen:
     """The samples whose prompts fit into the context together with their new tokens.
 
-    Raises ConfigError when one does not, unless `task.skip_too_long` leaves such samples out.
+    The selection says what the limit of new tokens costs, where a task asks for whole answers. Raises ConfigError when
+    a prompt does not fit, unless `task.skip_too_long` leaves such samples out.
     """
-    lengths = [len(s.tokens) for s in samples]
-    room = context - task.max_new_tokens
+    context, lengths = checkpoint.stored.size.max_seq_len, [len(s.tokens) for s in samples]
+    room = context - task.limit
     too_long = [n for n in lengths if n > room]
     if too_long and (not task.skip_too_long or len(too_long) == len(samples)):
         leave_out = "" if task.skip_too_long else "; task.skip_too_long=true leaves them out"
@@ -215,6 +245,8 @@ def fitting(samples: Sequence[Sample], task: Task, context: int, remedy: str, se
             f" {remedy}{leave_out}"
         )
     kept = [sample for sample, n in zip(samples, lengths, strict=True) if n <= room]
+    if task.WHOLE_ANSWERS:
+        selection = with_cut_references(selection, kept, task, checkpoint.tokenizer)
     return Chosen(kept, replace(selection, n_too_long=len(too_long) or None))
 
 

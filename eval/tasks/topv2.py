@@ -15,6 +15,7 @@ from data.config import DataError, SourceConfig
 from data.sources.documents import TSV_FIELDS
 from data.sources.rows import SourceRow, read_rows
 from data.sources.topv2 import Node, Rendering, completion, from_json, parse, prompt
+from eval.tasks.references import limit_by
 from eval.tasks.task import Chosen, Sample, Selection, Task, chosen_indices, fitting
 
 if TYPE_CHECKING:
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class TopV2(Task):
-    """Greedy, 80 new tokens; the paper's 1.5B leaves after 18, 12 or 6 of 24 layers and drafts 8 tokens."""
+    """Greedy, with room for the longest answer; the paper's 1.5B leaves after 18, 12 or 6 of 24 layers and drafts 8."""
 
     EXIT_SHARES: ClassVar[tuple[float, ...]] = (6 / 24, 12 / 24, 18 / 24)
     DRAFTS: ClassVar[tuple[int, ...]] = (8,)
     TABLE_METRICS: ClassVar[tuple[str, ...]] = ("exact_match", "malformed")
+    WHOLE_ANSWERS: ClassVar[bool] = True
 
     name: str = "topv2"
     source: str = MISSING
@@ -39,7 +41,7 @@ class TopV2(Task):
     rendering: Rendering = Rendering.parse
     """What the model was trained to write: parse (data=topv2) or json (data=topv2_json)."""
     n_samples: int | None = 1000
-    max_new_tokens: int = 80
+    max_new_tokens: int | None = None
 
     def samples(self, checkpoint: "Checkpoint") -> Chosen:
         """Utterances; the domain is the group."""
@@ -61,10 +63,11 @@ class TopV2(Task):
                     group=domain,
                 )
             )
+        limit_by(self, (s.reference for s in samples), checkpoint.tokenizer)
         return fitting(
             samples,
             self,
-            checkpoint.stored.size.max_seq_len,
+            checkpoint,
             "take fewer",
             Selection(source=self.source, n_available=len(rows)),
         )

@@ -84,7 +84,7 @@ def calibrate(engine: Engine, tokenizer: Tokenizer, task: Task, samples: Sequenc
     settings: list[Steady] = [SelfSpeculative(e, d) for e in sorted({low, high}) for d in TIMED_DRAFTS]
     policies: list[Steady] = [Autoregressive(), *settings]
     # Where the texts are in the middle.
-    middle = min(len(samples[0].tokens) + task.max_new_tokens // 2, engine.cache.max_len - MOST_DRAFTS - 1)
+    middle = min(len(samples[0].tokens) + task.limit // 2, engine.cache.max_len - MOST_DRAFTS - 1)
     found = pass_times(engine, samples[0].tokens[-1], policies, dict.fromkeys(policies, texts[0].prefill), middle)
     passes = {(p.exit_layer, p.num_speculations): t for p, t in found.items() if isinstance(p, SelfSpeculative)}
     return Calibration(texts, passes)

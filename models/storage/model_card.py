@@ -1,6 +1,6 @@
 """The README.md of an exported model: what it is, how it was trained, what each exit is good for, how to serve it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def model_card(
     recipe = config or {}
     how = "Trained with LayerSkip (arXiv 2404.16710)." if "early_exit" in recipe else "Converted, not trained further."
     text = HEAD.format(name=name, n_parameters=n_parameters, n_layers=size.n_layers, how=how)
-    text += _recipe(recipe) + (_exits(run / METRICS, size.n_layers) if run else "")
+    text += recipe_table(recipe) + (exits_table(run, range(1, size.n_layers + 1)) if run else "")
     best = recommended(run) if run else None
     exit_layer = best.exit_layer if best else default_exit(size.n_layers)
     # Drafts that cost more than they save are no example to follow.
@@ -72,7 +72,8 @@ def _recommended(best: Recommended) -> str:
     return f"\n## Recommended\n\n{first}{setting}: {found}.\n"
 
 
-def _recipe(config: Mapping[str, Any]) -> str:
+def recipe_table(config: Mapping[str, Any]) -> str:
+    """A section with what decides about the weights that come out of a run; empty for none."""
     found = list(recipe_of(config).items())
     for name, source in config.get("data", {}).get("sources", {}).items():
         keys = (*SOURCE, *OF_THE_HUB) if source["path"].startswith(HUB) else SOURCE
@@ -87,13 +88,12 @@ def _name(path: str) -> str:
     return path if path.startswith(HUB) else Path(path).name
 
 
-def _exits(metrics: Path, n_layers: int) -> str:
-    """The last validation, by exit."""
+def exits_table(run: Path, exits: Iterable[int]) -> str:
+    """A section with the run's last validation at these exits; empty without one."""
+    metrics = run / METRICS
     validations = [row for row in read_metrics(metrics) if "val/tokens" in row] if metrics.exists() else []
     found = validations[-1] if validations else {}
-    rows = [
-        f"| {e} | {found[key]:.4g} |" for e in range(1, n_layers + 1) if (key := f"val/ppl/{exit_name(e)}") in found
-    ]
+    rows = [f"| {e} | {found[key]:.4g} |" for e in exits if (key := f"val/ppl/{exit_name(e)}") in found]
     if not rows:
         return ""
     lines = [f"\n## Held-out perplexity by exit, step {found['step']}\n", "| exit_layer | perplexity |", "|---:|---:|"]

@@ -11,7 +11,7 @@ from conf.hub import HUB
 from models.config import ModelConfig
 from models.storage.checkpoints import complete_checkpoints, is_checkpoint
 from models.storage.errors import FormatError
-from models.storage.gguf_file import GGUFWeights
+from models.storage.gguf.file import GGUFWeights
 from models.storage.hf_config import read_config, size_of
 from models.storage.sources import CheckpointWeights, HuggingFaceWeights, Weights
 

@@ -4,7 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from models.storage.gguf_tokenizer import write_gguf_tokenizer
+from models.storage.gguf.tokenizer import write_gguf_tokenizer
 from models.storage.hf_tokenizer import SpecialIds, special_ids, write_tokenizer
 from models.storage.stored import Stored
 

@@ -73,6 +73,7 @@ class TrainBenchmarkConfig:
 
     def __post_init__(self) -> None:
         ends_in(".json", self, "output")
+        self.model.check_trainable()
         at_least(1, self, "seq_len", "batch_size", "loss_chunk_tokens", "rounds", "warmup")
         if bad := [p for p in self.p_max if not 0.0 < p < 1.0]:
             raise ValueError(f"p_max={bad[0]}: must lie between 0 and 1")

@@ -124,7 +124,7 @@ def memory_per_gpu(config: PretrainConfig, world_size: int, n_exits: int) -> Mem
     model, mode, local = config.model, config.activation_checkpoint.mode, config.train.local_batch_size
     assert local is not None
     c = 2 if config.train.precision is Precision.bf16 else FP32
-    options, n_validated = config.parallelism, len(config.validation.exit_layers) or model.n_layers
+    options, n_validated = config.parallelism, len(config.validation.layers(model.n_layers))
     tensor = options.tensor
     n = local * config.train.seq_len / options.context
     chunk = min(config.train.loss_chunk_tokens, n)

@@ -27,7 +27,7 @@ from models.speculation import head_cost, predicted_best
 def exit_sums(
     model: nn.Module,
     lm_head: nn.Module,
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    batches: Iterable[tuple[torch.Tensor, ...]],
     layers: Sequence[int],
     token_bytes: torch.Tensor,
     chunk_tokens: int,
@@ -41,7 +41,8 @@ def exit_sums(
     Args:
         model: hands the normed states [B, T, D] of each exit in `exits` to `visit`; must be in eval mode.
         lm_head: the shared head.
-        batches: (inputs [B, T], labels [B, T]) on the CPU.
+        batches: (inputs [B, T], labels [B, T]) on the CPU, and where documents are kept apart the positions of the
+            tokens in them, [B, T].
         layers: the exits' layers l, ascending, the last layer among them.
         token_bytes: [V] bytes that each id stands for, on the model's device.
         chunk_tokens: tokens that go through the head at a time.
@@ -54,7 +55,8 @@ def exit_sums(
     n = len(layers)
     device = token_bytes.device
     sums = torch.zeros(3 * n + 2, dtype=torch.float64, device=device)
-    for inputs, labels in batches:
+    for inputs, labels, *apart in batches:
+        documents = apart[0].to(device) if apart else None
         positions = None
         if part is not None:
             positions = torch.arange(labels.shape[1], device=device).expand_as(labels)[:, part]
@@ -63,7 +65,7 @@ def exit_sums(
         valid = targets != IGNORE_INDEX
         sums[3 * n] += valid.sum()
         sums[3 * n + 1] += token_bytes[targets[valid]].sum()
-        run = partial(model, inputs.to(device), positions, exits=tuple(layers))
+        run = partial(model, inputs.to(device), positions, document_positions=documents, exits=tuple(layers))
         _add_exits(sums, run, lm_head, n, targets, chunk_tokens)
     return sums
 

@@ -46,17 +46,23 @@ class LabelLoss:
     order = staticmethod(chunk_bounds)
 
     def __init__(
-        self, fn: Callable[..., torch.Tensor], labels: torch.Tensor, n_exits: int, scale: torch.Tensor | float
+        self,
+        fn: Callable[..., torch.Tensor],
+        labels: torch.Tensor,
+        at: torch.Tensor,
+        n_exits: int,
+        scale: torch.Tensor | float,
     ) -> None:
         """Begin a micro-batch.
 
         Args:
             fn: of logits [1, n, V] and labels [1, n], the sum over the n tokens.
             labels: [B, T].
+            at: [N] the tokens that go through the head, as indices of the B*T; they are counted from 0 from here on.
             n_exits: X.
             scale: what sums over tokens are multiplied with.
         """
-        self.fn, self.labels, self.scale = fn, labels.reshape(-1), scale
+        self.fn, self.labels, self.scale = fn, labels.reshape(-1)[at], scale
         self.exit_losses = torch.zeros(n_exits, device=labels.device)
 
     def of_chunk(self, logits: torch.Tensor, x: int, start: int, end: int) -> torch.Tensor:
@@ -75,14 +81,21 @@ class TaughtLoss:
 
     order = staticmethod(last_exit_first)
 
-    def __init__(self, targets: SoftTargets, labels: torch.Tensor, n_exits: int, scale: torch.Tensor | float) -> None:
+    def __init__(
+        self,
+        targets: SoftTargets,
+        labels: torch.Tensor,
+        at: torch.Tensor,
+        n_exits: int,
+        scale: torch.Tensor | float,
+    ) -> None:
         """Begin a micro-batch; the arguments are those of `LabelLoss`, and the step's `targets`."""
         self.temperature, self.last, self.scale = targets.temperature, n_exits - 1, scale
-        self.labels, self.teacher = labels.reshape(-1), None
+        self.labels, self.teacher = labels.reshape(-1)[at], None
         shares = torch.full(labels.shape, targets.kl_share, device=labels.device)
         if targets.teaching_rows is not None:
             shares *= targets.teaching_rows[:, None]
-        self.kl_shares = shares.view(-1, 1)
+        self.kl_shares = shares.view(-1, 1)[at]
         self.exit_losses, self.divergences = torch.zeros(2, n_exits, device=labels.device)
 
     teacher: Teacher | None

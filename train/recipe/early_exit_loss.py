@@ -5,6 +5,8 @@ micro-batch's valid labels and N the number of valid labels of the whole step (a
 returned is sum_x e~_x S_x / N. FSDP sums gradients over ranks and accumulation sums them over micro-batches, so the
 gradient is that of the mean over all tokens of the step.
 
+Tokens without a label, such as those of a prompt, do not go through the head.
+
 Under distillation (train/recipe/distillation.py) the last layer's chunk comes first, and those of the other exits on
 the same tokens after it, beside what it predicts: one tensor of [chunk, vocabulary] more, and no matrix product.
 """
@@ -18,6 +20,7 @@ import torch.nn.functional as F
 from torchtitan.components.loss import ChunkedLossWrapper, cross_entropy_loss
 from torchtitan.config import CompileConfig
 
+from data.batches.packing import IGNORE_INDEX
 from models.exits import gathered_head, local, spread, sync_last_chunk
 from train.recipe.chunk_losses import LabelLoss, SoftTargets, TaughtLoss
 
@@ -35,6 +38,7 @@ class EarlyExitLoss(ChunkedLossWrapper):
         super().__init__(config, compile_config=compile_config)
         self.chunk_tokens = config.chunk_tokens
         self.fn = cross_entropy_loss
+        self.compiled = compile_config is not None and compile_config.enable
         self._maybe_compile(compile_config)
 
     def __call__(
@@ -66,20 +70,20 @@ class EarlyExitLoss(ChunkedLossWrapper):
             targets "divergences", the sum of KL(p_L^tau || q_x^tau) / N, 0 for the last.
         """
         assert self.lm_head is not None, "the trainer sets the LM head"
-        n_exits, n_tokens = len(weights), labels.numel()
-        states = local(pred.detach()).view(n_exits, n_tokens, pred.shape[-1])
-        scale = 1.0 if global_valid_tokens is None else 1.0 / global_valid_tokens
+        n_exits, at = len(weights), self._through_head(labels)
+        states = local(pred.detach()).view(n_exits, labels.numel(), pred.shape[-1])
         train = torch.is_grad_enabled() and pred.requires_grad
-        grad, placements = torch.empty_like(states) if train else None, None
-        losses = self._losses(labels, n_exits, scale, soft_targets)
-        chunks = list(losses.order(n_exits, n_tokens, self.chunk_tokens))
+        grad, placements = torch.zeros_like(states) if train else None, None
+        losses = self._losses(labels, at, n_exits, global_valid_tokens, soft_targets)
+        chunks = list(losses.order(n_exits, len(at), self.chunk_tokens))
         last_of_head = max(i for i, (x, _, _) in enumerate(chunks) if x == n_exits - 1 or not read_only_head)
         objectives = torch.zeros(n_exits, device=pred.device)
         with gathered_head(self.lm_head, then_backward=train):
             for i, (x, start, end) in enumerate(chunks):
                 if i == last_of_head:
                     sync_last_chunk(self.lm_head)
-                chunk = spread(states[x, start:end].unsqueeze(0), pred).requires_grad_(train)
+                tokens = slice(start, end) if len(at) == labels.numel() else at[start:end]
+                chunk = spread(states[x, tokens].unsqueeze(0), pred).requires_grad_(train)
                 reads = read_only_head and x < n_exits - 1
                 logits = F.linear(chunk, self.lm_head.weight.detach()) if reads else self.lm_head(chunk)
                 loss = losses.of_chunk(logits, x, start, end)
@@ -90,7 +94,7 @@ class EarlyExitLoss(ChunkedLossWrapper):
                     assert chunk.grad is not None
                     # Under tensor parallelism a sum still to be taken over ranks: once, over all chunks.
                     placements = getattr(chunk.grad, "placements", None)
-                    grad[x, start:end] = local(chunk.grad)[0]
+                    grad[x, tokens] = local(chunk.grad)[0]
         # The weights stay numbers of the host: nothing is copied to the device.
         total = torch.stack([one * weight for one, weight in zip(objectives, weights, strict=True)]).sum()
         if grad is not None:
@@ -98,9 +102,21 @@ class EarlyExitLoss(ChunkedLossWrapper):
             total = self._gradient_backprop(pred, whole_grad, total, self.lm_head, False)
         return total, losses.parts()
 
+    def _through_head(self, labels: torch.Tensor) -> torch.Tensor:
+        """[N] indices of the tokens with a label; of all where shapes must stay, or no rank may have nothing to do."""
+        at = torch.arange(labels.numel(), device=labels.device)
+        labelled = at[labels.reshape(-1) != IGNORE_INDEX]
+        return at if self.compiled or not len(labelled) else labelled
+
     def _losses(
-        self, labels: torch.Tensor, n_exits: int, scale: torch.Tensor | float, soft_targets: SoftTargets | None
+        self,
+        labels: torch.Tensor,
+        at: torch.Tensor,
+        n_exits: int,
+        global_valid_tokens: torch.Tensor | None,
+        soft_targets: SoftTargets | None,
     ) -> LabelLoss | TaughtLoss:
+        scale = 1.0 if global_valid_tokens is None else 1.0 / global_valid_tokens
         if soft_targets is None or n_exits == 1:
-            return LabelLoss(self.fn, labels, n_exits, scale)
-        return TaughtLoss(soft_targets, labels, n_exits, scale)
+            return LabelLoss(self.fn, labels, at, n_exits, scale)
+        return TaughtLoss(soft_targets, labels, at, n_exits, scale)

@@ -35,6 +35,11 @@ LAYER = {
 ROPE_FACTORS = "rope_freqs.weight"
 # Llama 3.1's and 3.2's; the file holds what follows from them, not the numbers themselves.
 LLAMA3 = [{"rope_factor": factor, "rope_original_seq_len": 8192} for factor in (8.0, 32.0)]
+OUR_SCALING = {
+    f"layerskip.{field}": field
+    for field in ("rope_factor", "rope_low_freq_factor", "rope_high_freq_factor", "rope_original_seq_len")
+}
+"""Keys of our own, in files that we have written, which do hold the numbers."""
 
 
 def gguf_name(name: str) -> str:
@@ -106,7 +111,10 @@ def _size_of(reader: Any, tensors: dict[str, Any], file: Path) -> ModelConfig:
     if ROPE_FACTORS not in tensors:
         return plain
     factors = torch.from_numpy(tensors[ROPE_FACTORS].data.copy()).double()
-    for scaling in LLAMA3:
+    ours = {name: field(key, 0.0) for key, name in OUR_SCALING.items()}
+    for scaling in (
+        [ours | {"rope_original_seq_len": int(ours["rope_original_seq_len"])}] if all(ours.values()) else LLAMA3
+    ):
         scaled = ModelConfig(**size | scaling)
         if torch.allclose(frequencies(plain) / frequencies(scaled), factors, rtol=1e-3):
             return scaled

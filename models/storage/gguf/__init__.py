@@ -1,0 +1,1 @@
+"""GGUF files: sizes, weights and tokenizers, read and written."""
