@@ -69,6 +69,7 @@ def steps(device: str, sizes: Sizes, folder: Path, checkpoint: str | None, n_gpu
     of_task = ["task=prompts", f"task.source={prompts}", "task.draw=false", f"task.max_new_tokens={size['new_tokens']}"]
     of_task += [f"task.n_samples={size['samples']}", f"exit_layers=[{size['exit_layer']}]", "num_speculations=[4]"]
     decoding = [f"checkpoint={model}", *of_task]
+    tokenizer = checkpoint or str(run)
     first, *others = size["recompute"]
     given = [] if checkpoint is None else [f"checkpoint={checkpoint}", f"task.n_samples={4 * size['samples']}"]
     return [
@@ -76,7 +77,7 @@ def steps(device: str, sizes: Sizes, folder: Path, checkpoint: str | None, n_gpu
         _own("parity", folder, 6.0, device=device, compiled=sizes is Sizes.full),
         Step(SMALL_RUN, _small_run(folder, size), 9.0, run / "metrics.jsonl"),
         *_training(folder, device, size, first),
-        _own(RANDOM_MODEL, folder, 3.0, device=device, model=size["model"], run=str(run), output=str(model)),
+        _own(RANDOM_MODEL, folder, 3.0, device=device, model=size["model"], tokenizer=tokenizer, output=str(model)),
         _benchmark("decoding_eager", folder, device, 4.0, [*decoding, "compile=false"]),
         _benchmark("decoding_compiled", folder, device, 14.0, [*decoding, "compile=true"]),
         *([_benchmark("decoding_checkpoint", folder, device, 6.0, [*given, "compile=null"])] if given else []),
