@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from conftest import tiny_model
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchtitan.distributed.activation_checkpoint import FullAC
-from train.validate import exit_sums
 
 from data.batches.loader import Loader, validation_batches
 from data.batches.mixture import Mixture
@@ -19,6 +18,7 @@ from data.prepared.shards import Shard, Tokens
 from models.document_mask import document_mask
 from models.llama import LayerSkipLlama
 from models.spec import llama_config
+from train.monitoring.validation import exit_sums
 
 T = 24
 LENGTHS = [9, 5, 14, 24, 3, 20, 11, 7, 6, 2, 16]  # one token more than places in a row
