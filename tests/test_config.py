@@ -230,6 +230,7 @@ OURS = {
 # The latter: train/resolve.py, train/initial.py and train/pretrain.py.
 CONSUMED_BY_US = {"model.name", "checkpoint.initial", "checkpoint.needs_initial"}
 CONSUMED_BY_US |= {"train.fp8", "train.expandable_segments"}  # test_gpu_keys.py
+CONSUMED_BY_US |= {"train.epochs", "train.records_per_step"}  # test_records.py
 
 
 def leaves(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -214,7 +214,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_command_line(tmp_path: Path) -> None:
     done = command("-m", "train.describe", "experiment=topv2_1_5b", f"describe.output={tmp_path}/t.png")
     assert done.returncode == 0, done.stderr
-    assert "world size 8, 8 to a copy of the model; 32 rows a GPU at a time; bf16" in done.stdout
+    assert "world size 8, 8 to a copy of the model; 8 rows a GPU at a time; bf16" in done.stdout
     assert (tmp_path / "t.png").exists()
     done = command("-m", "train.describe", "describe.sped=2")
     assert (done.returncode, done.stdout) == (2, "")

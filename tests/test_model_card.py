@@ -11,7 +11,9 @@ from train.config import TrainConfig
 from train.run_dir import resolved
 
 LEFT_OUT = {
-    TrainConfig: {"local_batch_size", "log_every", "loss_chunk_tokens", "compile", "expandable_segments"},
+    TrainConfig: {"local_batch_size", "log_every", "loss_chunk_tokens", "compile", "expandable_segments"}
+    # Of these follow train.steps and train.global_batch_size.
+    | {"epochs", "records_per_step"},
     DataConfig: {"on_error", "max_errors", "cache_dir", "num_workers", "stream_lanes", "validation_documents"},
 }
 # Shown by source, or by the tokenizer's own files.

@@ -6,7 +6,6 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from conf.strict import ConfigError
-from data.tokenizers.long_text import continuation
 
 if TYPE_CHECKING:
     from data.tokenizers.tokenizer import Tokenizer
@@ -18,6 +17,8 @@ LEAST_MARGIN = 8
 
 def answer_tokens(tokenizer: "Tokenizer", reference: str) -> list[int]:
     """A reference as a model has to write it, with the end of text."""
+    from data.tokenizers.long_text import continuation
+
     return [*continuation(tokenizer, reference), tokenizer.eos_id]
 
 

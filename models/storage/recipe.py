@@ -11,7 +11,7 @@ RECIPE: dict[str, tuple[str, ...] | None] = {
     "train": ("steps", "seq_len", "global_batch_size", "seed", "precision", "fp8", "max_grad_norm"),
     "optimizer": None,
     "lr_scheduler": None,
-    "data": ("packing", "validation_fraction"),
+    "data": ("packing", "attend_across_documents", "validation_fraction"),
 }
 ONLY_MEASURE = {"early_exit.gradient_cosine_every"}
 """Keys of these sections that change no weight."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch._guards import detect_fake_mode
 from torchtitan.components.loss import ChunkedLossWrapper, cross_entropy_loss
 from torchtitan.config import CompileConfig
 
@@ -103,10 +104,15 @@ class EarlyExitLoss(ChunkedLossWrapper):
         return total, losses.parts()
 
     def _through_head(self, labels: torch.Tensor) -> torch.Tensor:
-        """[N] indices of the tokens with a label; of all where shapes must stay, or no rank may have nothing to do."""
+        """[N] indices of the tokens with a label; of all where shapes must stay, or no rank may have nothing to do.
+
+        A simulated step has no labels to look at.
+        """
         at = torch.arange(labels.numel(), device=labels.device)
+        if self.compiled or detect_fake_mode(labels):
+            return at
         labelled = at[labels.reshape(-1) != IGNORE_INDEX]
-        return at if self.compiled or not len(labelled) else labelled
+        return labelled if len(labelled) else at
 
     def _losses(
         self,
