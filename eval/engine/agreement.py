@@ -48,13 +48,13 @@ def is_near_tie(gap: float, bound: float) -> bool:
     return gap < bound
 
 
-def near_tie_after(model: InferenceLlama, context: list[int], one: int, other: int) -> bool:
+def near_tie_after(model: InferenceLlama, context: list[int], one: int, other: int, room: float = 1.0) -> bool:
     """Whether the full model, after `context`, hardly prefers one token to the other, and prefers none to both.
 
-    Hardly: by less than `near_tie_bound`.
+    Hardly: by less than `room` times `near_tie_bound`.
     """
     logits = logits_after(model, context)
-    return is_near_tie(gap(logits, (one, other)), float(near_tie_bound(logits.abs().max(), model.dtype)))
+    return is_near_tie(gap(logits, (one, other)), room * float(near_tie_bound(logits.abs().max(), model.dtype)))
 
 
 class Same(NamedTuple):
@@ -72,15 +72,19 @@ class Same(NamedTuple):
 
 
 def same_texts(
-    model: InferenceLlama, prompts: Sequence[list[int]], ones: Sequence[list[int]], others: Sequence[list[int]]
+    model: InferenceLlama,
+    prompts: Sequence[list[int]],
+    ones: Sequence[list[int]],
+    others: Sequence[list[int]],
+    room: float = 1.0,
 ) -> Same:
-    """Compare the new tokens that two decoders give to the same prompts."""
+    """Compare the new tokens that two decoders give to the same prompts; `room` as of `near_tie_after`."""
     identical = ties = 0
     for prompt, a, b in zip(prompts, ones, others, strict=True):
         at = first_difference(a, b)
         identical += at is None
         if at is not None and at < min(len(a), len(b)):
-            ties += near_tie_after(model, [*prompt, *a[:at]], a[at], b[at])
+            ties += near_tie_after(model, [*prompt, *a[:at]], a[at], b[at], room)
     return Same(identical, ties, len(prompts))
 
 
