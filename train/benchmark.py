@@ -19,7 +19,7 @@ from conf.progress import progress
 from conf.strict import ConfigError, convert
 from data.files import write_whole
 from train.config import Recompute
-from train.cost.benchmark_config import Device, TrainBenchmarkConfig
+from train.cost.benchmark_config import TrainBenchmarkConfig
 from train.cost.fits import check_memory
 from train.precision import Precision, best_precision
 
@@ -32,28 +32,18 @@ def benchmark(raw: DictConfig) -> None:
     """Measure, print the table, write the rows."""
     config = convert(raw, TrainBenchmarkConfig)
     from train.cost.benchmark_row import cost_table
+    from train.cost.device import usable
 
     check_memory(config.model, config.batch_size * config.seq_len)
     output = writable(config.output)
     if config.precision is Precision.auto:
         config.precision = best_precision()
-    device = _usable(config.machine.device)
+    device = usable(config.machine.device, "machine.device")
     os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler, which counts memory, would tell when it starts and stops
     rows = [row for recompute in config.checkpointing for row in _measure(config, recompute, device)]
     write_whole(output, json.dumps([asdict(row) for row in rows], indent=1).encode())
     print(cost_table(rows))
     print(output)
-
-
-def _usable(device: Device) -> str:
-    """The device, `auto` resolved. Raises ConfigError for a GPU that is not here."""
-    import torch
-
-    if device is Device.auto:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device is Device.cuda and not torch.cuda.is_available():
-        raise ConfigError("machine.device=cuda: no GPU can be used here; cpu or auto")
-    return device.value
 
 
 def _measure(config: TrainBenchmarkConfig, recompute: Recompute, device: str) -> "list[ArmRow]":

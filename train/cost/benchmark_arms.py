@@ -17,6 +17,7 @@ from models.layer_dropout import kept_rows
 from models.spec import llama_config
 from train.config import Recompute
 from train.cost.benchmark_config import TrainBenchmarkConfig
+from train.cost.device import synchronise
 from train.cpu import prepare_torchtitan
 from train.recipe.chunk_losses import SoftTargets
 from train.recipe.dropout_schedule import LayerDropoutConfig, dropout_probabilities
@@ -106,10 +107,10 @@ class Runner:
         """A forward and backward with the rows of step t."""
         self.model.zero_grad(set_to_none=True)
         work, flops = self._work(t)
-        self._wait()
+        synchronise(self.device.type)
         begun, cpu = time.perf_counter(), time.process_time()
         work()
-        self._wait()
+        synchronise(self.device.type)
         return Step(time.perf_counter() - begun, time.process_time() - cpu, flops)
 
     def _work(self, t: int) -> tuple[Callable[[], None], float]:
@@ -140,10 +141,6 @@ class Runner:
             self.last_loss = loss.detach()
 
         return work, flops
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
 
     def peak_bytes(self, t: int) -> int:
         """The most memory that is allocated at a time in a step, above the weights."""

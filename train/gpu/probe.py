@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from conf.provenance import code_revision, processor
+from train.cost.device import synchronise
 
 TIMES = 10
 
@@ -31,12 +32,6 @@ def probe(device: str, sizes: str) -> dict[str, Any]:
         "bf16_flops_per_second": 2 * width**3 / product,
         "commit": code_revision(),
     }
-
-
-def synchronise(device: str) -> None:
-    """Wait until the device has done what it was given."""
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def _copy_seconds(device: str, n_bytes: int) -> float:

@@ -15,7 +15,7 @@ from conf.progress import progress
 from conf.provenance import ROOT, code_revision
 from conf.strict import ConfigError
 from data.files import write_whole
-from train.cost.benchmark_config import Device
+from train.cost.device import usable
 from train.gpu.config import AcceptanceConfig, Sizes
 from train.gpu.page import page
 from train.gpu.steps import PROMPTS, RANDOM_MODEL, SMALL_RUN, Step, steps
@@ -29,7 +29,7 @@ class Session:
 
     def __init__(self, config: AcceptanceConfig) -> None:
         """Raises ConfigError for a GPU that is not here, and for an output that another device's numbers lie in."""
-        self.config, self.device = config, _device(config)
+        self.config, self.device = config, usable(config.device, "device")
         sizes = config.sizes
         if sizes is Sizes.auto:
             sizes = Sizes.full if self.device == "cuda" else Sizes.tiny
@@ -127,16 +127,6 @@ def _last_line(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     return (errors or lines or ["it has said nothing"])[-1][:300]
-
-
-def _device(config: AcceptanceConfig) -> str:
-    import torch
-
-    if config.device is Device.auto:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if config.device is Device.cuda and not torch.cuda.is_available():
-        raise ConfigError("device=cuda: no GPU can be used here; cpu or auto")
-    return config.device.value
 
 
 def _n_gpus() -> int:

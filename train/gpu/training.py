@@ -6,6 +6,8 @@ the chip changes all of them.
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from statistics import median
 from types import SimpleNamespace
@@ -22,9 +24,9 @@ from conf.strict import register_schema
 from models.flops import flops_per_token
 from models.layer_dropout import kept_rows
 from train.config import PretrainConfig
+from train.cost.device import synchronise
 from train.cost.memory import memory_per_gpu
 from train.cpu import prepare_torchtitan
-from train.gpu.probe import synchronise
 from train.monitoring.metrics import known_peak
 from train.recipe.chunk_losses import soft_targets
 from train.recipe.dropout_schedule import dropout_probabilities
@@ -112,18 +114,15 @@ def _config(overrides: list[str]) -> PretrainConfig:
         return resolve(compose("pretrain", overrides), 1)
 
 
-class _one_rank:  # noqa: N801  # a context, as its name is used
+@contextmanager
+def _one_rank(device: str) -> Iterator[None]:
     """A process group of this process alone."""
-
-    def __init__(self, device: str) -> None:
-        self.backend = "nccl" if device == "cuda" else "gloo"
-
-    def __enter__(self) -> None:
-        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost"}
-        store = dist.HashStore()  # type: ignore[attr-defined]
-        dist.init_process_group(self.backend, store=store, rank=0, world_size=1)
-
-    def __exit__(self, *_: object) -> None:
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost"}
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", store=store, rank=0, world_size=1)
+    try:
+        yield
+    finally:
         dist.destroy_process_group()
 
 
