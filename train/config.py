@@ -10,7 +10,7 @@ from data.config import DataConfig
 from models.config import ModelConfig
 from train.cluster.config import ClusterConfig
 from train.precision import Precision
-from train.recipe.curriculum import EarlyExitConfig
+from train.recipe.curriculum import EarlyExitConfig, layers_run
 from train.recipe.dropout_schedule import LayerDropoutConfig, check_schedules
 from train.recipe.exit_weights import first_step_without_weight
 from train.resilience.bad_steps import BadStepsConfig
@@ -262,7 +262,7 @@ class ValidationConfig:
     def layers(self, n_layers: int) -> list[int]:
         """The layers l, ascending, whose exits are validated: those configured and the last."""
         chosen = self.exit_layers or range(1, n_layers + 1)
-        return sorted({max(1, round(e * n_layers if e < 1 else e)) - 1 for e in chosen} | {n_layers - 1})
+        return sorted({layers_run(e, n_layers) - 1 for e in chosen} | {n_layers - 1})
 
 
 @dataclass(kw_only=True)

@@ -94,11 +94,15 @@ class EarlyExitConfig:
             )
 
 
+def layers_run(exit_layer: float, n_layers: int, least: int = 1) -> int:
+    """The layers before an exit: the number that is given or, below 1, such a share of all (`least` or more)."""
+    return int(exit_layer) if exit_layer >= 1 else max(least, round(exit_layer * n_layers))
+
+
 def chosen_exits(config: EarlyExitConfig, n_layers: int) -> list[int]:
     """`exits` as numbers of layers run, ascending, each once; those that shares give are at least 2 and below L."""
-    layers = {int(e) for e in config.exits or () if e >= 1}
-    shares = {max(2, round(e * n_layers)) for e in config.exits or () if e < 1}
-    return sorted(layers | {exit_layer for exit_layer in shares if exit_layer < n_layers})
+    found = [(e, layers_run(e, n_layers, least=2)) for e in config.exits or ()]
+    return sorted({layers for e, layers in found if e >= 1 or layers < n_layers})
 
 
 def rotation(config: EarlyExitConfig, n_layers: int) -> int:
