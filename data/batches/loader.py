@@ -67,7 +67,7 @@ class _Shares(torch.utils.data.IterableDataset):
     def _share(self, numbers: np.ndarray, lanes: dict[int, "_LaneCursor"]) -> dict[str, Any]:
         inputs = np.full((len(numbers), self.seq_len), self.fill_id, np.int64)
         labels = np.full((len(numbers), self.seq_len), IGNORE_INDEX, np.int64)
-        positions = np.zeros_like(inputs)
+        positions = np.zeros_like(inputs) if self.apart else None
         chosen, within = self.mixture.locate(numbers)
         for s in np.unique(chosen):
             source, here = self.sources[s], np.flatnonzero(chosen == s)
@@ -78,16 +78,14 @@ class _Shares(torch.utils.data.IterableDataset):
                 of_epoch = epochs == epoch
                 rows = permuted(index[of_epoch], len(source), (self.mixture.seed, int(s), int(epoch)))
                 for i, row in zip(here[of_epoch], rows.tolist(), strict=True):
-                    source.fill(row, inputs[i], labels[i], positions[i] if self.apart else None)
+                    source.fill(row, inputs[i], labels[i], None if positions is None else positions[i])
         states = {}
         for i, number in enumerate(numbers.tolist()) if lanes else ():
             lane = lanes[number % self.n_lanes]
-            lane.advance(number, inputs[i], labels[i], positions[i] if self.apart else None)
+            lane.advance(number, inputs[i], labels[i], None if positions is None else positions[i])
             states[number % self.n_lanes] = lane
         return {
-            "inputs": torch.from_numpy(inputs),
-            "labels": torch.from_numpy(labels),
-            "positions": torch.from_numpy(positions),
+            "rows": [torch.from_numpy(part) for part in (inputs, labels, positions) if part is not None],
             "lanes": {n: lane.state() for n, lane in states.items()},
         }
 
@@ -230,15 +228,17 @@ class Loader(StatefulDataLoader):
             parts.append(part)
             if len(parts) < n:
                 continue
-            batch = tuple(torch.empty(shares.batch_size, shares.seq_len, dtype=torch.int64) for _ in range(3))
+            batch = [torch.empty(shares.batch_size, shares.seq_len, dtype=torch.int64) for _ in part["rows"]]
             for process, share in enumerate(parts):
                 at = slice((process - first) % n, None, n)
-                batch[0][at], batch[1][at], batch[2][at] = share["inputs"], share["labels"], share["positions"]
+                for whole, rows in zip(batch, share["rows"], strict=True):
+                    whole[at] = rows
                 self._lanes |= share["lanes"]
             parts, first = [], first + shares.batch_size
             # Counted when a batch is handed out, not when it is read ahead.
             self._position += shares.batch_size * shares.world_size
-            yield {"input": batch[0]} | ({"document_positions": batch[2]} if shares.apart else {}), batch[1]
+            inputs, labels, *positions = batch
+            yield {"input": inputs} | ({"document_positions": positions[0]} if positions else {}), labels
 
     def _parts(self) -> Iterator[dict[str, Any]]:
         try:

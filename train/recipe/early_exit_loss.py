@@ -71,10 +71,10 @@ class EarlyExitLoss(ChunkedLossWrapper):
             targets "divergences", the sum of KL(p_L^tau || q_x^tau) / N, 0 for the last.
         """
         assert self.lm_head is not None, "the trainer sets the LM head"
-        n_exits, at = len(weights), self._through_head(labels)
-        states = local(pred.detach()).view(n_exits, labels.numel(), pred.shape[-1])
+        n_exits, n_tokens, at = len(weights), labels.numel(), self._through_head(labels)
+        states, all_pass = local(pred.detach()).view(n_exits, n_tokens, pred.shape[-1]), len(at) == n_tokens
         train = torch.is_grad_enabled() and pred.requires_grad
-        grad, placements = torch.zeros_like(states) if train else None, None
+        grad, placements = (torch.empty_like if all_pass else torch.zeros_like)(states) if train else None, None
         losses = self._losses(labels, at, n_exits, global_valid_tokens, soft_targets)
         chunks = list(losses.order(n_exits, len(at), self.chunk_tokens))
         last_of_head = max(i for i, (x, _, _) in enumerate(chunks) if x == n_exits - 1 or not read_only_head)
@@ -83,7 +83,7 @@ class EarlyExitLoss(ChunkedLossWrapper):
             for i, (x, start, end) in enumerate(chunks):
                 if i == last_of_head:
                     sync_last_chunk(self.lm_head)
-                tokens = slice(start, end) if len(at) == labels.numel() else at[start:end]
+                tokens = slice(start, end) if all_pass else at[start:end]
                 chunk = spread(states[x, tokens].unsqueeze(0), pred).requires_grad_(train)
                 reads = read_only_head and x < n_exits - 1
                 logits = F.linear(chunk, self.lm_head.weight.detach()) if reads else self.lm_head(chunk)
