@@ -59,10 +59,10 @@ def convert_model(raw: DictConfig) -> None:
 def _write(stored: "Stored", whole: "Stored", folder: Path, form: WeightsFormat, config: ConvertConfig) -> None:
     import torch
 
+    from models.storage.folder import write_folder
     from models.storage.gguf.export import export_gguf
     from models.storage.tokenizer_files import write_tokenizer_files
     from models.storage.write_dcp import write_dcp
-    from models.storage.write_hf import write_hf
 
     if form is WeightsFormat.gguf:
         export_gguf(stored, whole.size, folder / GGUF_FILE, dtype=config.dtype)
@@ -72,11 +72,7 @@ def _write(stored: "Stored", whole: "Stored", folder: Path, form: WeightsFormat,
         write_dcp(stored.weights, folder, dtype=dtype)
         write_tokenizer_files(stored, folder)
         return
-    special = write_tokenizer_files(stored, folder)
-    max_bytes = config.max_shard_gigabytes * 1e9
-    write_hf(
-        stored.weights, folder, dtype=dtype, max_shard_bytes=max_bytes, bos_id=special.bos_id, eos_id=special.eos_id
-    )
+    write_folder(stored, folder, dtype=dtype, max_shard_bytes=config.max_shard_gigabytes * 1e9)
     (folder / "README.md").write_text(_card(stored, whole, folder, config))
 
 

@@ -10,7 +10,7 @@ from eval.peers.contest import Compared, Measurement
 from eval.peers.systems import PLAIN, SPECULATION, Way
 from eval.results.bootstrap import quartiles
 from eval.results.columns import aligned, wrapped
-from eval.results.table import cell
+from eval.results.table import cell, same_cell
 
 
 class Ratio(NamedTuple):
@@ -86,7 +86,7 @@ def peer_table(rows: Sequence[PeerRow], facts: dict[str, Any]) -> str:
     """The rows as text, with a legend and the two ratios that matter."""
     cells = [["system", "mode", "E", "d", "tokens/s", "CPU ms/token", "over own plain", "ours / it", "same"]]
     for row in rows:
-        same = f"{row.near_ties} ties" if row.identical_output and row.near_ties else cell(row.identical_output)
+        same = same_cell(row.identical_output, row.near_ties)
         numbers = [cell(row.way.exit_layer or None), cell(row.way.num_speculations or None)]
         numbers += [
             f"{row.tokens_per_second:,.0f}",

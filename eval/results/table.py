@@ -87,6 +87,11 @@ def cell(value: object, digits: int = 2) -> str:
     return f"{value:,.{digits}f}" if isinstance(value, float) else str(value)
 
 
+def same_cell(identical: bool, near_ties: int) -> str:
+    """Whether texts are the same, or so but for some near-ties, as text."""
+    return f"{near_ties} ties" if identical and near_ties else cell(identical)
+
+
 def interval(found: Estimate | None, digits: int = 2) -> str:
     """An estimate with its interval as text."""
     if found is None:

@@ -71,7 +71,14 @@ def answer(start: Callable[[Job], tuple[str, Callable[[list[int]], Decoded]]]) -
     job = Job(**json.loads(source.read_text()))
     begin = perf_counter()
     version, decode = start(job)
-    seconds, texts = perf_counter() - begin, []
+    seconds = perf_counter() - begin
+    found = Answer(version=version, start_seconds=seconds, texts=timed_texts(job, decode))
+    target.write_text(json.dumps(asdict(found)))
+
+
+def timed_texts(job: Job, decode: Callable[[list[int]], Decoded]) -> list[Text]:
+    """Every prompt's text, after one that is not counted."""
+    texts = []
     decode(job.prompts[0])  # the first pass allocates
     for prompt in job.prompts:
         taken = []
@@ -81,7 +88,7 @@ def answer(start: Callable[[Job], tuple[str, Callable[[list[int]], Decoded]]]) -
             taken.append(perf_counter() - begin)
         ended = tokens.index(job.eos_id) if job.eos_id in tokens else len(tokens)
         texts.append(Text(tokens=tokens[:ended], seconds=min(taken), drafted=drafted, accepted=accepted))
-    target.write_text(json.dumps(asdict(Answer(version=version, start_seconds=seconds, texts=texts))))
+    return texts
 
 
 def answer_from(content: str) -> Answer:

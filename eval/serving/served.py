@@ -1,7 +1,6 @@
 """From a checkpoint to the texts of every engine: this one's first, then the others' on exports of the checkpoint."""
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +22,7 @@ from eval.machine import device_and_dtype, provenance
 from eval.measure.result_file import output_of
 from eval.policies import measured_drafting, unmeasured_drafting
 from eval.serving.config import Server, ServingConfig
-from eval.serving.job import Answer, Job, Text
+from eval.serving.job import Answer, Decoded, Job, Text, timed_texts
 from eval.serving.others import check_installed, run
 from models.convert_config import StoredDtype
 from models.storage.errors import FormatError
@@ -142,19 +141,14 @@ def _job(config: ServingConfig, checkpoint: Checkpoint, num_drafts: int, dtype: 
 
 
 def _ours(engine: Engine, policy: Policy, job: Job) -> list[Text]:
-    texts, stop = [], StopRule(max_new_tokens=job.max_new_tokens, eos_ids=frozenset({job.eos_id}))
-    list(engine.generate(job.prompts[0], policy, stop))  # the first pass allocates
-    for prompt in job.prompts:
-        taken = []
-        for _ in range(job.rounds):
-            start = time.perf_counter()
-            rounds = list(engine.generate(prompt, policy, stop))
-            taken.append(time.perf_counter() - start)
+    stop = StopRule(max_new_tokens=job.max_new_tokens, eos_ids=frozenset({job.eos_id}))
+
+    def decode(prompt: list[int]) -> Decoded:
+        rounds = list(engine.generate(prompt, policy, stop))
         tokens = [token for round_ in rounds for token in round_.tokens]
-        tokens = tokens[: tokens.index(job.eos_id)] if job.eos_id in tokens else tokens
-        drafted, accepted = (sum(getattr(r, name) for r in rounds) for name in ("n_drafted", "n_accepted"))
-        texts.append(Text(tokens=tokens, seconds=min(taken), drafted=drafted, accepted=accepted))
-    return texts
+        return tokens, sum(r.n_drafted for r in rounds), sum(r.n_accepted for r in rounds)
+
+    return timed_texts(job, decode)
 
 
 @contextmanager

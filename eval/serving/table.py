@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.results.columns import aligned, wrapped
-from eval.results.table import cell
+from eval.results.table import cell, same_cell
 from eval.serving.served import DRAFTED, OURS, PLAIN, Served, Way
 
 
@@ -81,7 +81,7 @@ def served_table(rows: list[ServedRow], facts: dict[str, Any]) -> str:
     """The rows as text, with a legend."""
     cells = [["system", "mode", "E", "d", "tokens/s", "over own plain", "accepted", "of", "rate", "predicted", "same"]]
     for row in rows:
-        same = f"{row.near_ties} ties" if row.identical_output and row.near_ties else cell(row.identical_output)
+        same = same_cell(row.identical_output, row.near_ties)
         drafts = [f"{row.accepted:,}", f"{row.drafted:,}"] if row.exit_layer else ["-", "-"]
         numbers = [cell(row.exit_layer or None), cell(row.num_speculations or None), f"{row.tokens_per_second:,.0f}"]
         rates = [cell(row.acceptance_rate, 3), cell(row.predicted_acceptance_rate, 3)]

@@ -1,13 +1,30 @@
-"""A stored model as a Hugging Face folder, for as long as somebody reads it."""
+"""A stored model as a Hugging Face folder, to keep or for as long as somebody reads it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
+
 from models.storage.stored import Stored
 from models.storage.tokenizer_files import write_tokenizer_files
 from models.storage.write_hf import write_hf
+
+
+def write_folder(
+    stored: Stored, folder: Path, *, dtype: torch.dtype | None = None, max_shard_bytes: float = 4e9
+) -> None:
+    """Write its weights, in `dtype` or as they are, and its tokenizer."""
+    special = write_tokenizer_files(stored, folder)
+    write_hf(
+        stored.weights,
+        folder,
+        dtype=dtype,
+        max_shard_bytes=max_shard_bytes,
+        bos_id=special.bos_id,
+        eos_id=special.eos_id,
+    )
 
 
 @contextmanager
@@ -17,13 +34,5 @@ def exported(stored: Stored) -> Iterator[Path]:
         yield stored.folder
         return
     with TemporaryDirectory() as name:
-        special = write_tokenizer_files(stored, Path(name))
-        write_hf(
-            stored.weights,
-            Path(name),
-            dtype=None,
-            max_shard_bytes=4e9,
-            bos_id=special.bos_id,
-            eos_id=special.eos_id,
-        )
+        write_folder(stored, Path(name))
         yield Path(name)

@@ -17,6 +17,7 @@ from models.storage.hf_tokenizer import PROBES, SPACE_MARK
 
 SENTENCEPIECE, BYTE_LEVEL = "llama", "gpt2"
 """GGUF's names for the two kinds of BPE."""
+_NAMES = (int(TokenType.CONTROL), int(TokenType.UNKNOWN), int(TokenType.USER_DEFINED), int(TokenType.BYTE))
 
 
 class Vocabulary(NamedTuple):
@@ -220,6 +221,3 @@ def _check_pieces(vocabulary: Vocabulary, fast: Tokenizer | None) -> None:
             continue  # a name in a text is text to one tokenizer and a token to another, in every format
         if (ids := fast.encode(text, add_special_tokens=False).ids) != pieces.EncodeAsIds(text):  # type: ignore[union-attr]
             raise FormatError(f"the tokenizer makes other tokens of {text!r} than GGUF's rules do ({ids[:4]}...)")
-
-
-_NAMES = (int(TokenType.CONTROL), int(TokenType.UNKNOWN), int(TokenType.USER_DEFINED), int(TokenType.BYTE))
