@@ -1,5 +1,6 @@
 """How well every exit predicts a text: `python -m eval.perplexity checkpoint=... source=...`."""
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     config = convert(raw, PerplexityConfig)
     from eval.depth.plot import Curve, plot_by_exit
     from eval.depth.quality import exit_qualities
-    from eval.depth.windows import Windows
+    from eval.depth.windows import rows_of
     from eval.engine.checkpoint import open_checkpoint
     from eval.engine.threads import Threads, one_window
     from eval.machine import batch_size_of, device_and_dtype, provenance
@@ -41,12 +42,13 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     )
     if len(tokens) < 2:
         raise ConfigError(f"source={config.source}: has {len(tokens)} tokens, too few to predict one from another")
-    windows, token_bytes = Windows(tokens, seq_len, stride), checkpoint.tokenizer.token_bytes()
-    n_windows = None if config.max_tokens is None else -(-config.max_tokens // stride)
+    text, per_row, cut = rows_of(tokens, seq_len, stride)
+    n_rows = None if config.max_tokens is None else math.ceil(config.max_tokens / per_row)
+    token_bytes = checkpoint.tokenizer.token_bytes()
     model = checkpoint.model(dtype, device, **config.machine.model_options)
     threads = Threads(config.machine.threads, device, one_window(model, seq_len))
     batch_size = batch_size_of(config.batch_size, model.size, seq_len, dtype, device)
-    n_tokens, qualities = exit_qualities(model, windows, exits, token_bytes, n_windows, batch_size, threads.refresh)
+    n_tokens, qualities = exit_qualities(model, text, exits, token_bytes, n_rows, batch_size, threads.refresh)
     facts = {
         "tokens": n_tokens,
         "seq_len": seq_len,
@@ -72,7 +74,7 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     heading = f"{config.checkpoint}: {n_tokens:,} tokens of {config.source or 'held-out text'}, by exit layer"
     picture = plot_by_exit(curves, output.with_suffix(".png"), heading)
     print(quality_table(qualities))
-    print(f"{n_tokens:,} tokens of {config.source or 'held-out text'}, windows of {seq_len} tokens, stride {stride}")
+    print(f"{n_tokens:,} tokens of {config.source or 'held-out text'}, {cut}")
     print(output, csv, picture, sep="\n")
     return rows
 

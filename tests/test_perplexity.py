@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from eval.engine.checkpoint import open_checkpoint
 from eval.perplexity import perplexity
 
 register_schema("perplexity", PerplexityConfig)
+
+ROOT = Path(__file__).parent.parent
 
 
 def call(*overrides: str) -> list[dict[str, Any]]:
@@ -104,6 +108,23 @@ def test_it_is_what_training_found(trained: Path, tmp_path: Path) -> None:
         assert row["bits_per_byte"] == pytest.approx(last[f"val/bpb/{name}"], rel=1e-3)
         assert row["acceptance"] == pytest.approx(last[f"val/acceptance/{name}"], rel=1e-3)
     assert [row["exit_layer"] for row in call(*given, "max_tokens=64", "exit_layers=[2]")] == [2, 4]
+
+
+def test_records_stand_alone_as_in_training(tmp_path: Path, tiny_run: list[str]) -> None:
+    lines = [line for line in TINY_TEXT.splitlines() if line.strip()][:800]
+    pairs = [{"prompt": a[:40], "completion": b[:40]} for a, b in zip(lines[::2], lines[1::2], strict=True)]
+    (tmp_path / "records.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    command = [sys.executable, "-m", "train.pretrain", *tiny_run, "data=prompt_completion", "train.steps=20"]
+    command += [f"data.source={tmp_path}/records.jsonl", "validation.final_tokens=null"]
+    run = tmp_path / "run"
+    done = subprocess.run([*command, f"run_dir={run}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if "val/ppl" in line][-1]
+    rows = call(f"checkpoint={run}", f"output={tmp_path}/out.json", "machine.dtype=float32", "batch_size=5")
+    assert rows[-1]["tokens"] == last["val/tokens"], "of prompts nothing is predicted"
+    assert rows[-1]["loss"] == pytest.approx(last["val/loss/exit_04"], rel=1e-4)
+    fewer = call(f"checkpoint={run}", f"output={tmp_path}/few.json", "max_tokens=100", "batch_size=5")
+    assert 50 < fewer[-1]["tokens"] < 150 < rows[-1]["tokens"]
 
 
 def test_what_cannot_be_measured(trained: Path, tmp_path: Path) -> None:

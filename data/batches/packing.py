@@ -87,7 +87,46 @@ def positions_between(begins: np.ndarray, n: int) -> np.ndarray:
     return np.arange(n) - np.repeat(begins, np.diff([*begins, n]))
 
 
-class BestFitRows:
+class PieceRows:
+    """Row i holds one document, or of one longer than T one piece of T, and nothing else: no record sees another."""
+
+    seq_len: int
+    starts: np.ndarray | FileArray
+    lengths: np.ndarray | FileArray
+    masked: np.ndarray | FileArray
+    """[pieces] the first token of each, its labels, and how many of them are in the prompt."""
+    row_ends: np.ndarray | FileArray
+    """[rows] the number of pieces in this row and all before it."""
+
+    def __init__(self, tokens: Tokens, seq_len: int) -> None:
+        """Rows are as long as the longest piece: at most `seq_len`."""
+        self.tokens = tokens
+        self.starts, self.lengths, self.masked = _pieces(tokens, seq_len)
+        self.seq_len = int(self.lengths.max(initial=1))
+        self.row_ends = np.arange(1, 1 + len(self.starts))
+
+    def __len__(self) -> int:
+        return len(self.row_ends)
+
+    def fill(
+        self, row: int, inputs: np.ndarray, labels: np.ndarray, document_positions: np.ndarray | None = None
+    ) -> None:
+        """See Rows."""
+        if row >= len(self.row_ends):
+            return
+        at, first, last = 0, int(self.row_ends[row - 1]) if row else 0, int(self.row_ends[row])
+        pieces = (array[first:last].tolist() for array in (self.starts, self.lengths, self.masked))
+        for start, n, masked in zip(*pieces, strict=True):
+            window = self.tokens.read(start, start + n + 1)
+            inputs[at : at + n] = window[:-1]
+            labels[at : at + n] = window[1:]
+            labels[at : at + masked] = IGNORE_INDEX
+            if document_positions is not None:
+                document_positions[at : at + n] = np.arange(n)
+            at += n
+
+
+class BestFitRows(PieceRows):
     """Rows of whole documents, and of longer ones in pieces of T, each piece in one row.
 
     A piece of n+1 tokens takes n places: its last token is a label only. Pieces are fitted together in windows, so that
@@ -109,26 +148,6 @@ class BestFitRows:
                 partial.rename(plan)
             arrays = tuple(_planned(plan, name) for name in names)
         self.starts, self.lengths, self.masked, self.row_ends = arrays
-
-    def __len__(self) -> int:
-        return len(self.row_ends)
-
-    def fill(
-        self, row: int, inputs: np.ndarray, labels: np.ndarray, document_positions: np.ndarray | None = None
-    ) -> None:
-        """See Rows."""
-        if row >= len(self.row_ends):
-            return
-        at, first, last = 0, int(self.row_ends[row - 1]) if row else 0, int(self.row_ends[row])
-        pieces = (array[first:last].tolist() for array in (self.starts, self.lengths, self.masked))
-        for start, n, masked in zip(*pieces, strict=True):
-            window = self.tokens.read(start, start + n + 1)
-            inputs[at : at + n] = window[:-1]
-            labels[at : at + n] = window[1:]
-            labels[at : at + masked] = IGNORE_INDEX
-            if document_positions is not None:
-                document_positions[at : at + n] = np.arange(n)
-            at += n
 
 
 def _planned(plan: Path, name: str) -> FileArray:

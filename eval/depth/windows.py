@@ -1,9 +1,21 @@
-"""A text cut into windows of T tokens that may overlap; each token is predicted once."""
+"""A text cut into windows of T tokens that may overlap, and records one by one; each token is predicted once."""
 
 import numpy as np
 
-from data.batches.packing import IGNORE_INDEX, ConcatRows
+from data.batches.packing import IGNORE_INDEX, ConcatRows, PieceRows, Rows
 from data.prepared.shards import Tokens
+
+
+def rows_of(tokens: Tokens, seq_len: int, stride: int) -> tuple[Rows, float, str]:
+    """What is passed through a model, how many tokens a row of it predicts (mean), and both in words.
+
+    Records of a prompt and a completion stand alone, as they are decoded and as training keeps them apart.
+    """
+    if not tokens.has_prompts:
+        return Windows(tokens, seq_len, stride), stride, f"windows of {seq_len} tokens, stride {stride}"
+    records = PieceRows(tokens, seq_len)
+    predicted = float(np.mean(np.asarray(records.lengths) - np.asarray(records.masked)))
+    return records, predicted, f"{len(records):,} records, each by itself"
 
 
 class Windows(ConcatRows):
