@@ -182,6 +182,12 @@ def test_what_it_prints_and_draws(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+def test_what_is_counted_in_records_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text = say(capsys, "experiment=topv2_1_5b", f"describe.output={tmp_path}/d.png")
+    assert "train.records_per_step=256: steps and rows are those configured" in text
+    assert "records" not in say(capsys, "model=llama_debug", f"describe.output={tmp_path}/d.png")
+
+
 def test_dropout_that_saves_more_than_exits_cost_has_nothing_to_pay_back(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -95,6 +95,11 @@ class TrainConfig:
         _require(self.seed >= 0, "train.seed", self.seed, "must be at least 0")
         _require(self.max_grad_norm > 0, "train.max_grad_norm", self.max_grad_norm, "must be above 0")
 
+    def asked_in_records(self) -> list[str]:
+        """What is asked for in records, as `train.KEY=VALUE`: counted when the data has been read."""
+        asked = {"epochs": self.epochs, "records_per_step": self.records_per_step}
+        return [f"train.{key}={value:g}" for key, value in asked.items() if value is not None]
+
 
 @dataclass(kw_only=True)
 class OptimizerConfig:

@@ -22,8 +22,7 @@ def counted(config: PretrainConfig, corpus: Corpus, world_size: int) -> Pretrain
     records cannot be counted, and for values that are not possible together.
     """
     options = config.train
-    asked = {"epochs": options.epochs, "records_per_step": options.records_per_step}
-    keys = [f"train.{key}={value:g}" for key, value in asked.items() if value is not None]
+    keys = options.asked_in_records()
     if not keys and not keeps_apart(corpus, config.data):
         return config
     records = count_records(corpus, config.data, options.seq_len)
