@@ -53,9 +53,10 @@ class SourceConfig:
     """One place that text comes from. Bare names and paths are of this machine, hf:// names are of the hub."""
 
     path: str = MISSING
-    """`stdlib`; a file, folder or glob of .txt, .md, .py, .jsonl, .tsv (each also .gz or .zst) or .parquet; a folder
-    that data.prepare has written; hf://org/name, which `datasets` reads (hf:///folder: its local files); or
-    my_package.mine:name, a function without arguments that gives texts or rows of token ids, one document each."""
+    """`stdlib`; site-packages:NAME, the source code of an installed package; a file, folder or glob of .txt, .md, .py,
+    .jsonl, .tsv (each also .gz or .zst) or .parquet; a folder that data.prepare has written; hf://org/name, which
+    `datasets` reads (hf:///folder: its local files); or my_package.mine:name, a function without arguments that gives
+    texts or rows of token ids, one document each."""
     format: Format = Format.text
     """text, prompt_completion, topv2 or topv2_json."""
     text_field: str = "text"

@@ -13,13 +13,14 @@ from eval.depth.perplexity_config import PerplexityConfig
 from models.exit_quality import quality_table
 
 if TYPE_CHECKING:
+    from eval.depth.plot import Curve
     from eval.engine.checkpoint import Checkpoint
 
 
 def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     """Measure, print the table, write JSON, CSV and plot."""
     config = convert(raw, PerplexityConfig)
-    from eval.depth.plot import Curve, plot_by_exit
+    from eval.depth.plot import plot_by_exit
     from eval.depth.quality import exit_qualities
     from eval.depth.windows import rows_of
     from eval.engine.checkpoint import open_checkpoint
@@ -60,6 +61,17 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     }
     rows = [{**quality._asdict(), **facts} for quality in qualities]
     csv = save_rows(rows, output)
+    heading = f"{config.checkpoint}: {n_tokens:,} tokens of {config.source or 'held-out text'}, by exit layer"
+    picture = plot_by_exit(_curves(rows), output.with_suffix(".png"), heading)
+    print(quality_table(qualities))
+    print(f"{n_tokens:,} tokens of {config.source or 'held-out text'}, {cut}")
+    print(output, csv, picture, sep="\n")
+    return rows
+
+
+def _curves(rows: list[dict[str, Any]]) -> list["Curve"]:
+    from eval.depth.plot import Curve
+
     names = {
         "perplexity": "perplexity",
         "bits_per_byte": "bits per byte",
@@ -67,16 +79,10 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
         "acceptance": "acceptance by the last layer",
     }
     layers = [row["exit_layer"] for row in rows]
-    curves = [
+    return [
         Curve(title="", label=label, exits=layers, values=[row[key] for row in rows], log=key == "perplexity")
         for key, label in names.items()
     ]
-    heading = f"{config.checkpoint}: {n_tokens:,} tokens of {config.source or 'held-out text'}, by exit layer"
-    picture = plot_by_exit(curves, output.with_suffix(".png"), heading)
-    print(quality_table(qualities))
-    print(f"{n_tokens:,} tokens of {config.source or 'held-out text'}, {cut}")
-    print(output, csv, picture, sep="\n")
-    return rows
 
 
 def window(config: PerplexityConfig, checkpoint: "Checkpoint") -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import argparse
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,6 +45,20 @@ def test_the_standard_library_without_tests_and_tables() -> None:
     left_out = {"site-packages", "test", "tests", "encodings", "idlelib", "pydoc_data"}
     assert not [n for n in names if left_out & set(n.split("/"))]
     assert 5e6 < sum(f.stat().st_size for f in files) < 15e6
+
+
+def test_an_installed_package_without_its_tests() -> None:
+    root, files = find_files("site-packages:torchtitan")
+    names = {f.relative_to(root).as_posix() for f in files}
+    assert "train.py" in names
+    assert not [n for n in names if "tests" in n.split("/")]
+    assert all(f.suffix == ".py" for f in files)
+
+
+@pytest.mark.parametrize("name", ["", "no_such_package", "torch.nn", "six", "../torch"])
+def test_what_is_no_installed_package(name: str) -> None:
+    with pytest.raises(DataError, match=f"site-packages:{re.escape(name)}: no package of that name is installed"):
+        find_files(f"site-packages:{name}")
 
 
 def test_folder_glob_and_file(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Which files a source names, in a fixed order."""
 
 import glob
+import importlib.util
 import os
 import sysconfig
 from collections.abc import Iterator
@@ -11,13 +12,15 @@ from conf.plugins import is_plugin
 from data.config import DataError
 
 STDLIB = "stdlib"
+PACKAGE = "site-packages:"
 TEXT = (".txt", ".md", ".py")
 LINES = (".jsonl", ".tsv")
 PARQUET = (".parquet",)
 COMPRESSED = (".gz", ".zst")
 SUFFIXES = (*TEXT, *LINES, *PARQUET)
 # Tests repeat themselves, encodings and pydoc_data are tables, and site-packages belongs to the user.
-STDLIB_LEFT_OUT = {"test", "tests", "idle_test", "encodings", "pydoc_data", "idlelib", "site-packages", "dist-packages"}
+LEFT_OUT = {"test", "tests", "testing", "idle_test", "encodings", "pydoc_data", "idlelib"}
+LEFT_OUT |= {"site-packages", "dist-packages"}
 
 
 def has_files(path: str) -> bool:
@@ -39,7 +42,10 @@ def find_files(path: str) -> tuple[Path, list[Path]]:
     """
     if path == STDLIB:
         root = Path(sysconfig.get_paths()["stdlib"])
-        files = list(_stdlib_files(root))
+        files = list(_modules(root))
+    elif path.startswith(PACKAGE):
+        root = _package(path)
+        files = list(_modules(root))
     elif (place := Path(path).expanduser()).is_dir():
         root = place
         files = [f for f in place.rglob("*") if kind(f) and f.is_file()]
@@ -54,9 +60,18 @@ def find_files(path: str) -> tuple[Path, list[Path]]:
     return root, sorted(files, key=lambda f: f.relative_to(root).as_posix())
 
 
-def _stdlib_files(root: Path) -> Iterator[Path]:
+def _package(path: str) -> Path:
+    """The folder of an installed package, which is not imported."""
+    name = path.removeprefix(PACKAGE)
+    found = importlib.util.find_spec(name) if name.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise DataError(f"{path}: no package of that name is installed here")
+    return Path(found.submodule_search_locations[0])
+
+
+def _modules(root: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(root):
-        folders[:] = [f for f in folders if f not in STDLIB_LEFT_OUT]  # not walked through: site-packages is large
+        folders[:] = [f for f in folders if f not in LEFT_OUT]  # not walked through: site-packages is large
         yield from (Path(folder, name) for name in names if name.endswith(".py"))
 
 
