@@ -26,7 +26,10 @@ GROUPS.pop("eval")  # of commands, no group
 GROUPS["model"].remove("initial")  # it needs a model to start from: test_initial.py
 NEEDED = {f"data={choice}": ["data.source=x"] for choice in ("text", "shards", "prompt_completion")}
 NEEDED |= {f"data={choice}": ["data.source=x"] for choice in ("topv2", "topv2_json")}
-NEEDED |= {f"experiment={choice}": ["data.source=x"] for choice in ("topv2_1_5b", "topv2_smollm2", "continual_smollm2")}
+NEEDED |= {
+    f"experiment={choice}": ["data.source=x"]
+    for choice in ("topv2_1_5b", "topv2_scratch", "topv2_smollm2", "continual_smollm2")
+}
 NEEDED["data=text_and_code"] = ["data.source=x"]
 DATASETS = GROUPS.pop("dataset")
 GROUPS.pop("task")  # of eval's commands: test_tasks.py
