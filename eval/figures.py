@@ -29,7 +29,7 @@ def figures(raw: DictConfig) -> "list[Path]":
             if config.figures:
                 raise
             print(f"left out {name.value}: {error}", file=sys.stderr)
-    if not album.drawn:
+    if album.is_empty:
         raise ConfigError("figures: these runs have numbers for none; see the lines above")
     files = album.save(folder)
     print(album.summary())

@@ -14,6 +14,7 @@ from conf.strict import ConfigError, register_schema
 from eval.figure.album import arms_of
 from eval.figure.config import FigureName, FiguresConfig, Spread
 from eval.figure.draw import count, draw
+from eval.figure.recipe_table import for_csv, markdown
 from eval.figure.run import Run
 from eval.figure.spread import Band, band
 from eval.figure.style import looks
@@ -132,6 +133,46 @@ def test_arms_of_different_numbers_of_seeds_say_so(make: Maker) -> None:
     assert texts == ["baseline (n = 1)", "EE (n = 2)"]
 
 
+def test_recipes_side_by_side(make: Maker) -> None:
+    album = album_of(FigureName.recipes, runs=[four_arms(make)])
+    assert album.recipes is not None
+    assert (album.recipes.reference, album.recipes.exits) == ("baseline", [1, 2, 3])
+    assert [(row.arm, row.n, row.tokens) for row in album.recipes.rows] == [
+        (name, 2, 16384) for name in ("baseline", "LD", "EE", "LD+EE")
+    ]
+    for i, row in enumerate(album.recipes.rows):
+        pairs = [loss(4, 64, seed, i / 4) / loss(4, 64, seed) - 1 for seed in (0, 1)]
+        assert row.numbers["loss"].mean == loss(4, 64, 0, i / 4) + 1 / 8
+        assert row.numbers["against"] == band(pairs, Spread.min_max), "of the same seed"
+        assert row.numbers["perplexity_2"].high == math.exp(loss(2, 64, 1, i / 4))
+        assert "agreement_2" not in row.numbers, "not measured"
+    lines = markdown(album.recipes).splitlines()
+    assert lines[2].startswith("| baseline | 16.4k | 2 | 3.8750 [3.7500, 4.0000] |  | ")
+    assert lines[3].split(" | ")[4] == "+6.46% [+6.25%, +6.67%]"
+    assert lines[3].split(" | ")[6] == "- / - / -"
+    assert lines[-1] == (
+        "999 held-out tokens after the last step of each run; mean over seeds (n = 2), [ ]: smallest to largest."
+    )
+
+
+def test_recipes_of_several_lengths_and_what_was_measured_of_exits(make: Maker) -> None:
+    runs = [make("a"), make("long", EE, {"train.global_batch_size": 16}), make("b", EE)]
+    for run in runs:
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        measured = {"val/agreement/exit_02": 0.5, "val/acceptance/exit_02": 0.25, "val/predicted_speedup": 1.5}
+        text = "".join(json.dumps(row | (measured if "val/tokens" in row else {})) + "\n" for row in rows)
+        (run / "metrics.jsonl").write_text(text)
+    table = album_of(FigureName.recipes, runs=runs).recipes
+    assert table is not None
+    assert [(row.arm, row.tokens) for row in table.rows] == [("baseline", 16384), ("EE", 16384), ("EE", 32768)]
+    assert [row.numbers["against"].mean for row in table.rows] == [0.0, 0.0, 0.0], "with the one length there is"
+    longer = markdown(table).splitlines()[4].split(" | ")
+    assert longer[6:] == ["- / 50.0% / -", "- / 25.0% / -", "-", "1.50 |"]
+    assert {"arm", "loss_low", "agreement_2", "predicted_speedup_high"} <= set(for_csv(table)[0])
+    with pytest.raises(ConfigError, match="recipes needs two arms or more; there is only baseline"):
+        album_of(FigureName.recipes, runs=runs[:1])
+
+
 def test_perplexity_over_the_course_of_runs(make: Maker) -> None:
     drawn = album_of(FigureName.over_tokens, runs=[four_arms(make)]).drawn[FigureName.over_tokens]
     assert [panel.title for panel in drawn.panels] == ["Middle layer (exit 2 of 4)", "Last layer (exit 4)"]
@@ -181,7 +222,8 @@ def test_files_numbers_and_what_is_left_out(make: Maker, tmp_path: Path, capsys:
     words = [f"runs=[{four_arms(make)}]", f"output={output}"]
     files = call(*words)
     names = {f"{name}.{kind}" for name in ("by_exit", "over_tokens") for kind in ("svg", "pdf", "png")}
-    assert {file.name for file in files} == {*names, "figures.json"} == {file.name for file in output.iterdir()}
+    names |= {"recipes.md", "recipes.csv", "figures.json"}
+    assert {file.name for file in files} == names == {file.name for file in output.iterdir()}
     out, err = capsys.readouterr()
     assert "LD+EE, 16.4k tokens: n = 2: " in out
     assert [line.partition(": ")[0] for line in err.splitlines()] == ["left out dropout", "left out speed"]
@@ -261,3 +303,5 @@ def test_the_runs_of_a_sweep(sweep: Path, tmp_path: Path) -> None:
     assert point["mean"] == pytest.approx(math.exp(sum(last.values()) / 2))
     assert (point["low"], point["high"]) == pytest.approx((math.exp(min(last.values())), math.exp(max(last.values()))))
     assert point["n"] == 2
+    columns = (tmp_path / "recipes.csv").read_text().splitlines()[0].split(",")
+    assert {"agreement_2", "acceptance_3_low", "predicted_speedup_greedy"} <= set(columns)

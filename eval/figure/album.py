@@ -17,6 +17,8 @@ from eval.figure.draw import count, draw
 from eval.figure.dropout import dropout_schedules
 from eval.figure.over_tokens import perplexity_over_tokens
 from eval.figure.panel import Drawn
+from eval.figure.recipe_table import RecipeTable, for_csv, recipe_table
+from eval.figure.recipe_table import markdown as recipe_table_text
 from eval.figure.run import Run
 from eval.figure.speed_plot import speedups
 from eval.figure.speed_rows import SpeedRow, speed_rows
@@ -48,6 +50,7 @@ class Album:
     arms: Sequence[Arm]
     drawn: dict[FigureName, Drawn] = field(default_factory=dict)
     speed: list[SpeedRow] = field(default_factory=list)
+    recipes: RecipeTable | None = None
 
     def add(self, name: FigureName) -> None:
         """Work out the numbers of a figure. Raises NoNumbersError where the runs do not have them, and ConfigError."""
@@ -60,6 +63,8 @@ class Album:
                 self.drawn[name] = perplexity_over_tokens(arms, config.spread)
             case FigureName.dropout:
                 self.drawn[name] = dropout_schedules(arms, config.spread)
+            case FigureName.recipes:
+                self.recipes = recipe_table(arms, config.spread)
             case FigureName.speed:
                 self.speed = speed_rows(config.speed, arms, config.spread)
                 if not any(row.setting.mode == Mode.self_speculative for row in self.speed):
@@ -80,9 +85,18 @@ class Album:
                 write_whole(files[-1], text.encode())
             files.append(folder / f"{FigureName.speed.value}.csv")
             write_csv(files[-1], every_setting(self.speed))
+        if self.recipes is not None:
+            files += [folder / f"{FigureName.recipes.value}.{suffix}" for suffix in ("md", "csv")]
+            write_whole(files[-2], recipe_table_text(self.recipes).encode())
+            write_csv(files[-1], for_csv(self.recipes))
         files.append(folder / "figures.json")
         write_whole(files[-1], (json.dumps(self._numbers(), indent=1) + "\n").encode())
         return files
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to save."""
+        return not self.drawn and self.recipes is None
 
     def summary(self) -> str:
         """The arms and their runs, a line each."""

@@ -8,7 +8,7 @@ from conf.strict import ConfigError
 
 
 class FigureName(StrEnum):
-    """A figure of the paper."""
+    """A figure or a table, most of them the paper's."""
 
     by_exit = "by_exit"
     """Quality at each exit layer, a line for each arm (Figures 6, 8 and 10)."""
@@ -16,6 +16,9 @@ class FigureName(StrEnum):
     """Perplexity of the middle and of the last layer over training tokens, a line for each arm (Figure 11)."""
     dropout = "dropout"
     """Depth schedules of layer dropout against each other (Figure 12)."""
+    recipes = "recipes"
+    """A table: the last layer against plain training's, and what the exits after a quarter, half and three quarters of
+    the layers are worth, a row for each arm."""
     speed = "speed"
     """Speed-up of self-speculation, and the table of speed and quality (Tables 3 to 6)."""
 

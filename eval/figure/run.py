@@ -15,7 +15,8 @@ from conf.run_folders import CONFIG, CORPUS
 from conf.strict import ConfigError
 from models.exits import exit_layer_of, exit_name
 
-LOSS = "val/loss/"
+VALIDATION = "val/"
+LOSS = f"{VALIDATION}loss/"
 
 
 class Validation(NamedTuple):
@@ -27,6 +28,8 @@ class Validation(NamedTuple):
     """How many were measured."""
     losses: Mapping[int, float]
     """Exit layer E, 1..L -> nats per token."""
+    other: Mapping[str, float]
+    """What else was measured, such as `agreement/exit_02` and `predicted_speedup`."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ class Run:
         return int(self.config["train"]["steps"])
 
     @property
+    def seed(self) -> int:
+        """Of initial weights, data order and dropout."""
+        return int(self.config["train"]["seed"])
+
+    @property
     def total_tokens(self) -> int:
         """Training tokens of the finished run."""
         return self.last_step * self._tokens_a_step
@@ -82,7 +90,8 @@ class Run:
         for row in self.rows:
             losses = {exit_layer_of(key): float(value) for key, value in row.items() if key.startswith(LOSS)}
             if losses:
-                found.append(Validation(int(row["step"]), int(row["val/tokens"]), losses))
+                other = {k.removeprefix(VALIDATION): v for k, v in row.items() if k.startswith(VALIDATION)}
+                found.append(Validation(int(row["step"]), int(row["val/tokens"]), losses, other))
         return found
 
     @property
