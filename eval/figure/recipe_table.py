@@ -1,4 +1,4 @@
-"""Arms side by side: what the last layer paid, and what the exits after a quarter, half and three quarters are worth."""
+"""Arms side by side: what the last layer paid, and what exits after a quarter, half and three quarters are worth."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
