@@ -163,7 +163,8 @@ def test_the_command_on_a_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_the_table(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_leave_the_table_and_no_process(sent: signal.Signals, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "train.acceptance", "device=cpu", f"output={tmp_path}/gpu.md"]
     process = subprocess.Popen(
         [*words, f"folder={tmp_path}/work", "minutes=60"], cwd=ROOT, stderr=subprocess.PIPE, text=True
@@ -171,8 +172,9 @@ def test_ctrl_c_leaves_the_table(tmp_path: Path) -> None:
     while not (tmp_path / "gpu.md").exists():
         assert process.poll() is None
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted; the table has the steps that are done" in errors
+    assert subprocess.run(["pgrep", "-f", str(tmp_path)]).returncode == 1, "the step under way has ended"
     assert "| probe | done |" in (tmp_path / "gpu.md").read_text()

@@ -4,6 +4,7 @@ Parity with the CPU, training with and without LayerSkip, a run of train.pretrai
 process of its own with a share of the time. One that fails is a row that says so.
 """
 
+import signal
 import sys
 
 from omegaconf import DictConfig
@@ -19,6 +20,7 @@ def accept(raw: DictConfig) -> None:
     from train.gpu.page import page
     from train.gpu.session import Session
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as on Ctrl-C, the step under way ends with this process
     session = Session(config)
     session.carry_out()
     print(page(session.record))
