@@ -100,7 +100,7 @@ def test_every_family_from_folder_to_training_to_export(
 def test_what_does_not_fit_is_told(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"model=initial: needs checkpoint\.initial"):
         compose_config("model=initial")
-    with pytest.raises(ConfigError, match=r"model\.dim=192: checkpoint\.initial has 36; take model=initial"):
+    with pytest.raises(ConfigError, match=r"model\.dim=128: checkpoint\.initial has 36; take model=initial"):
         compose_config("model=llama_demo", f"checkpoint.initial={folder}")
 
 

@@ -115,7 +115,7 @@ def test_records_stand_alone_as_in_training(tmp_path: Path, tiny_run: list[str])
     pairs = [{"prompt": a[:40], "completion": b[:40]} for a, b in zip(lines[::2], lines[1::2], strict=True)]
     (tmp_path / "records.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     command = [sys.executable, "-m", "train.pretrain", *tiny_run, "data=prompt_completion", "train.steps=20"]
-    command += [f"data.source={tmp_path}/records.jsonl", "validation.final_tokens=null"]
+    command += [f"data.source={tmp_path}/records.jsonl", "validation.final_tokens=null", "train.precision=fp32"]
     run = tmp_path / "run"
     done = subprocess.run([*command, f"run_dir={run}"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
