@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.figure.arms import BASELINE, Arm
+from eval.figure.arms import BASELINE, Arm, kind_of
 from eval.figure.config import NoNumbersError, Spread
 from eval.figure.draw import count
 from eval.figure.run import Run
 from eval.figure.spread import Band, band, in_words
-from eval.results.bootstrap import Estimate
+from eval.results.columns import piped
 from eval.results.row import flat
 from models.exits import exit_name
 
@@ -50,16 +50,16 @@ def recipe_table(arms: Sequence[Arm], spread: Spread) -> RecipeTable:
     """
     if len(arms) < 2:
         raise NoNumbersError("figures: recipes needs two arms or more; there is only " + arms[0].name)
-    reference = next((arm for arm in arms if arm.name.partition(" ")[0] == BASELINE), arms[0])
-    some = arms[0].runs[0]
-    exits = [e for e in _quarters(some.n_layers) if e in some.validation(None).losses]
+    reference = next((arm for arm in arms if kind_of(arm.runs[0]) == BASELINE), arms[0])
+    validations = [run.validation(None) for arm in arms for run in arm.runs]
+    exits = [e for e in _quarters(arms[0].runs[0].n_layers) if e in validations[0].losses]
     rows = [
         RecipeRow(arm=arm.name, tokens=length, n=len(runs), numbers=_numbers(runs, reference, exits, spread))
         for arm in arms
         for length in arm.lengths
         for runs in [arm.of_length(length)]
     ]
-    amounts = sorted({run.validation(None).held_out_tokens for arm in arms for run in arm.runs})
+    amounts = sorted({validation.held_out_tokens for validation in validations})
     caption = (
         f"{' to '.join(f'{a:,}' for a in dict.fromkeys((amounts[0], amounts[-1])))} held-out tokens after the last step"
         f" of each run; {in_words(spread, [row.n for row in rows]).replace('band', '[ ]')}"
@@ -73,25 +73,24 @@ def markdown(table: RecipeTable) -> str:
     header = ["recipe", "tokens", "seeds", "last layer: loss", f"against {table.reference}"]
     header += [f"perplexity after {said}", f"greedy agreement after {said}", f"acceptance after {said}"]
     header += ["predicted speed-up, greedy", "drawn"]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    lines = [header]
     for row in table.rows:
         numbers = row.numbers
-        cells = [row.arm, count(row.tokens), str(row.n), _said(numbers[LOSS], ".4f")]
-        cells.append("" if row.arm == table.reference else _said(numbers[AGAINST], "+.2%"))
+        cells = [row.arm, count(row.tokens), str(row.n), numbers[LOSS].text(".4f")]
+        cells.append("" if row.arm == table.reference else numbers[AGAINST].text("+.2%"))
         for name, form in (("perplexity", ".1f"), ("agreement", ".1%"), ("acceptance", ".1%")):
             found = [numbers.get(f"{name}_{e}") for e in table.exits]
             cells.append(" / ".join("-" if b is None else format(b.mean, form) for b in found))
-        cells += [_said(numbers[name], ".2f") if name in numbers else "-" for name in PREDICTED]
+        cells += [numbers[name].text(".2f") if name in numbers else "-" for name in PREDICTED]
         lines.append(cells)
-    rows = ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
-    return "\n".join([*rows, "", table.caption[0].upper() + table.caption[1:] + "."]) + "\n"
+    return "\n".join([*piped(lines), "", table.caption[0].upper() + table.caption[1:] + "."]) + "\n"
 
 
 def for_csv(table: RecipeTable) -> list[dict[str, Any]]:
     """NAME, NAME_low and NAME_high of each number."""
     return [
         {"arm": row.arm, "tokens": row.tokens, "n": row.n}
-        | flat({name: Estimate(*found[:3]) for name, found in row.numbers.items()})
+        | flat({name: found.estimate for name, found in row.numbers.items()})
         for row in table.rows
     ]
 
@@ -101,16 +100,15 @@ def _quarters(n_layers: int) -> list[int]:
 
 
 def _numbers(runs: Sequence[Run], reference: Arm, exits: Sequence[int], spread: Spread) -> dict[str, Band]:
-    last = runs[0].n_layers
-    losses = [run.validation(None).losses[last] for run in runs]
+    validations = [run.validation(None) for run in runs]
+    losses = [v.losses[runs[0].n_layers] for v in validations]
     found = {LOSS: band(losses, spread), AGAINST: band(_against(runs, reference), spread)}
     for e in exits:
-        found[f"perplexity_{e}"] = band([run.validation(None).losses[e] for run in runs], spread).exp()
+        found[f"perplexity_{e}"] = band([v.losses[e] for v in validations], spread).exp()
     names = {f"{name}_{e}": f"{name}/{exit_name(e)}" for name in ("agreement", "acceptance") for e in exits}
     for name, key in (names | {name: name for name in PREDICTED}).items():
-        values = [run.validation(None).other.get(key) for run in runs]
-        if None not in values:
-            found[name] = band([v for v in values if v is not None], spread)
+        if all(key in v.other for v in validations):
+            found[name] = band([v.other[key] for v in validations], spread)
     return found
 
 
@@ -120,8 +118,3 @@ def _against(runs: Sequence[Run], reference: Arm) -> list[float]:
     of_seed = {run.seed: run.validation(None).losses[last] for run in others}
     mean = sum(of_seed.values()) / len(of_seed)
     return [run.validation(None).losses[last] / of_seed.get(run.seed, mean) - 1 for run in runs]
-
-
-def _said(found: Band, form: str) -> str:
-    mean, low, high = (format(value, form) for value in found[:3])
-    return mean if found.n == 1 else f"{mean} [{low}, {high}]"

@@ -8,6 +8,7 @@ from eval.figure.speed_plot import intervals
 from eval.figure.speed_rows import NUMBERS, OF_MEANS, SPEEDUP, SpeedRow, best_drafts, metrics_in
 from eval.figure.spread import Band
 from eval.results.bootstrap import Estimate
+from eval.results.columns import piped
 from eval.results.row import flat
 
 LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
@@ -25,9 +26,8 @@ def markdown(rows: Sequence[SpeedRow], spread: Spread) -> str:
     """A table for each task, the fastest d of each exit layer, with a line that says what was measured on what."""
     parts = []
     for task, its, columns in _tables(rows):
-        cells = [[column.heading for column in columns], ["---" if c.is_name else "---:" for c in columns]]
-        cells += [[column.text(row) for column in columns] for row in its]
-        lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in cells]
+        cells = [[column.heading for column in columns], *([column.text(row) for column in columns] for row in its)]
+        lines = piped(cells, sum(column.is_name for column in columns))
         parts.append("\n".join([f"**{task}**", "", *lines, "", _note(its, spread)]))
     return "\n\n".join(parts) + "\n"
 
@@ -55,15 +55,15 @@ def latex(rows: Sequence[SpeedRow], spread: Spread) -> str:
 
 def every_setting(rows: Sequence[SpeedRow]) -> list[dict[str, Any]]:
     """For a CSV file: NAME, NAME_low and NAME_high of each number, and n, of every setting."""
-    numbers = [*metrics_in(rows), *NUMBERS]
+    names = [*metrics_in(rows), *NUMBERS]
     return [
-        {"task": row.task, "arm": row.arm, "n": row.n} | row.setting._asdict() | flat(_estimates(row, numbers))
+        {"task": row.task, "arm": row.arm, "n": row.n} | row.setting._asdict() | flat(_estimates(row, names))
         for row in rows
     ]
 
 
 def _estimates(row: SpeedRow, names: Sequence[str]) -> dict[str, Estimate]:
-    return {name: Estimate(*row.numbers[name][:3]) for name in names if name in row.numbers}
+    return {name: row.numbers[name].estimate for name in names if name in row.numbers}
 
 
 def _tables(rows: Sequence[SpeedRow]) -> list[tuple[str, list[SpeedRow], list[Column]]]:
@@ -97,14 +97,7 @@ def _columns(rows: Sequence[SpeedRow]) -> list[Column]:
 
 
 def _number(name: str, heading: str, digits: int) -> Column:
-    return Column(heading, lambda row: _interval(row.numbers.get(name), digits))
-
-
-def _interval(found: Band | None, digits: int) -> str:
-    if found is None:
-        return "-"
-    mean, low, high = (f"{value:,.{digits}f}" for value in found[:3])
-    return mean if found.low == found.high else f"{mean} [{low}, {high}]"
+    return Column(heading, lambda row: row.numbers[name].text(f",.{digits}f") if name in row.numbers else "-")
 
 
 def _share(found: Band | None) -> str:

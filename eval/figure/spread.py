@@ -6,6 +6,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from eval.figure.config import Spread
+from eval.results.bootstrap import Estimate
 
 
 class Band(NamedTuple):
@@ -16,6 +17,16 @@ class Band(NamedTuple):
     high: float
     n: int
     """Seeds."""
+
+    @property
+    def estimate(self) -> Estimate:
+        """Mean and ends."""
+        return Estimate(self.mean, self.low, self.high)
+
+    def text(self, form: str) -> str:
+        """The mean, and the ends behind it where there are any, each in a format such as `.2f`."""
+        mean, low, high = (format(value, form) for value in self[:3])
+        return mean if self.low == self.high else f"{mean} [{low}, {high}]"
 
     def exp(self) -> "Band":
         """Of losses in nats per token: the perplexities."""

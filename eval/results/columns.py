@@ -47,3 +47,10 @@ def stacked(columns: Sequence[Sequence[str]], n_names: int = 1) -> list[str]:
 def wrapped(text: str) -> str:
     """A paragraph."""
     return textwrap.fill(text, max(40, screen_width()), break_long_words=False, break_on_hyphens=False)
+
+
+def piped(cells: Sequence[Sequence[str]], n_names: int = 1) -> list[str]:
+    """Lines of a Markdown table, the first of them its head; the first `n_names` columns to the left."""
+    head, *lines = cells
+    rule = ["---" if i < n_names else "---:" for i in range(len(head))]
+    return ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in (head, rule, *lines)]
