@@ -47,8 +47,8 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     n_rows = None if config.max_tokens is None else math.ceil(config.max_tokens / per_row)
     token_bytes = checkpoint.tokenizer.token_bytes()
     model = checkpoint.model(dtype, device, **config.machine.model_options)
-    threads = Threads(config.machine.threads, device, one_window(model, seq_len))
-    batch_size = batch_size_of(config.batch_size, model.size, seq_len, dtype, device)
+    threads = Threads(config.machine.threads, device, one_window(model, text.seq_len))
+    batch_size = batch_size_of(config.batch_size, model.size, text.seq_len, dtype, device)
     n_tokens, qualities = exit_qualities(model, text, exits, token_bytes, n_rows, batch_size, threads.refresh)
     facts = {
         "tokens": n_tokens,

@@ -87,9 +87,10 @@ def positions_between(begins: np.ndarray, n: int) -> np.ndarray:
     return np.arange(n) - np.repeat(begins, np.diff([*begins, n]))
 
 
-class PieceRows:
-    """Row i holds one document, or of one longer than T one piece of T, and nothing else: no record sees another."""
+class _RowsOfPieces:
+    """Rows of one piece of a document or several: what fills them, once the pieces are known."""
 
+    tokens: Tokens
     seq_len: int
     starts: np.ndarray | FileArray
     lengths: np.ndarray | FileArray
@@ -97,13 +98,6 @@ class PieceRows:
     """[pieces] the first token of each, its labels, and how many of them are in the prompt."""
     row_ends: np.ndarray | FileArray
     """[rows] the number of pieces in this row and all before it."""
-
-    def __init__(self, tokens: Tokens, seq_len: int) -> None:
-        """Rows are as long as the longest piece: at most `seq_len`."""
-        self.tokens = tokens
-        self.starts, self.lengths, self.masked = _pieces(tokens, seq_len)
-        self.seq_len = int(self.lengths.max(initial=1))
-        self.row_ends = np.arange(1, 1 + len(self.starts))
 
     def __len__(self) -> int:
         return len(self.row_ends)
@@ -126,7 +120,18 @@ class PieceRows:
             at += n
 
 
-class BestFitRows(PieceRows):
+class LoneRows(_RowsOfPieces):
+    """Row i holds one document, or of one longer than T one piece of T, and nothing else: no record sees another."""
+
+    def __init__(self, tokens: Tokens, seq_len: int) -> None:
+        """Rows are as long as the longest piece: at most `seq_len`."""
+        self.tokens = tokens
+        self.starts, self.lengths, self.masked = _pieces(tokens, seq_len)
+        self.seq_len = int(self.lengths.max(initial=1))
+        self.row_ends = np.arange(1, 1 + len(self.starts))
+
+
+class BestFitRows(_RowsOfPieces):
     """Rows of whole documents, and of longer ones in pieces of T, each piece in one row.
 
     A piece of n+1 tokens takes n places: its last token is a label only. Pieces are fitted together in windows, so that

@@ -40,11 +40,8 @@ def find_files(path: str) -> tuple[Path, list[Path]]:
 
     Raises DataError when nothing is there.
     """
-    if path == STDLIB:
-        root = Path(sysconfig.get_paths()["stdlib"])
-        files = list(_modules(root))
-    elif path.startswith(PACKAGE):
-        root = _package(path)
+    if path == STDLIB or path.startswith(PACKAGE):
+        root = Path(sysconfig.get_paths()["stdlib"]) if path == STDLIB else _package(path)
         files = list(_modules(root))
     elif (place := Path(path).expanduser()).is_dir():
         root = place

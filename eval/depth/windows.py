@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data.batches.packing import IGNORE_INDEX, ConcatRows, PieceRows, Rows
+from data.batches.packing import IGNORE_INDEX, ConcatRows, LoneRows, Rows
 from data.prepared.shards import Tokens
 
 
@@ -13,7 +13,7 @@ def rows_of(tokens: Tokens, seq_len: int, stride: int) -> tuple[Rows, float, str
     """
     if not tokens.has_prompts:
         return Windows(tokens, seq_len, stride), stride, f"windows of {seq_len} tokens, stride {stride}"
-    records = PieceRows(tokens, seq_len)
+    records = LoneRows(tokens, seq_len)
     predicted = float(np.mean(np.asarray(records.lengths) - np.asarray(records.masked)))
     return records, predicted, f"{len(records):,} records, each by itself"
 

@@ -41,15 +41,15 @@ def _run(config: DescribeConfig, world_size: int, facts: Facts) -> str:
     assert train.local_batch_size is not None
     micro_batches = train.global_batch_size // (train.local_batch_size * world_size)
     to_a_copy = world_size // config.parallelism.replicate
-    in_records = ", ".join(train.asked_in_records())
-    counted = f"\n{in_records}: steps and rows are those configured; a run counts them when it has read its data"
+    asked = ", ".join(train.asked_in_records())
+    counted = [f"{asked}: steps and rows are those configured; a run counts them when it has read its data"]
     accumulated = "" if micro_batches == 1 else f", gradients of {micro_batches} micro-batches"
     return "\n".join(
         [
             f"{config.recipe}: {model.name}, {model.n_layers} layers, {facts.parameters:,} parameters",
             f"{train.steps:,} steps x {train.global_batch_size:,} rows x {train.seq_len:,} tokens ="
-            f" {facts.tokens:,} tokens ({facts.tokens / facts.parameters:.3g} per parameter)"
-            f"{counted if in_records else ''}",
+            f" {facts.tokens:,} tokens ({facts.tokens / facts.parameters:.3g} per parameter)",
+            *(counted if asked else []),
             f"world size {world_size}, {to_a_copy} to a copy of the model;"
             f" {train.local_batch_size} rows a GPU at a time{accumulated}; {train.precision}",
         ]
