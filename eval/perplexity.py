@@ -43,6 +43,11 @@ def perplexity(raw: DictConfig) -> list[dict[str, Any]]:
     )
     if len(tokens) < 2:
         raise ConfigError(f"source={config.source}: has {len(tokens)} tokens, too few to predict one from another")
+    if tokens.has_prompts and config.stride is not None:
+        raise ConfigError(
+            f"stride={config.stride}: the text is records of a prompt and a completion, each measured by itself, not in"
+            " windows; leave it out"
+        )
     text, per_row, cut = rows_of(tokens, seq_len, stride)
     n_rows = None if config.max_tokens is None else math.ceil(config.max_tokens / per_row)
     token_bytes = checkpoint.tokenizer.token_bytes()

@@ -125,6 +125,8 @@ def test_records_stand_alone_as_in_training(tmp_path: Path, tiny_run: list[str])
     assert rows[-1]["loss"] == pytest.approx(last["val/loss/exit_04"], rel=1e-4)
     fewer = call(f"checkpoint={run}", f"output={tmp_path}/few.json", "max_tokens=100", "batch_size=5")
     assert 50 < fewer[-1]["tokens"] < 150 < rows[-1]["tokens"]
+    with pytest.raises(ConfigError, match="stride=8: the text is records of a prompt and a completion"):
+        call(f"checkpoint={run}", f"output={tmp_path}/cut.json", "stride=8")
 
 
 def test_what_cannot_be_measured(trained: Path, tmp_path: Path) -> None:
