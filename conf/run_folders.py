@@ -11,6 +11,8 @@ CONFIG = "config.yaml"
 """The resolved configuration of a run, in its folder."""
 CORPUS = "corpus.json"
 """What its text was: counts, and digests of what was read."""
+TOKEN_COUNTS = "token_counts.npy"
+"""How often each token of the vocabulary occurs in the beginning of that text, in a run's folder and in its exports."""
 DEPTH = 3
 """Levels below a folder in which runs are looked for; those of --multirun lie on the first."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 
 from conf.output import writable_folder
@@ -28,6 +29,7 @@ from data.prepared.shards import (
     tokenizer_hash,
     verify,
 )
+from data.prepared.token_counts import token_counts
 from data.sources.split import TRAIN, VALIDATION
 from data.tokenizers.sentencepiece_tokenizer import train_tokenizer
 from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
@@ -59,6 +61,13 @@ class Corpus:
     digests: dict[str, str]
     """Name of a source -> SHA-256 of its tokens; a source that is tokenized while training has none."""
     cache_dir: Path
+
+    def token_counts(self, vocab_size: int) -> np.ndarray:
+        """[V] int64: how often each token occurs in the beginning of each source, or where that is a stream, of the
+        held-out text.
+        """
+        texts = [source.content for source in self.sources if isinstance(source.content, Tokens)]
+        return token_counts(texts if len(texts) == len(self.sources) else [*texts, self.validation], vocab_size)
 
 
 def prepare(config: DataConfig, model_vocab_size: int | None = None) -> Corpus:

@@ -1,5 +1,6 @@
 """Files that are complete or absent, whenever a process is killed or the disk is full."""
 
+import io
 import os
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
         raise
     os.replace(partial, path)
+
+
+def write_whole_array(path: Path, array: np.ndarray) -> None:
+    """`write_whole` of a .npy file."""
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    write_whole(path, content.getvalue())
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

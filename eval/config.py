@@ -94,6 +94,9 @@ class MachineConfig:
     """Number format of weights and cache."""
     weights: Weights = Weights.dtype
     """`int8` halves the bytes of weights that bfloat16 reads for a token, and the memory for them."""
+    draft_vocab: int | None = None
+    """Drafts are chosen from so many tokens of the vocabulary, the most frequent of the text that the model was trained
+    on, with a head of their own; null: from all; in eval.generate as many as its fastest setting was measured with."""
     prefill_chunk: int = 512
     """Tokens of a long text that pass through the layers at once, at most: what bounds the memory of its pass."""
     threads: int | None = None
@@ -101,7 +104,7 @@ class MachineConfig:
     since what else the machine does decides it; at most OMP_NUM_THREADS or the cores."""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "threads", "prefill_chunk", section="machine.")
+        at_least(1, self, "threads", "prefill_chunk", "draft_vocab", section="machine.")
         if self.int8 and self.dtype not in (Dtype.auto, Dtype.bfloat16):
             raise ValueError(f"machine.weights=int8: computes in bfloat16; leave out machine.dtype={self.dtype}")
         fits_cores(self, "threads", section="machine.")
@@ -114,7 +117,12 @@ class MachineConfig:
     @property
     def model_options(self) -> dict[str, Any]:
         """How a model is set up, besides its device and dtype (models/inference.py)."""
-        return {"int8": self.int8, "prefill_chunk": self.prefill_chunk}
+        return {"int8": self.int8, "prefill_chunk": self.prefill_chunk, "draft_vocab": self.draft_vocab}
+
+    def refuse_draft_vocab(self, why: str) -> None:
+        """Raise ValueError if drafts are to be chosen from some tokens alone."""
+        if self.draft_vocab is not None:
+            raise ValueError(f"machine.draft_vocab={self.draft_vocab}: {why}; leave it out")
 
 
 @dataclass(kw_only=True)

@@ -28,7 +28,7 @@ def generate(raw: DictConfig) -> None:
     from eval.machine import device_and_dtype, provenance
     from eval.pages.drafts_page import drafts_page
     from eval.painter import Painter, speed_line
-    from eval.policies import check_decodable, check_splits, choose_policy, memory_of
+    from eval.policies import check_decodable, check_splits, choose_policy, memory_of, model_options
     from eval.setting import Setting
 
     device, dtype = device_and_dtype(config.machine)
@@ -40,7 +40,7 @@ def generate(raw: DictConfig) -> None:
         check_splits(checkpoint.stored.size, part, policy)
         text = from_first(part, lambda: prompt_text(config.prompt, config.prompt_file))
         prompt = tokenizer.encode_prompt(text)
-        model = checkpoint.model(dtype, device, part=part, **config.machine.model_options)
+        model = checkpoint.model(dtype, device, part=part, **model_options(config, checkpoint))
         # Ranks that each time passes to choose a number would wait for each other.
         fixed = config.machine.threads or (torch.get_num_threads() if part.ranks > 1 else None)
         threads = Threads(fixed, device, one_token(model))

@@ -1,7 +1,7 @@
 """Which ways to decode: the grid that a measurement compares, and one that a user leaves open, filled in."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -174,6 +174,15 @@ def choose_policy(config: GenerateConfig, checkpoint: Checkpoint) -> ChosenPolic
         return ChosenPolicy(DraftModel(exit_layer, d), reason)
     confident = policy is DraftPolicy.confidence
     return ChosenPolicy(ConfidenceStop(exit_layer, d) if confident else SelfSpeculative(exit_layer, d), reason)
+
+
+def model_options(config: GenerateConfig, checkpoint: Checkpoint) -> dict[str, Any]:
+    """How the model is set up: its drafts from as many tokens as those of the fastest setting, unless the config says.
+
+    That leaves every text as it is.
+    """
+    options, best = config.machine.model_options, recommended(checkpoint.stored.folder)
+    return {**options, "draft_vocab": options["draft_vocab"] or (best.draft_vocab if best else None)}
 
 
 def _reason(best: Recommended, mode: Mode, exit_layer: int | None, d: int | None) -> str | None:

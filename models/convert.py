@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from conf.command import command
+from conf.run_folders import TOKEN_COUNTS
 from conf.strict import ConfigError, convert
 from models.convert_config import ConvertConfig, StoredDtype, WeightsFormat
 from models.storage.recommended import recommended
@@ -83,6 +84,9 @@ def _card(stored: "Stored", whole: "Stored", folder: Path, config: ConvertConfig
     n_parameters, run = stored.weights.n_parameters(), stored.folder if stored.run else None
     if stored is not whole:
         return draft_card(config.output, whole.size, stored.size, n_parameters, stored.weights.where, run, stored.run)
+    counts = stored.folder / TOKEN_COUNTS
+    if counts.is_file():
+        shutil.copy(counts, folder)  # from which the tokens of machine.draft_vocab are chosen
     if run and (found := recommended(run)):
         shutil.copy(found.file, folder)  # from which eval.generate takes the fastest setting
     return model_card(stored.size.name, config.output, stored.size, n_parameters, run, stored.run)

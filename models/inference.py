@@ -60,6 +60,7 @@ class InferenceLlama:
         int8: bool = False,
         part: Part | None = None,
         prefill_chunk: int = PREFILL_CHUNK,
+        draft_ids: torch.Tensor | None = None,
     ) -> None:
         """Fuse the weights of our state dict (the names of models/storage/hf.py).
 
@@ -71,6 +72,8 @@ class InferenceLlama:
             int8: hold the matrices in 8 bits; dtype must be bfloat16.
             part: what of each matrix this rank holds; None: all of it.
             prefill_chunk: tokens of a row that pass through the blocks at once, at most.
+            draft_ids: [N] int64, the tokens that drafts are chosen from, which have a smaller head of their own; None:
+                all.
         """
         self.size, self.dtype, self.device = size, dtype, device
         self.part, self.prefill_chunk = part or Part(), prefill_chunk
@@ -94,15 +97,7 @@ class InferenceLlama:
             weight = weights[name].detach().to(device, self.real_dtype)
             return weight * self.norm_gain if name.endswith("norm.weight") else weight
 
-        # The final norm's weight is folded into the head as well, unless the head is the embedding's matrix.
-        self.norm = get("norm.weight").to(dtype) if size.tie_embeddings else None
-        embedding = self.part.rows(get("tok_embeddings.weight"))
-        self.head = self.matrix(
-            embedding if size.tie_embeddings else self.part.rows(get("lm_head.weight")) * get("norm.weight")
-        )
-        # One matrix for both, where the head's is of numbers that can be looked up.
-        tied = size.tie_embeddings and isinstance(self.head, DenseMatrix)
-        self.embedding = self.head.tensors()[0].t() if tied else embedding.to(dtype)
+        self._read_heads(get, draft_ids)
         self.blocks = [self._fuse(get, f"layers.{i}.") for i in range(size.n_layers)]
         self.rotations = self._rotations()
         self.real_rotations = torch.view_as_real(self.rotations)
@@ -110,6 +105,24 @@ class InferenceLlama:
         self.numbers = torch.arange(len(self.rotations), device=device)
         self.masks: dict[int, torch.Tensor] = {}
         self.ahead, self.rotations_ahead = range(0), self.rotations[:0]
+
+    def _read_heads(self, get: Callable[[str], torch.Tensor], draft_ids: torch.Tensor | None) -> None:
+        """The embedding, the final norm, the head and the one of drafts."""
+        size = self.size
+        # The final norm's weight is folded into the head as well, unless the head is the embedding's matrix.
+        self.norm = get("norm.weight").to(self.dtype) if size.tie_embeddings else None
+        rows = get("tok_embeddings.weight") if size.tie_embeddings else get("lm_head.weight") * get("norm.weight")
+        self.head = self.matrix(self.part.rows(rows))
+        # Every rank has all of the drafts': it is small, and a draft need not wait for what the others have found.
+        self.draft_ids = None if draft_ids is None else draft_ids.to(self.device)
+        self.draft_head = None if self.draft_ids is None else self.matrix(rows[self.draft_ids])
+        if size.tie_embeddings and isinstance(self.head, DenseMatrix):
+            # One matrix for both, since the head's is of numbers that can be looked up.
+            self.embedding = self.head.tensors()[0].t()
+            return
+        if not size.tie_embeddings:
+            rows = get("tok_embeddings.weight")  # of the head's nothing is kept in fp32 meanwhile
+        self.embedding = self.part.rows(rows).to(self.dtype)
 
     def matrices(self) -> Iterator[Matrix]:
         """The head and all of the blocks' matrices."""
@@ -152,8 +165,20 @@ class InferenceLlama:
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """g(x): final norm and head; [..., D] -> [..., V]."""
+        return self.part.gathered(self.head.times(self._read_by_head(x))).view(*x.shape[:-1], -1)
+
+    def draft_logits(self, x: torch.Tensor) -> torch.Tensor:
+        """`logits` to draft from: -inf for tokens that are not among `draft_ids`; [..., D] -> [..., V]."""
+        if self.draft_head is None or self.draft_ids is None:
+            return self.logits(x)
+        found = self.draft_head.times(self._read_by_head(x))
+        logits = found.new_full((len(found), self.size.vocab_size), float("-inf"))
+        return logits.index_copy_(1, self.draft_ids, found).view(*x.shape[:-1], -1)
+
+    def _read_by_head(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., D] -> [N, D]."""
         normed = self._normed(x) if self.norm is None else self._normed(x) * self.norm
-        return self.part.gathered(self.head.times(normed.view(-1, self.size.dim))).view(*x.shape[:-1], -1)
+        return normed.view(-1, self.size.dim)
 
     def run(self, x: torch.Tensor, cache: KVCache, positions: torch.Tensor, end: int, layers: range) -> torch.Tensor:
         """Run some blocks on T tokens at successive positions, reading and writing their keys and values.

@@ -29,8 +29,10 @@ def head_cost(size: ModelConfig) -> float:
     return size.vocab_size / (attention + 3 * size.ffn_dim)
 
 
-def ideal_speedup(*, n_layers: int, exit_layer: int, d: float, n: float, head: float) -> float:
-    """(n + 1)(L + h) / (d(E + h) + L + h).
+def ideal_speedup(
+    *, n_layers: int, exit_layer: int, d: float, n: float, head: float, draft_head: float | None = None
+) -> float:
+    """(n + 1)(L + h) / (d(E + h') + L + h).
 
     Args:
         n_layers: L.
@@ -38,8 +40,10 @@ def ideal_speedup(*, n_layers: int, exit_layer: int, d: float, n: float, head: f
         d: tokens drafted per round, on average.
         n: tokens accepted per round, on average.
         head: h, cost of the head in units of a block.
+        draft_head: h', that of the head that drafts go through; None: h.
     """
-    return (n + 1) * (n_layers + head) / (d * (exit_layer + head) + n_layers + head)
+    draft = exit_layer + (head if draft_head is None else draft_head)
+    return (n + 1) * (n_layers + head) / (d * draft + n_layers + head)
 
 
 def expected_accepted(acceptance: float, d: int) -> float:

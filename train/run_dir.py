@@ -24,10 +24,10 @@ from omegaconf import OmegaConf
 from conf.errors import reason
 from conf.metrics_file import METRICS, read_metrics
 from conf.provenance import code_revision
-from conf.run_folders import CONFIG, CORPUS
+from conf.run_folders import CONFIG, CORPUS, TOKEN_COUNTS
 from conf.strict import ConfigError
 from data.corpus import Corpus
-from data.files import write_whole
+from data.files import write_whole, write_whole_array
 from data.prepared.shards import tokenizer_hash
 from models.storage.checkpoints import complete_checkpoints
 from train.cluster.folder_lock import FolderLock
@@ -172,6 +172,7 @@ def start(config: PretrainConfig, corpus: Corpus, world_size: int) -> None:
     for name, content in corpus.tokenizer.files.items():
         write_whole(folder / name, content)
     write_whole(folder / CORPUS, (json.dumps(text, indent=2) + "\n").encode())
+    write_whole_array(folder / TOKEN_COUNTS, corpus.token_counts(config.model.vocab_size))
     write_whole(folder / CONFIG, yaml.safe_dump(resolved(config), sort_keys=False).encode())
     (folder / EXIT_STATUS).unlink(missing_ok=True)
     with (folder / STARTS).open("a") as stream:

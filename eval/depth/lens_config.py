@@ -37,3 +37,4 @@ class LensConfig:
         at_least(0, self, "max_new_tokens")
         at_least(1, self, "top_k", "max_positions")
         ends_in(".html", self, "output")
+        self.machine.refuse_draft_vocab("has no effect, because nothing is drafted")

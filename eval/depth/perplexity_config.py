@@ -42,3 +42,4 @@ class PerplexityConfig:
         at_least(1, self, "seq_len", "stride", "max_tokens")
         count_or_auto(self, "batch_size")
         ends_in(".json", self, "output")
+        self.machine.refuse_draft_vocab("has no effect, because nothing is drafted")

@@ -36,3 +36,4 @@ class RejectionsConfig:
     def __post_init__(self) -> None:
         at_least(1, self, "num_speculations")
         ends_in(".json", self, "output")
+        self.machine.refuse_draft_vocab("drafts are looked at that are chosen from all tokens")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from eval.engine.draft_vocabulary import draft_ids
 from models.inference import InferenceLlama
 from models.storage.gguf.tokenizer import write_gguf_tokenizer
 from models.storage.stored import Stored, read
@@ -18,9 +19,22 @@ class Checkpoint(NamedTuple):
     stored: Stored
     tokenizer: Tokenizer
 
-    def model(self, dtype: torch.dtype, device: torch.device, **options: Any) -> InferenceLlama:
-        """The model, to decode in this dtype on this device; read tensor by tensor. `options`: InferenceLlama's."""
-        return InferenceLlama(self.stored.size, self.stored.weights, dtype=dtype, device=device, **options)
+    def model(
+        self, dtype: torch.dtype, device: torch.device, *, draft_vocab: int | None = None, **options: Any
+    ) -> InferenceLlama:
+        """The model, to decode in this dtype on this device; read tensor by tensor.
+
+        Args:
+            dtype: of what is computed.
+            device: that computes.
+            draft_vocab: tokens that drafts are chosen from (eval.engine.draft_vocabulary); None: all.
+            options: InferenceLlama's.
+
+        Raises ConfigError for a draft_vocab that the model cannot have.
+        """
+        stored = self.stored
+        ids = None if draft_vocab is None else draft_ids(stored.folder, draft_vocab, stored.size.vocab_size)
+        return InferenceLlama(stored.size, stored.weights, dtype=dtype, device=device, draft_ids=ids, **options)
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:

@@ -17,7 +17,7 @@ import torch
 
 from eval.engine.choices import Drafts, pick
 from eval.engine.drafting import first_layers
-from eval.engine.passes import Compiled, Eager, Kind, Outputs, Places
+from eval.engine.passes import Compiled, Eager, Head, Kind, Outputs, Places
 from eval.engine.policies.probes import NO_PROBES, Probes
 from eval.engine.policies.session import session
 from eval.engine.policy import DraftModel, Outcome, Plan, Policy, Session, Source, check_fits, deciding_layers
@@ -195,7 +195,7 @@ class Engine:
     def _one_token(self, rows: list[Row], rooms: list[int], plan: Plan) -> tuple[list[Round], Outcome]:
         """The last tokens through the layers; the next ones from the head."""
         begun = perf_counter()
-        _, logits = self.draft(self._last(rows), self.places(len(rows), 1), plan.exit_layer)
+        _, logits = self.below(self._last(rows), self.places(len(rows), 1), plan.exit_layer, Head.full)
         tokens = pick([row.sampler for row in rows], logits[: len(rows), 0])
         outcome = Outcome(plan, 0, (0,) * len(rows), verify_seconds=perf_counter() - begun)
         return [Round([token], 0, 0) for token in tokens], outcome
@@ -211,7 +211,7 @@ class Engine:
         d = len(drafts)
         if plan.reuse_exit_states:
             # Of the last drafted token, too, the verification needs the exit state and the keys below it.
-            last = self.draft(drafts.tokens[-1], places.at(d, d + 1), plan.exit_layer, head=False, probes=below)
+            last = self.below(drafts.tokens[-1], places.at(d, d + 1), plan.exit_layer, Head.none, below)
             states.append(last[0])
         between = self._now() if plan.timed else None
         if plan.reuse_exit_states:
@@ -239,7 +239,7 @@ class Engine:
             {
                 e: tuple(rows[i].sampler.agreement(drafts_of[i, : rounds[i].n_accepted + 1], logits[i]) for i in whole)
                 for e, states_of in probes.states.items()
-                for drafts_of in [self.model.logits(states_of)]
+                for drafts_of in [self.model.draft_logits(states_of)]
             },
         )
         return rounds, outcome
@@ -258,7 +258,7 @@ class Engine:
         else:
 
             def logits_after(i: int, tokens: torch.Tensor) -> torch.Tensor:
-                state, logits = self.draft(tokens, places.at(i, i + 1), plan.exit_layer, probes=probes)
+                state, logits = self.below(tokens, places.at(i, i + 1), plan.exit_layer, Head.drafts, probes)
                 states.append(state)
                 return logits[:, 0]
 
@@ -297,7 +297,7 @@ class Engine:
         def logits_after(i: int, tokens: torch.Tensor) -> torch.Tensor:
             here = places.at(i + 1, i + 2) if i else places.at(0, 2)
             width = 1 if i else 2
-            return self.recompute(tokens if i else last_two, here, width)[:, -1]
+            return self.recompute(tokens if i else last_two, here, width, head=Head.drafts)[:, -1]
 
         return logits_after
 
@@ -327,10 +327,10 @@ class Engine:
         ends = [min(first_end + i, spare + 1) for i in range(width)]
         return Places(torch.tensor(positions, device=self.model.device), ends)
 
-    def draft(
-        self, tokens: torch.Tensor, places: Places, n_layers: int, *, head: bool = True, probes: Probes = NO_PROBES
+    def below(
+        self, tokens: torch.Tensor, places: Places, n_layers: int, head: Head, probes: Probes = NO_PROBES
     ) -> Outputs:
-        """Tokens [B, 1] through the first layers."""
+        """Tokens [B, 1] through the first layers and a head."""
         return self._pass(Kind(0, n_layers, head), tokens, places, 1, probes)
 
     def verify(
@@ -342,9 +342,11 @@ class Engine:
         """
         return self._pass(Kind(exit_layer, self.model.size.n_layers), states, places, width, probes)[1]
 
-    def recompute(self, tokens: torch.Tensor, places: Places, width: int, probes: Probes = NO_PROBES) -> torch.Tensor:
-        """Tokens [B, T] through all layers and the head; logits [B, T, V]; `width` as in `verify`."""
-        return self._pass(Kind(0, self.model.size.n_layers), tokens, places, width, probes)[1]
+    def recompute(
+        self, tokens: torch.Tensor, places: Places, width: int, probes: Probes = NO_PROBES, *, head: Head = Head.full
+    ) -> torch.Tensor:
+        """Tokens [B, T] through all layers and a head; logits [B, T, V]; `width` as in `verify`."""
+        return self._pass(Kind(0, self.model.size.n_layers, head), tokens, places, width, probes)[1]
 
     def _pass(self, kind: Kind, x: torch.Tensor, places: Places, width: int, probes: Probes) -> Outputs:
         """A pass; one that is probed stops at each of the exits, which compiled passes do not."""
@@ -352,7 +354,7 @@ class Engine:
             return self.passes(kind, x, places, width)
         passes = Eager(self.model, self.cache)
         for exit_layer in probes.within(kind.start, kind.stop):
-            x, _ = passes(Kind(kind.start, exit_layer, head=False), x, places, width)
+            x, _ = passes(Kind(kind.start, exit_layer, Head.none), x, places, width)
             probes.catch(exit_layer, x)
             kind = kind._replace(start=exit_layer)
         return passes(kind, x, places, width)

@@ -43,7 +43,7 @@ def load(
     checkpoint = open_for_prompts(str(path), chat=chat)
     best = recommended(checkpoint.stored.folder)
     fastest = SelfSpeculative(best.exit_layer, best.num_speculations) if best and best.pays else Autoregressive()
-    model = checkpoint.model(dtype, torch.device(device))
+    model = checkpoint.model(dtype, torch.device(device), draft_vocab=best.draft_vocab if best else None)
     return LanguageModel(model, checkpoint.tokenizer, fastest, batch_size, compiled)
 
 

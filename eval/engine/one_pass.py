@@ -36,15 +36,17 @@ def exit_states(model: InferenceLlama, tokens: torch.Tensor, exits: Sequence[int
         yield x
 
 
-def logit_chunks(model: InferenceLlama, states: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-    """The head on states [N, D], as many at a time as is reasonable.
+def logit_chunks(
+    model: InferenceLlama, states: torch.Tensor, *, drafts: bool = False
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """The head, or that of drafts, on states [N, D], as many at a time as is reasonable.
 
     Yields:
         (number of the first state, logits [n, V] in at least fp32).
     """
-    size = max(1, CHUNK // model.size.vocab_size)
+    size, head = max(1, CHUNK // model.size.vocab_size), model.draft_logits if drafts else model.logits
     for start in range(0, len(states), size):
-        yield start, model.logits(states[start : start + size]).to(model.real_dtype)
+        yield start, head(states[start : start + size]).to(model.real_dtype)
 
 
 def logits_by_exit(

@@ -7,6 +7,7 @@ matrix products; on a GPU the whole pass is also captured as a CUDA graph, so th
 
 import os
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,14 +39,22 @@ class Places(NamedTuple):
         return Places(self.positions[..., start:end], self.ends[start:end])
 
 
+class Head(Enum):
+    """Which logits a pass ends with."""
+
+    none = "none"
+    full = "full"
+    drafts = "drafts"
+    """Of the tokens that drafts are chosen from, -inf of the others."""
+
+
 class Kind(NamedTuple):
     """Which layers a pass runs."""
 
     start: int
     """0: from tokens [B, T] on; else from the states [B, T, D] that so many layers have left."""
     stop: int
-    head: bool = True
-    """Whether logits are wanted."""
+    head: Head = Head.full
 
 
 class Eager:
@@ -124,4 +133,10 @@ def _pass(
     model: InferenceLlama, cache: KVCache, kind: Kind, x: torch.Tensor, positions: torch.Tensor, end: int
 ) -> Outputs:
     states = model.run(x if kind.start else model.embed(x), cache, positions, end, range(kind.start, kind.stop))
-    return states, model.logits(states) if kind.head else states
+    match kind.head:
+        case Head.none:
+            return states, states
+        case Head.drafts:
+            return states, model.draft_logits(states)
+        case Head.full:
+            return states, model.logits(states)

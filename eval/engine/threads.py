@@ -13,6 +13,7 @@ import torch
 
 from eval.engine.decoding import Engine
 from eval.engine.one_pass import exit_states
+from eval.engine.passes import Head
 from models.inference import InferenceLlama
 
 MOST = torch.get_num_threads()
@@ -120,6 +121,6 @@ def one_token(model: InferenceLlama) -> Probe:
 
     def probe() -> torch.Tensor:
         with torch.inference_mode():
-            return engine.draft(token, place, model.size.n_layers)[1]
+            return engine.below(token, place, model.size.n_layers, Head.full)[1]
 
     return probe

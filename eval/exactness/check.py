@@ -70,6 +70,7 @@ def prepare_check(config: CorrectnessConfig) -> Check:
         near_tie=NEAR_TIE[dtype] if config.near_tie is None else config.near_tie,
         selection=chosen.selection,
         provenance=provenance(device, dtype, int8=config.machine.int8),
+        draft_vocab=config.machine.draft_vocab,
         transformers=version() if config.transformers else None,
     )
     speculative = {Setting.of(p, size.n_layers): p for p in drafting if isinstance(p, Drafting)}

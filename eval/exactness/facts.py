@@ -21,6 +21,8 @@ class CheckFacts:
     """Where texts part, logits closer than so many steps of the dtype at their size are taken for rounding."""
     selection: Selection
     provenance: Provenance
+    draft_vocab: int | None
+    """Tokens that drafts were chosen from; None: all."""
     transformers: str | None
     """Version of transformers, if its generate was compared."""
 
@@ -35,5 +37,6 @@ class CheckFacts:
             "near_tie": self.near_tie,
             **self.selection.as_json(),
             **asdict(self.provenance),
+            **({"draft_vocab": self.draft_vocab} if self.draft_vocab else {}),
             **({"transformers": self.transformers} if self.transformers else {}),
         }

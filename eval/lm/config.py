@@ -55,6 +55,7 @@ class LmEvalConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "max_length")
+        self.machine.refuse_draft_vocab("not with lm-eval's tasks, whose texts it would not change")
         count_or_auto(self, "batch_size")
         at_least(0, self, "n_shots", "bootstrap_iters")
         n = self.n_samples

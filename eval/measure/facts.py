@@ -29,13 +29,15 @@ class Facts:
     """Texts decoded at the same time."""
     compiled: bool = False
     """Whether the passes are compiled (eval.engine.passes)."""
+    draft_vocab: int | None = None
+    """Tokens that drafts were chosen from; None: all."""
     samples_file: str | None = None
     """Name of the file with a line for each sample and setting."""
 
     def as_json(self) -> dict[str, Any]:
         """What result files hold, without what was not used."""
         optional: dict[str, Any] = {"baseline": self.baseline, "chat": self.chat, "sampling": self.sampling}
-        optional["metrics"] = dict(self.metrics)
+        optional |= {"metrics": dict(self.metrics), "draft_vocab": self.draft_vocab}
         last = {"transformers": self.transformers, "samples_file": self.samples_file}
         return {
             "checkpoint": self.checkpoint,

@@ -112,6 +112,7 @@ def plan_of(config: BenchmarkConfig, checkpoint: Checkpoint | None = None) -> Pl
         selection=chosen.selection,
         provenance=provenance(device, dtype, config.machine.threads or "auto", int8=config.machine.int8),
         transformers=version() if transformers else None,
+        draft_vocab=config.machine.draft_vocab,
         compiled=device.type == "cuda" if config.compile is None else config.compile,
         batch_size=batch_size_of(config.batch_size, checkpoint.stored.size, n_positions, dtype, device),
     )

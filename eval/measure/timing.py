@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from eval.engine.decoding import Engine
-from eval.engine.passes import Places
+from eval.engine.passes import Head, Places
 from eval.engine.policy import Autoregressive, DraftModel, EarlyExit, Policy, PromptLookup, SelfSpeculative, Steady
 from eval.engine.rows import Request, Round
 from eval.engine.sampling import best
@@ -110,7 +110,7 @@ def pass_times(
                     drafts, rest = [0.0], [0.0, [clock.recompute(d + 1) for _ in range(2)][-1]]
                 case DraftModel(exit_layer, d):
                     other = _Clock(engine.drafting_engine(exit_layer), token, middle)
-                    drafts = [other.token(exit_layer) for _ in range(d + 1)][1:]
+                    drafts = [other.draft(exit_layer) for _ in range(d + 1)][1:]
                     rest = [0.0, [clock.recompute(d + 1) for _ in range(2)][-1]]
                 case EarlyExit(exit_layer):
                     rest = [0.0, 0.0]
@@ -133,7 +133,7 @@ class _Clock:
         """A token through some layers and the head."""
 
         def call() -> torch.Tensor:
-            return best(self.engine.draft(self.tokens, self._places(1), n_layers)[1])
+            return best(self.engine.below(self.tokens, self._places(1), n_layers, Head.full)[1])
 
         return self._seconds(call)
 
@@ -146,21 +146,21 @@ class _Clock:
         seconds = [self._seconds(lambda: torch.mv(matrix, vector)) for _ in range(2)][-1]
         return n_bytes / len(self.tokens), seconds * n_bytes / matrix.nbytes
 
-    def draft(self, exit_layer: int, *, head: bool) -> float:
-        """A token through the first layers, its exit state kept, and the head unless it is the last one drafted."""
+    def draft(self, exit_layer: int, head: Head = Head.drafts) -> float:
+        """A token through the first layers, its exit state kept, and a head unless it is the last one drafted."""
 
         def call() -> torch.Tensor:
-            x, logits = self.engine.draft(self.tokens, self._places(1), exit_layer, head=head)
-            return best(logits) if head else x
+            x, logits = self.engine.below(self.tokens, self._places(1), exit_layer, head)
+            return x if head is Head.none else best(logits)
 
         return self._seconds(call)
 
     def round(self, policy: SelfSpeculative) -> tuple[list[float], float, float]:
         """The drafts, the last drafted token (nothing where all is recomputed), the verification."""
-        drafts = [self.draft(policy.exit_layer, head=True) for _ in range(policy.num_speculations)]
+        drafts = [self.draft(policy.exit_layer) for _ in range(policy.num_speculations)]
         width = policy.num_speculations + 1
         if policy.reuse_exit_states:
-            return drafts, self.draft(policy.exit_layer, head=False), self.verify(policy.exit_layer, width)
+            return drafts, self.draft(policy.exit_layer, Head.none), self.verify(policy.exit_layer, width)
         return drafts, 0.0, self.recompute(width)
 
     def verify(self, exit_layer: int, width: int) -> float:

@@ -82,7 +82,7 @@ def benchmark_rows(
                 speed=_speed(pairs),
                 memory=_memory(records),
                 drafts=_drafts(records),
-                ideals=_ideals(size, setting, pairs),
+                ideals=_ideals(size, setting, pairs, facts.draft_vocab),
                 bandwidth=_bandwidth(records) if is_autoregressive else None,
                 output=_output(records),
                 over_baseline=_over_baseline(_pairs(found, baseline)) if baseline else None,
@@ -175,9 +175,10 @@ def _bandwidth(records: Sequence[Record]) -> Bandwidth | None:
     )
 
 
-def _ideals(size: ModelConfig, setting: Setting, pairs: Sequence[Pair]) -> Ideals:
+def _ideals(size: ModelConfig, setting: Setting, pairs: Sequence[Pair], draft_vocab: int | None) -> Ideals:
     """Both limits of the speed-up; the measured one over the samples on which passes were timed."""
     head, n_layers = head_cost(size), size.n_layers
+    draft_head = head * (draft_vocab or size.vocab_size) / size.vocab_size
     rounds = [r for pair in pairs for r in pair.record.decoding_rounds]
     on_passes = [(pair, PassTimes(*pair.record.passes)) for pair in pairs if pair.record.passes]
     match setting.mode if setting.policy is None else setting.policy:
@@ -186,7 +187,9 @@ def _ideals(size: ModelConfig, setting: Setting, pairs: Sequence[Pair]) -> Ideal
             possible = [early_exit_ideal(times, len(pair.record.tokens)) for pair, times in on_passes]
         case Mode.self_speculative | Mode.draft_model | Mode.prompt_lookup:
             d, n = (fmean(column) for column in zip(*rounds, strict=True)) if rounds else (0.0, 0.0)
-            ideal = ideal_speedup(n_layers=n_layers, exit_layer=setting.exit_layer, d=d, n=n, head=head)
+            ideal = ideal_speedup(
+                n_layers=n_layers, exit_layer=setting.exit_layer, d=d, n=n, head=head, draft_head=draft_head
+            )
             if setting.mode == Mode.prompt_lookup:
                 ideal = n + 1  # its drafts cost no block
             possible = [

@@ -117,6 +117,8 @@ def _legend(autoregressive: Row, intervals: bool) -> list[str]:
     each += f", {together} at a time" if together > 1 else ""
     chosen = f"tokens chosen with {how}; " if (how := autoregressive.facts.sampling) else ""
     each += ", compiled" if autoregressive.facts.compiled else ""
+    if n := autoregressive.facts.draft_vocab:
+        each += f", drafts from {n:,} tokens of the vocabulary"
     lines.append(
         f"{counts.task}: {counts.n_samples} samples, seed {counts.seed}{each}; {chosen}"
         f"prompts of {counts.prompt_tokens:,.0f} tokens and {counts.new_tokens:,.0f} new ones on average;"

@@ -46,6 +46,7 @@ class ServingConfig:
     def __post_init__(self) -> None:
         at_least(1, self, "num_speculations", "rounds")
         ends_in(".json", self, "output")
+        self.machine.refuse_draft_vocab("the other engines draft from all tokens")
         if self.machine.int8:
             raise ValueError("machine.weights=int8: has no effect on the other engines, and all have the same weights")
         if self.machine.dtype is Dtype.float64:

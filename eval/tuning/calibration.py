@@ -106,7 +106,7 @@ def chances_by_exit(engine: Engine, sampler: Sampler, prompt: list[int], new: li
     return {
         e: [
             chance
-            for (_, draft), logits in zip(logit_chunks(model, states), full, strict=True)
+            for (_, draft), logits in zip(logit_chunks(model, states, drafts=True), full, strict=True)
             for chance in sampler.agreement(draft, logits)
         ]
         for e, states in enumerate(below, 1)

@@ -31,6 +31,8 @@ class Recommended:
     """Over autoregressive decoding."""
     acceptance_rate: float | None
     """Accepted share of the drafts, where the file says so."""
+    draft_vocab: int | None
+    """Tokens of the vocabulary that the drafts were chosen from; None: all."""
     provenance: str
     """Machine and code of the measurement in a line; empty where the file does not say."""
     file: Path
@@ -81,6 +83,7 @@ def _read(row: Mapping[str, Any], numbers: Mapping[str, Any], file: Path) -> Rec
         policy=policy,
         speedup=float(row["speedup"]),
         acceptance_rate=None if rate is None else float(rate),
+        draft_vocab=None if row.get("draft_vocab") is None else int(row["draft_vocab"]),
         provenance=str(Provenance(**{name: row[name] for name in names})) if row.keys() >= set(names) else "",
         file=file,
     )
