@@ -23,10 +23,13 @@ class Prediction(NamedTuple):
     """d."""
 
 
-def head_cost(size: ModelConfig) -> float:
-    """h, the cost of the LM head in units of a block, by multiplications per token."""
+def head_cost(size: ModelConfig, vocabulary: int | None = None) -> float:
+    """h, the cost of the LM head in units of a block, by multiplications per token.
+
+    `vocabulary`: tokens that it predicts; None: all.
+    """
     attention = size.head_dim * (2 * size.n_heads + 2 * size.kv_heads)
-    return size.vocab_size / (attention + 3 * size.ffn_dim)
+    return (vocabulary or size.vocab_size) / (attention + 3 * size.ffn_dim)
 
 
 def ideal_speedup(

@@ -60,6 +60,8 @@ class Stub:
         following = torch.where(depth == 0.5, self.tables[0.5][token], self.tables[0.0][token])
         return torch.nn.functional.one_hot(following, V).float()
 
+    draft_ids = None
+
     def draft_logits(self, x: torch.Tensor) -> torch.Tensor:
         return self.logits(x)
 

@@ -110,25 +110,26 @@ def test_acceptance_by_position() -> None:
     assert second == pytest.approx(first, rel=0.02), "no longer reached, what was seen of it is forgotten"
 
 
-def test_rates_are_the_formula() -> None:
-    at_work = Dynamic((2, 4), 16, 2.0)
+@pytest.mark.parametrize("draft_head", [2.0, 0.25])
+def test_rates_are_the_formula(draft_head: float) -> None:
+    at_work = Dynamic((2, 4), 16, 2.0, draft_head)
     for plan in list(at_work._first):
         d = plan.num_speculations
         verify = (18 - plan.exit_layer) * (1e-3 + 1e-4 * (d + 1))
-        below = 1e-3 * (plan.exit_layer + 2) * d + 1e-3 * plan.exit_layer
+        below = 1e-3 * (plan.exit_layer + draft_head) * d + 1e-3 * plan.exit_layer
         at_work.learn(Outcome(plan, d, (d // 2,), (), below if d else None, verify if d else 18e-3))
     rates = at_work.rates()
     assert rates[16, 0] == pytest.approx(1 / 18e-3)
     for e in (2, 4):
         a = at_work.acceptance[e].chances()
         for d in range(1, MOST_DRAFTS + 1):
-            seconds = d * 1e-3 * (e + 2) + 1e-3 * e + (18 - e) * (1e-3 + 1e-4 * (d + 1))
+            seconds = d * 1e-3 * (e + draft_head) + 1e-3 * e + (18 - e) * (1e-3 + 1e-4 * (d + 1))
             expected = 1 + sum(torch.tensor(a[:i]).prod().item() for i in range(1, d + 1))
             assert rates[e, d] == pytest.approx(expected / seconds, rel=1e-5)
 
 
 def test_a_pause_of_the_machine_is_no_slow_pass() -> None:
-    times = RoundTimes(16, 2.0)
+    times = RoundTimes(16, 2.0, 2.0)
     for i in range(9):
         times.learn(Outcome(Plan(4, 2, timed=True), 2, (1,), (), 10.0 if i == 4 else 1.0, 1.0))
     assert times.rounds(4)[1] == pytest.approx(2.0)
@@ -191,7 +192,7 @@ KNOWN = {
 @pytest.mark.parametrize("rows", [1, 8])
 @pytest.mark.parametrize("chances", KNOWN.values(), ids=KNOWN)
 def test_dynamic_finds_the_known_best(chances: dict[int, float], rows: int) -> None:
-    world, at_work = World(chances), Dynamic((2, 4, 8), 16, 2.0)
+    world, at_work = World(chances), Dynamic((2, 4, 8), 16, 2.0, 2.0)
     plans = live(at_work, world, 400, rows)[100:]
     best = max(world.rate(e, d) for e, d in [(16, 0), *((e, d) for e in chances for d in range(1, 13))])
     share = sum(world.rate(p.exit_layer, p.num_speculations) for p in plans) / len(plans) / best
@@ -199,7 +200,7 @@ def test_dynamic_finds_the_known_best(chances: dict[int, float], rows: int) -> N
 
 
 def test_dynamic_follows_a_change() -> None:
-    world, at_work = World(KNOWN["a low exit"]), Dynamic((2, 4, 8), 16, 2.0)
+    world, at_work = World(KNOWN["a low exit"]), Dynamic((2, 4, 8), 16, 2.0, 2.0)
     assert Counter(p.exit_layer for p in live(at_work, world, 200)[150:]).most_common(1)[0][0] == 2
     world.chances = KNOWN["a middle exit"]
     assert Counter(p.exit_layer for p in live(at_work, world, 300)[200:]).most_common(1)[0][0] == 4

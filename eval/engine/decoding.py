@@ -139,7 +139,8 @@ class Engine:
     def session(self, policy: Policy) -> Session:
         """The policy's, made when it is first asked for."""
         if policy not in self.sessions:
-            self.sessions[policy] = session(policy, self.model.size)
+            ids = self.model.draft_ids
+            self.sessions[policy] = session(policy, self.model.size, None if ids is None else len(ids))
         return self.sessions[policy]
 
     def _take(self, rows: list[Row], i: int, round_: Round) -> Round:

@@ -177,8 +177,7 @@ def _bandwidth(records: Sequence[Record]) -> Bandwidth | None:
 
 def _ideals(size: ModelConfig, setting: Setting, pairs: Sequence[Pair], draft_vocab: int | None) -> Ideals:
     """Both limits of the speed-up; the measured one over the samples on which passes were timed."""
-    head, n_layers = head_cost(size), size.n_layers
-    draft_head = head * (draft_vocab or size.vocab_size) / size.vocab_size
+    head, draft_head, n_layers = head_cost(size), head_cost(size, draft_vocab), size.n_layers
     rounds = [r for pair in pairs for r in pair.record.decoding_rounds]
     on_passes = [(pair, PassTimes(*pair.record.passes)) for pair in pairs if pair.record.passes]
     match setting.mode if setting.policy is None else setting.policy:

@@ -81,11 +81,13 @@ class RoundTimes:
     Args:
         n_layers: L.
         head: the head's cost in blocks (models.speculation.head_cost), which sets a pass of all layers above an exit
-            against those of another, and the last pass of a draft, which needs no head, against the others.
+            against those of another.
+        draft_head: that of the head of drafts, which sets the last pass of a draft, which needs none, against the
+            others.
     """
 
-    def __init__(self, n_layers: int, head: float) -> None:
-        self.n_layers, self.head = n_layers, head
+    def __init__(self, n_layers: int, head: float, draft_head: float) -> None:
+        self.n_layers, self.head, self.draft_head = n_layers, head, draft_head
         self._drafts: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
         self._verify: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
         self._plain: deque[float] = deque(maxlen=RECENT)
@@ -117,7 +119,7 @@ class RoundTimes:
 
     def _drafts_worth(self, exit_layer: int, d: int) -> float:
         """A round's passes below the exit in passes with a head."""
-        return d + exit_layer / (exit_layer + self.head)
+        return d + exit_layer / (exit_layer + self.draft_head)
 
     def _blocks_above(self, exit_layer: int) -> float:
         return self.n_layers - exit_layer + self.head
@@ -139,10 +141,10 @@ class RoundTimes:
 class Dynamic:
     """The session of `DynamicExit`."""
 
-    def __init__(self, exits: Sequence[int], n_layers: int, head: float) -> None:
+    def __init__(self, exits: Sequence[int], n_layers: int, head: float, draft_head: float) -> None:
         self.exits, self.n_layers = tuple(exits), n_layers
         self.acceptance = {e: Acceptance() for e in exits}
-        self.times = RoundTimes(n_layers, head)
+        self.times = RoundTimes(n_layers, head, draft_head)
         self._plain = Plan(n_layers, timed=True)
         # Each exit with few and with many drafts, and plain decoding, once for its time and once more against noise.
         tries = [Plan(e, d, timed=True) for d in FIRST_DRAFTS for e in exits]

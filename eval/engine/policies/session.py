@@ -20,8 +20,11 @@ from models.config import ModelConfig
 from models.speculation import head_cost
 
 
-def session(policy: Policy, size: ModelConfig) -> Session:
-    """A policy at work on a model of this size, with nothing learned yet."""
+def session(policy: Policy, size: ModelConfig, draft_vocab: int | None = None) -> Session:
+    """A policy at work on a model of this size, with nothing learned yet.
+
+    `draft_vocab`: tokens that drafts are chosen from; None: all.
+    """
     n_layers = size.n_layers
     match policy:
         case Autoregressive():
@@ -37,4 +40,5 @@ def session(policy: Policy, size: ModelConfig) -> Session:
         case ConfidenceStop(exit_layer, d):
             return Confident(Plan(exit_layer, d), n_layers)
         case DynamicExit(exits):
-            return Dynamic(exits or exits_to_try(n_layers), n_layers, head_cost(size))
+            heads = head_cost(size), head_cost(size, draft_vocab)
+            return Dynamic(exits or exits_to_try(n_layers), n_layers, *heads)
