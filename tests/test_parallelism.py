@@ -184,8 +184,8 @@ def test_same_numbers_as_one_process(trained_cases: Path, case: Case) -> None:
     for a, b in zip(expected, got, strict=True):
         assert a.keys() == b.keys()
         for key in a:
-            if "agreement" in key and case.tolerance > FP32:
-                continue  # counts of choices, some between almost equal logits
+            if ("agreement" in key or "greedy" in key) and case.tolerance > FP32:
+                continue  # counts of choices, some between almost equal logits, and what follows from them
             torch.testing.assert_close(
                 b[key], a[key], rtol=case.tolerance, atol=1e-6, msg=lambda m, at=f"{key} {a['step']}": f"{at}: {m}"
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import compose_config
 
@@ -18,6 +19,7 @@ CORPUS: Any = SimpleNamespace(
     tokenizer=SimpleNamespace(files={"tokenizer.model": b"pieces"}),
     facts={"train_documents": 9, "train_tokens": 1234},
     digests={"stdlib": "0123"},
+    token_counts=lambda vocab_size: np.arange(vocab_size),
 )
 
 
