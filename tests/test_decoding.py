@@ -138,14 +138,14 @@ def test_the_context_ends_alike_for_all() -> None:
                 assert got == autoregressive
 
 
-def tiny(dtype: torch.dtype = torch.float64) -> InferenceLlama:
+def tiny(dtype: torch.dtype = torch.float64, draft_ids: torch.Tensor | None = None, **changes: Any) -> InferenceLlama:
     """A model whose early layers often, not always, agree with all of them."""
-    size = tiny_model(n_layers=5, vocab_size=24)
+    size = tiny_model(n_layers=5, vocab_size=24, **changes)
     weights = our_model(size).state_dict()
     for name in weights:
         if name.endswith(("wo.weight", "w2.weight")):
             weights[name] = weights[name] * (8 if ".0." in name else 2)
-    return InferenceLlama(size, weights, dtype=dtype, device=CPU)
+    return InferenceLlama(size, weights, dtype=dtype, device=CPU, draft_ids=draft_ids)
 
 
 def test_token_for_token_over_many_settings() -> None:

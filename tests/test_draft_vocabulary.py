@@ -5,16 +5,13 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_model
 from hydra import compose, initialize_config_module
 from test_batches import request, together
 from test_decoding import CPU, decode, tiny, tokens
-from test_parity_hf import our_model
 
 from conf.strict import ConfigError, register_schema
 from data.prepared.shards import Shard, Tokens
@@ -24,36 +21,33 @@ from eval.engine import load
 from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import Engine
 from eval.engine.draft_vocabulary import draft_ids
-from eval.engine.policy import Autoregressive, ConfidenceStop, DraftModel, DynamicExit, Policy, SelfSpeculative
+from eval.engine.policy import (
+    Autoregressive,
+    ConfidenceStop,
+    DraftModel,
+    DynamicExit,
+    EarlyExit,
+    Policy,
+    SelfSpeculative,
+)
 from eval.engine.sampling import Sampler
 from eval.engine.sampling_options import SamplingOptions
 from eval.measure.config import BenchmarkConfig
-from models.inference import InferenceLlama
 
 ROOT = Path(__file__).parent.parent
 SOME = torch.tensor([0, 3, 4, 7, 8, 11, 12, 15, 19, 20, 23])
 register_schema("benchmark", BenchmarkConfig)
 
 
-def drafting_from(ids: torch.Tensor | None, dtype: torch.dtype = torch.float64, **changes: Any) -> InferenceLlama:
-    """`test_decoding.tiny` with a head for some tokens' drafts."""
-    size = tiny_model(n_layers=5, vocab_size=24, **changes)
-    weights = our_model(size).state_dict()
-    for name in weights:
-        if name.endswith(("wo.weight", "w2.weight")):
-            weights[name] = weights[name] * (8 if ".0." in name else 2)
-    return InferenceLlama(size, weights, dtype=dtype, device=CPU, draft_ids=ids)
-
-
 @pytest.mark.parametrize("tied", [False, True])
 def test_its_logits_are_the_heads(tied: bool) -> None:
-    model, x = drafting_from(SOME, tie_embeddings=tied), torch.randn(2, 3, 32, dtype=torch.float64)
+    model, x = tiny(draft_ids=SOME, tie_embeddings=tied), torch.randn(2, 3, 32, dtype=torch.float64)
     full, draft = model.logits(x), model.draft_logits(x)
     assert draft.shape == full.shape
     torch.testing.assert_close(draft[..., SOME], full[..., SOME])
     others = torch.ones(full.shape[-1], dtype=torch.bool).index_fill(0, SOME, False)
     assert (draft[..., others] == float("-inf")).all()
-    assert torch.equal(drafting_from(None).draft_logits(x), drafting_from(None).logits(x))
+    assert torch.equal(tiny().draft_logits(x), tiny().logits(x))
 
 
 POLICIES = [SelfSpeculative(1, 3), SelfSpeculative(3, 6), SelfSpeculative(2, 2, False), DraftModel(2, 3)]
@@ -61,7 +55,7 @@ POLICIES = [SelfSpeculative(1, 3), SelfSpeculative(3, 6), SelfSpeculative(2, 2, 
 
 @pytest.mark.parametrize("policy", [*POLICIES, ConfidenceStop(2, 5), DynamicExit()])
 def test_the_text_is_the_full_models(policy: Policy) -> None:
-    model, rng, accepted, missed = drafting_from(SOME), random.Random(0), 0, 0
+    model, rng, accepted, missed = tiny(draft_ids=SOME), random.Random(0), 0, 0
     for _ in range(25):
         prompt, n = [rng.randrange(24) for _ in range(rng.randrange(1, 30))], rng.randrange(2, 30)
         rounds = decode(model, policy, prompt, n)
@@ -79,16 +73,14 @@ def test_rows_of_a_batch_and_static_shapes(compiled: bool, monkeypatch: pytest.M
     sampled = SamplingOptions(temperature=0.9, top_k=5, repetition_penalty=1.2, seed=3)
     requests = [request([i, 5, i + 1], 12, options) for i in range(3) for options in (None, sampled)]
     policy = SelfSpeculative(2, 3)
-    alone = [together(Engine(drafting_from(SOME)), [one], policy, 1) for one in requests]
-    found = together(Engine(drafting_from(SOME), None, 4, compiled=compiled), requests, policy, len(requests))
+    alone = [together(Engine(tiny(draft_ids=SOME)), [one], policy, 1) for one in requests]
+    found = together(Engine(tiny(draft_ids=SOME), None, 4, compiled=compiled), requests, policy, len(requests))
     assert [found[i] for i in range(len(requests))] == [one[0] for one in alone]
 
 
 def test_early_exit_chooses_from_all() -> None:
-    from eval.engine.policy import EarlyExit
-
     for start in range(24):
-        some, every = (decode(m, EarlyExit(2), [start], 20) for m in (drafting_from(SOME), drafting_from(None)))
+        some, every = (decode(m, EarlyExit(2), [start], 20) for m in (tiny(draft_ids=SOME), tiny()))
         assert tokens(some) == tokens(every)
 
 
