@@ -60,6 +60,7 @@ def compare(raw: DictConfig) -> None:
         threads.refresh()
         results.append(side_by_side(engine, prompt, chosen, stop))
     facts = {"checkpoint": config.checkpoint, **asdict(provenance(device, dtype, int8=config.machine.int8))}
+    facts |= {"draft_vocab": config.machine.draft_vocab} if config.machine.draft_vocab else {}
     rows = mode_rows(results, model.size.n_layers)
     write_page(output, compare_page(tokenizer, prompts, results, rows, facts))
     print(mode_table(rows))

@@ -28,19 +28,20 @@ def generate(raw: DictConfig) -> None:
     from eval.machine import device_and_dtype, provenance
     from eval.pages.drafts_page import drafts_page
     from eval.painter import Painter, speed_line
-    from eval.policies import check_decodable, check_splits, choose_policy, memory_of, model_options
+    from eval.policies import check_decodable, check_splits, choose_policy, memory_of
     from eval.setting import Setting
 
     device, dtype = device_and_dtype(config.machine)
     with ranks(device) as part:
         checkpoint = open_for_prompts(config.checkpoint, chat=config.chat)
-        policy, reason = choose_policy(config, checkpoint)
+        policy, reason, draft_vocab = choose_policy(config, checkpoint)
         tokenizer, context = checkpoint.tokenizer, checkpoint.stored.size.max_seq_len
         output = writable(config.output) if config.output and part.rank == 0 else None
         check_splits(checkpoint.stored.size, part, policy)
         text = from_first(part, lambda: prompt_text(config.prompt, config.prompt_file))
         prompt = tokenizer.encode_prompt(text)
-        model = checkpoint.model(dtype, device, part=part, **model_options(config, checkpoint))
+        options = {**config.machine.model_options, "draft_vocab": draft_vocab}
+        model = checkpoint.model(dtype, device, part=part, **options)
         # Ranks that each time passes to choose a number would wait for each other.
         fixed = config.machine.threads or (torch.get_num_threads() if part.ranks > 1 else None)
         threads = Threads(fixed, device, one_token(model))
@@ -72,6 +73,7 @@ def generate(raw: DictConfig) -> None:
             facts = {
                 "checkpoint": config.checkpoint,
                 "mode": Setting.of(policy, model.size.n_layers).mode,
+                **({"draft_vocab": draft_vocab} if draft_vocab else {}),
                 **asdict(provenance(device, dtype, int8=config.machine.int8)),
             }
             write_page(output, drafts_page(tokenizer, prompt, rounds, policy, model.size.n_layers, seconds, facts))

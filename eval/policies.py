@@ -1,7 +1,7 @@
 """Which ways to decode: the grid that a measurement compares, and one that a user leaves open, filled in."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -127,16 +127,25 @@ class ChosenPolicy(NamedTuple):
     policy: Policy
     reason: str | None
     """Where a measurement has decided: what it says."""
+    draft_vocab: int | None
+    """How many tokens drafts are chosen from, those of the fastest setting unless the config says; None: all."""
 
 
 def choose_policy(config: GenerateConfig, checkpoint: Checkpoint) -> ChosenPolicy:
     """The policy that the config names. What it leaves open comes from what has been measured of the checkpoint.
 
-    With nothing measured that is self-speculation with a quarter of the layers and 3 drafts.
+    With nothing measured that is self-speculation with a quarter of the layers and 3 drafts, from all tokens.
 
     Raises ConfigError for a key without effect.
     """
-    exit_layer, d, best = config.exit_layer, config.num_speculations, recommended(checkpoint.stored.folder)
+    best = recommended(checkpoint.stored.folder)
+    policy, reason = _choose(config, checkpoint, best)
+    measured = best.draft_vocab if best and policy != Autoregressive() else None
+    return ChosenPolicy(policy, reason, config.machine.draft_vocab or measured)
+
+
+def _choose(config: GenerateConfig, checkpoint: Checkpoint, best: Recommended | None) -> tuple[Policy, str | None]:
+    exit_layer, d = config.exit_layer, config.num_speculations
     left_open = config.mode is None and config.policy is None and exit_layer is None and d is None
     one_layer = checkpoint.stored.size.n_layers == 1  # has none to leave before
     no_use = left_open and (one_layer or (best is not None and not best.pays))
@@ -159,30 +168,21 @@ def choose_policy(config: GenerateConfig, checkpoint: Checkpoint) -> ChosenPolic
             if value is not None:
                 raise ConfigError(f"{key}={value}: has no effect with policy=dynamic, which chooses it; leave it out")
         chosen = f"policy=dynamic: the fastest in {best.file}" if best and config.policy is None else None
-        return ChosenPolicy(DynamicExit(), chosen)
+        return DynamicExit(), chosen
     reason = _reason(best, mode, exit_layer, d) if best and config.mode is None else None
     if mode is Mode.autoregressive:
-        return ChosenPolicy(Autoregressive(), reason)
+        return Autoregressive(), reason
     if mode is Mode.prompt_lookup:
-        return ChosenPolicy(PromptLookup(LOOKED_UP if d is None else d), reason)
+        return PromptLookup(LOOKED_UP if d is None else d), reason
     default = _drafting(best) or unmeasured_drafting(checkpoint)
     exit_layer = default.exit_layer if exit_layer is None else exit_layer
     if mode is Mode.early_exit:
-        return ChosenPolicy(EarlyExit(exit_layer), reason)
+        return EarlyExit(exit_layer), reason
     d = default.num_speculations if d is None else d
     if mode is Mode.draft_model:
-        return ChosenPolicy(DraftModel(exit_layer, d), reason)
+        return DraftModel(exit_layer, d), reason
     confident = policy is DraftPolicy.confidence
-    return ChosenPolicy(ConfidenceStop(exit_layer, d) if confident else SelfSpeculative(exit_layer, d), reason)
-
-
-def model_options(config: GenerateConfig, checkpoint: Checkpoint) -> dict[str, Any]:
-    """How the model is set up: its drafts from as many tokens as those of the fastest setting, unless the config says.
-
-    That leaves every text as it is.
-    """
-    options, best = config.machine.model_options, recommended(checkpoint.stored.folder)
-    return {**options, "draft_vocab": options["draft_vocab"] or (best.draft_vocab if best else None)}
+    return ConfidenceStop(exit_layer, d) if confident else SelfSpeculative(exit_layer, d), reason
 
 
 def _reason(best: Recommended, mode: Mode, exit_layer: int | None, d: int | None) -> str | None:

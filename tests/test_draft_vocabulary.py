@@ -17,6 +17,8 @@ from conf.strict import ConfigError, register_schema
 from data.prepared.shards import Shard, Tokens
 from data.prepared.token_counts import token_counts
 from eval.benchmark import benchmark
+from eval.compare import compare
+from eval.config import GenerateConfig
 from eval.engine import load
 from eval.engine.checkpoint import open_checkpoint
 from eval.engine.decoding import Engine
@@ -32,11 +34,14 @@ from eval.engine.policy import (
 )
 from eval.engine.sampling import Sampler
 from eval.engine.sampling_options import SamplingOptions
+from eval.exactness.compare_config import CompareConfig
+from eval.generate import generate
 from eval.measure.config import BenchmarkConfig
 
 ROOT = Path(__file__).parent.parent
 SOME = torch.tensor([0, 3, 4, 7, 8, 11, 12, 15, 19, 20, 23])
-register_schema("benchmark", BenchmarkConfig)
+for name, schema in {"benchmark": BenchmarkConfig, "compare": CompareConfig, "generate": GenerateConfig}.items():
+    register_schema(name, schema)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -127,6 +132,15 @@ def test_from_training_to_decoding(trained: Path, tmp_path: Path) -> None:
     loaded = load(export)
     assert loaded.model.draft_ids is not None, "as the fastest setting was measured"
     assert len(loaded.model.draft_ids) == 16
+    told, page = "<b>draft_vocab</b> 16", tmp_path / "page.html"
+    keys = [f"checkpoint={export}", "prompt=import", "max_new_tokens=4", f"output={page}"]
+    with initialize_config_module("conf", version_base="1.3"):
+        generate(compose("generate", [*keys, "exit_layer=2"]))
+        assert told in page.read_text(encoding="utf8")
+        generate(compose("generate", [*keys, "mode=autoregressive"]))
+        assert "draft_vocab" not in page.read_text(encoding="utf8"), "nothing is drafted"
+        compare(compose("compare", [*keys, "machine.draft_vocab=16"]))
+        assert told in page.read_text(encoding="utf8")
 
 
 def test_drawn_tokens_have_the_full_models_distribution() -> None:

@@ -175,7 +175,7 @@ def test_what_is_left_open_comes_from_the_benchmark(trained: Path) -> None:
         path.write_text(json.dumps(rows))
         config.policy = config.exit_layer = None
         chosen = choose_policy(config, checkpoint)
-        assert chosen == (DynamicExit(), f"policy=dynamic: the fastest in {path}")
+        assert chosen == (DynamicExit(), f"policy=dynamic: the fastest in {path}", None)
         config.exit_layer = 3
         assert choose_policy(config, checkpoint).policy == SelfSpeculative(3, 5)
         rows.append({"mode": "self_speculative", "policy": "confidence", "exit_layer": 1, "num_speculations": 9})
