@@ -75,6 +75,13 @@ class Weights(StrEnum):
     """8 bits, with a scale for each output; computed and cached is in bfloat16. Another model, if a close one."""
 
 
+class Kernels(StrEnum):
+    """Whose code multiplies a few rows with a weight."""
+
+    ours = "ours"
+    torch = "torch"
+
+
 class Color(StrEnum):
     """When to colour."""
 
@@ -94,6 +101,8 @@ class MachineConfig:
     """Number format of weights and cache."""
     weights: Weights = Weights.dtype
     """`int8` halves the bytes of weights that bfloat16 reads for a token, and the memory for them."""
+    kernels: Kernels = Kernels.ours
+    """What multiplies a few rows with a weight on a CPU: `ours` is compiled with the machine's C compiler."""
     draft_vocab: int | None = None
     """Drafts are chosen from so many tokens of the vocabulary, the most frequent of the text that the model was trained
     on, with a head of their own; null: from all; in eval.generate as many as its fastest setting was measured with."""
@@ -117,7 +126,12 @@ class MachineConfig:
     @property
     def model_options(self) -> dict[str, Any]:
         """How a model is set up, besides its device and dtype (models/inference.py)."""
-        return {"int8": self.int8, "prefill_chunk": self.prefill_chunk, "draft_vocab": self.draft_vocab}
+        return {
+            "int8": self.int8,
+            "prefill_chunk": self.prefill_chunk,
+            "our_kernels": self.kernels is Kernels.ours,
+            "draft_vocab": self.draft_vocab,
+        }
 
     def refuse_draft_vocab(self, why: str) -> None:
         """Raise ValueError if drafts are to be chosen from some tokens alone."""

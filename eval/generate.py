@@ -40,7 +40,7 @@ def generate(raw: DictConfig) -> None:
         check_splits(checkpoint.stored.size, part, policy)
         text = from_first(part, lambda: prompt_text(config.prompt, config.prompt_file))
         prompt = tokenizer.encode_prompt(text)
-        options = {**config.machine.model_options, "draft_vocab": draft_vocab}
+        options = config.machine.model_options | {"draft_vocab": draft_vocab}
         model = checkpoint.model(dtype, device, part=part, **options)
         # Ranks that each time passes to choose a number would wait for each other.
         fixed = config.machine.threads or (torch.get_num_threads() if part.ranks > 1 else None)
@@ -70,12 +70,12 @@ def generate(raw: DictConfig) -> None:
         if len(prompt) + sum(len(r.tokens) for r in rounds) > context:
             print(f"ended with the context of {context} tokens", file=sys.stderr)
         if output:
-            facts = {
+            facts: dict[str, object] = {
                 "checkpoint": config.checkpoint,
                 "mode": Setting.of(policy, model.size.n_layers).mode,
-                **({"draft_vocab": draft_vocab} if draft_vocab else {}),
-                **asdict(provenance(device, dtype, int8=config.machine.int8)),
             }
+            facts |= {"draft_vocab": draft_vocab} if draft_vocab else {}
+            facts |= asdict(provenance(device, dtype, int8=config.machine.int8))
             write_page(output, drafts_page(tokenizer, prompt, rounds, policy, model.size.n_layers, seconds, facts))
             print(output, file=sys.stderr)
 

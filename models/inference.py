@@ -15,7 +15,7 @@ from torch.nn.attention.bias import CausalBias, causal_lower_right
 
 from models.config import ModelConfig
 from models.kv_cache import KVCache, LayeredKVCache
-from models.matrix import DenseMatrix, Int8Matrix, Matrix, SummedMatrix
+from models.matrices.matrix import DenseMatrix, Int8Matrix, Matrix, SummedMatrix
 from models.part import Part
 from models.rotary import frequencies
 
@@ -60,6 +60,7 @@ class InferenceLlama:
         int8: bool = False,
         part: Part | None = None,
         prefill_chunk: int = PREFILL_CHUNK,
+        our_kernels: bool = True,
         draft_ids: torch.Tensor | None = None,
     ) -> None:
         """Fuse the weights of our state dict (the names of models/storage/hf.py).
@@ -72,14 +73,15 @@ class InferenceLlama:
             int8: hold the matrices in 8 bits; dtype must be bfloat16.
             part: what of each matrix this rank holds; None: all of it.
             prefill_chunk: tokens of a row that pass through the blocks at once, at most.
+            our_kernels: multiply a few rows on a CPU with models/matrices/few_rows.c instead of torch's kernels.
             draft_ids: [N] int64, the tokens that drafts are chosen from, which have a smaller head of their own; None:
                 all.
         """
         self.size, self.dtype, self.device = size, dtype, device
         self.part, self.prefill_chunk = part or Part(), prefill_chunk
         self.part_size = self.part.size_of(size)
-        self.matrix: Callable[[torch.Tensor], Matrix] = (
-            Int8Matrix if int8 else lambda weight: DenseMatrix(weight.to(dtype))
+        self.matrix: Callable[[torch.Tensor], Matrix] = lambda weight: (
+            Int8Matrix(weight, ours=our_kernels) if int8 else DenseMatrix(weight.to(dtype), ours=our_kernels)
         )
         # Angles of late positions need more than 16 bits.
         self.real_dtype = torch.promote_types(dtype, torch.float32)
@@ -118,7 +120,7 @@ class InferenceLlama:
         self.draft_head = None if self.draft_ids is None else self.matrix(rows[self.draft_ids])
         if size.tie_embeddings and isinstance(self.head, DenseMatrix):
             # One matrix for both, since the head's is of numbers that can be looked up.
-            self.embedding = self.head.tensors()[0].t()
+            [self.embedding] = self.head.tensors()
             return
         if not size.tie_embeddings:
             rows = get("tok_embeddings.weight")  # of the head's nothing is kept in fp32 meanwhile
@@ -342,8 +344,5 @@ class InferenceLlama:
 
 
 def _beside(weights: list[torch.Tensor], norm: torch.Tensor) -> torch.Tensor:
-    """Weights [out, in] of the same rows as one, with the weight of their norm folded in.
-
-    It lies in memory as [in, out], as a CPU's `DenseMatrix` has it, which then needs no copy.
-    """
-    return torch.cat([weight.t() for weight in weights], 1).mul_(norm.unsqueeze(1)).t()
+    """Weights [out, in] of the same rows as one, with the weight of their norm folded in."""
+    return torch.cat(weights).mul_(norm)

@@ -1,0 +1,1 @@
+"""Weight matrices of decoding, and the products with them."""

@@ -1,0 +1,70 @@
+"""A C file, compiled for the CPU that it runs on and loaded: once for each machine, kept for the next process.
+
+Nothing of torch is compiled with it, so that this takes a second. The threads are those of torch's own OpenMP, whose
+functions are found when the library is loaded: a second pool of threads would wait for the first one.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "layerskip-pretrain" / "kernels"
+FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-fPIC"]
+
+
+class NoLibraryError(Exception):
+    """Why there is none, in a few words."""
+
+
+def c_library(source: Path) -> ctypes.CDLL:
+    """Load what has been compiled from a C file, and compile it if nothing has. Raises NoLibraryError."""
+    words = [source.read_bytes(), " ".join(FLAGS).encode(), _cpu().encode()]
+    name = f"{source.stem}-{hashlib.sha256(b'|'.join(words)).hexdigest()[:16]}.so"
+    try:
+        return ctypes.CDLL(str(CACHE / name))
+    except OSError:  # not there, or broken
+        pass
+    with tempfile.TemporaryDirectory() as scratch:
+        made = _compile(source, Path(scratch))
+        try:
+            CACHE.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=CACHE, delete=False) as copy:
+                copy.write(made.read_bytes())
+            os.replace(copy.name, CACHE / name)  # several processes may do so at the same time
+        except OSError:
+            pass  # it is compiled again next time
+        try:
+            return ctypes.CDLL(str(made))
+        except OSError as error:
+            raise NoLibraryError(str(error)) from None
+
+
+def _compile(source: Path, folder: Path) -> Path:
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if not compiler:
+        raise NoLibraryError("no C compiler is installed (apt-get install gcc)")
+    parts = [str(folder / name) for name in ("part.o", "whole.so")]
+    for arguments in ([*FLAGS, "-c", str(source), "-o", parts[0]], ["-shared", parts[0], "-o", parts[1]]):
+        try:
+            done = subprocess.run([*compiler.split(), *arguments], capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise NoLibraryError(f"{compiler} cannot be run ({error.strerror})") from None
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            raise NoLibraryError(f"{compiler} cannot compile {source.name} ({said[0]})")
+    return Path(parts[1])
+
+
+def _cpu() -> str:
+    """What `-march=native` looks at, so that machines of several kinds may share a cache."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n")
+        described = [line for line in lines if line.startswith(("flags", "Features", "model name"))]
+        return " ".join(dict.fromkeys(described))
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
