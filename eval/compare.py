@@ -59,8 +59,11 @@ def compare(raw: DictConfig) -> None:
     for prompt in each(prompts, "compare", unit="prompt"):
         threads.refresh()
         results.append(side_by_side(engine, prompt, chosen, stop))
-    facts = {"checkpoint": config.checkpoint, **asdict(provenance(device, dtype, int8=config.machine.int8))}
-    facts |= {"draft_vocab": config.machine.draft_vocab} if config.machine.draft_vocab else {}
+    facts = {
+        "checkpoint": config.checkpoint,
+        "draft_vocab": config.machine.draft_vocab,
+        **asdict(provenance(device, dtype, int8=config.machine.int8)),
+    }
     rows = mode_rows(results, model.size.n_layers)
     write_page(output, compare_page(tokenizer, prompts, results, rows, facts))
     print(mode_table(rows))

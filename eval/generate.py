@@ -40,8 +40,9 @@ def generate(raw: DictConfig) -> None:
         check_splits(checkpoint.stored.size, part, policy)
         text = from_first(part, lambda: prompt_text(config.prompt, config.prompt_file))
         prompt = tokenizer.encode_prompt(text)
-        options = config.machine.model_options | {"draft_vocab": draft_vocab}
-        model = checkpoint.model(dtype, device, part=part, **options)
+        model = checkpoint.model(
+            dtype, device, part=part, **{**config.machine.model_options, "draft_vocab": draft_vocab}
+        )
         # Ranks that each time passes to choose a number would wait for each other.
         fixed = config.machine.threads or (torch.get_num_threads() if part.ranks > 1 else None)
         threads = Threads(fixed, device, one_token(model))
@@ -70,12 +71,9 @@ def generate(raw: DictConfig) -> None:
         if len(prompt) + sum(len(r.tokens) for r in rounds) > context:
             print(f"ended with the context of {context} tokens", file=sys.stderr)
         if output:
-            facts: dict[str, object] = {
-                "checkpoint": config.checkpoint,
-                "mode": Setting.of(policy, model.size.n_layers).mode,
-            }
-            facts |= {"draft_vocab": draft_vocab} if draft_vocab else {}
-            facts |= asdict(provenance(device, dtype, int8=config.machine.int8))
+            machine = provenance(device, dtype, int8=config.machine.int8)
+            mode = Setting.of(policy, model.size.n_layers).mode
+            facts = {"checkpoint": config.checkpoint, "mode": mode, "draft_vocab": draft_vocab, **asdict(machine)}
             write_page(output, drafts_page(tokenizer, prompt, rounds, policy, model.size.n_layers, seconds, facts))
             print(output, file=sys.stderr)
 

@@ -188,7 +188,7 @@ def test_a_text_that_ends_too_soon_is_no_near_tie() -> None:
 
 
 def with_a_twin(model: InferenceLlama, token: int, twin: int) -> InferenceLlama:
-    model.head.weight[:, twin] = model.head.weight[:, token]
+    model.head.weight[twin] = model.head.weight[token]
     return model
 
 

@@ -72,7 +72,7 @@ def test_near_ties_are_told_from_real_differences() -> None:
     x = model.run(model.embed(torch.tensor([context])), cache, torch.arange(3), 3, range(size.n_layers))
     best, second = model.logits(x[0, -1]).topk(2).indices.tolist()
     assert not near_tie_after(model, context, best, second)
-    model.head.weight[:, second] = model.head.weight[:, best]
+    model.head.weight[second] = model.head.weight[best]
     assert near_tie_after(model, context, best, second)
     worst = model.logits(x[0, -1]).argmin().item()
     assert not near_tie_after(model, context, best, int(worst)), "one of the two best must not hide a bad choice"

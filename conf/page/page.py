@@ -33,7 +33,11 @@ def page(*, title: str, facts: Mapping[str, object], data: Mapping[str, Any], st
     return Template(_read("page.html")).substitute(
         policy=policy,
         title=escape(title),
-        facts="\n".join(f"<span><b>{escape(name)}</b> {escape(_short(value))}</span>" for name, value in facts.items()),
+        facts="\n".join(
+            f"<span><b>{escape(name)}</b> {escape(_short(value))}</span>"
+            for name, value in facts.items()
+            if value is not None
+        ),
         style=style,
         data=embedded(data),
         script=script,
