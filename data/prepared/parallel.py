@@ -57,4 +57,5 @@ def encoded_chunks(chunks: Iterable[Chunk], encoder: Encoder, workers: int | Non
         except BrokenProcessPool:
             raise DataError("a process that tokenizes was killed (out of memory?); try fewer workers") from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Waited for: a pool that is still being taken down when Python ends writes a traceback now and then.
+            pool.shutdown(cancel_futures=True)
