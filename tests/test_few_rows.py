@@ -76,13 +76,6 @@ def test_rows_need_not_lie_together(dtype: torch.dtype) -> None:
     assert torch.equal(times(x, residual), times(x.contiguous(), residual.contiguous()))
 
 
-def test_sums_in_16_bits_are_added_up_in_32() -> None:
-    """4,096 ones after 2^11: in bfloat16 each would be lost."""
-    x = torch.ones(1, 4128, dtype=torch.bfloat16)
-    x[0, 0] = 2048 - 31
-    assert product(torch.ones(8, 4128, dtype=torch.bfloat16), None)(x, None).tolist() == [[6144.0] * 8]
-
-
 def test_bf16_is_rounded_as_torch_rounds() -> None:
     """Half ways to the even neighbour, infinities and what is no number as they are."""
     odd = torch.tensor([1 + BF16_STEP / 2, 1 + 1.5 * BF16_STEP, -1 - BF16_STEP / 2, 3.4e38, float("inf"), float("nan")])
@@ -108,7 +101,7 @@ def test_a_model_uses_it_and_says_the_same(dtype: torch.dtype) -> None:
     weights, tokens, logits = our_model(size).state_dict(), torch.arange(6)[None], []
     for ours in (True, False):
         model = InferenceLlama(size, weights, dtype=dtype, device=CPU, our_kernels=ours)
-        assert all(isinstance(m, DenseMatrix) and (m.most > 0) is ours for m in model.matrices())
+        assert all(isinstance(m, DenseMatrix) and (m.few_rows is not None) is ours for m in model.matrices())
         with torch.inference_mode():
             x = model.run(model.embed(tokens), model.new_cache(6), torch.arange(6), 6, range(model.size.n_layers))
             logits.append(model.logits(x).float())

@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "layerskip-pretrain" / "kernels"
@@ -29,19 +30,24 @@ def c_library(source: Path) -> ctypes.CDLL:
         return ctypes.CDLL(str(CACHE / name))
     except OSError:  # not there, or broken
         pass
-    with tempfile.TemporaryDirectory() as scratch:
+    with _scratch() as scratch:
         made = _compile(source, Path(scratch))
         try:
-            CACHE.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=CACHE, delete=False) as copy:
-                copy.write(made.read_bytes())
-            os.replace(copy.name, CACHE / name)  # several processes may do so at the same time
-        except OSError:
-            pass  # it is compiled again next time
-        try:
-            return ctypes.CDLL(str(made))
+            library = ctypes.CDLL(str(made))
         except OSError as error:
             raise NoLibraryError(str(error)) from None
+        with suppress(OSError):  # a cache that cannot be written: it is compiled again next time
+            os.replace(made, CACHE / name)  # several processes may do so at the same time
+        return library
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """Beside what is kept, so that it is renamed into place; elsewhere if nothing can be kept."""
+    try:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=CACHE)
+    except OSError:
+        return tempfile.TemporaryDirectory()
 
 
 def _compile(source: Path, folder: Path) -> Path:

@@ -6,7 +6,6 @@ rows. Ours take 1.2 times as long for five, and in bf16 half as long as in fp32.
 
 import ctypes
 import logging
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -23,8 +22,34 @@ FEWEST_OUTPUTS = 4
 FEW_ROWS = {torch.float32: 48, torch.bfloat16: 12, torch.int8: 16}
 """Up to so many rows it is the faster way, by the weight's number format."""
 
-FewRows = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
-"""(rows [N, in], residual [N, out] or None) -> [N, out], their product with a weight plus the residual."""
+
+class FewRows:
+    """The product of few rows with a weight; `few_rows` makes it where there is one."""
+
+    def __init__(self, library: ctypes.CDLL, weight: torch.Tensor, scale: torch.Tensor | None) -> None:
+        self.weight, self.scale = weight, scale  # what is read is kept alive
+        self.call, self.kind, self.most = library.few_rows, KINDS[weight.dtype], FEW_ROWS[weight.dtype]
+        self.n_out, self.n_in = weight.shape
+        self.dtype = weight.dtype if scale is None else torch.bfloat16
+        self.at, self.scale_at = weight.data_ptr(), None if scale is None else scale.data_ptr()
+
+    def takes(self, x: torch.Tensor) -> bool:
+        """Whether it is the way to multiply these rows."""
+        return len(x) <= self.most and not torch.compiler.is_compiling()
+
+    def __call__(self, x: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
+        """(rows [N, in], residual [N, out] or None) -> [N, out], the product plus the residual."""
+        x, n_rows = x.contiguous(), len(x)
+        assert x.dtype is self.dtype
+        out, added = x.new_empty(n_rows, self.n_out), None
+        if residual is not None:
+            residual = residual.contiguous()
+            assert residual.dtype is self.dtype
+            added = residual.data_ptr()
+        sizes, threads = (self.n_out, self.n_in), torch.get_num_threads()
+        if self.call(self.kind, x.data_ptr(), n_rows, self.at, self.scale_at, *sizes, added, out.data_ptr(), threads):
+            raise MemoryError("a product of a few rows found no memory")
+        return out
 
 
 def few_rows(weight: torch.Tensor, scale: torch.Tensor | None = None) -> FewRows | None:
@@ -34,39 +59,15 @@ def few_rows(weight: torch.Tensor, scale: torch.Tensor | None = None) -> FewRows
 
     Args:
         weight: [out, in] on a CPU, contiguous.
-        scale: [out] fp32, what each output is multiplied with, of an int8 weight.
+        scale: [out] fp32, contiguous, what each output is multiplied with, of an int8 weight.
     """
     if weight.device.type != "cpu" or weight.dtype not in KINDS or len(weight) < FEWEST_OUTPUTS:
         return None
     if (library := _library()) is None or weight.shape[1] % library.step():
         return None
     assert weight.is_contiguous()
-    scale = None if scale is None else scale.contiguous()
     assert (scale is not None) == (weight.dtype is torch.int8)
-    kind, call, (n_out, n_in), threads = KINDS[weight.dtype], library.few_rows, weight.shape, torch.get_num_threads
-    at, scale_at = weight.data_ptr(), None if scale is None else scale.data_ptr()
-    dtype = torch.bfloat16 if scale is not None else weight.dtype
-
-    def product(
-        x: torch.Tensor, residual: torch.Tensor | None, _alive: tuple[object, object] = (weight, scale)
-    ) -> torch.Tensor:
-        x, n_rows = x.contiguous(), len(x)
-        assert x.dtype is dtype
-        out, added = x.new_empty(n_rows, n_out), None
-        if residual is not None:
-            residual = residual.contiguous()
-            assert residual.dtype is dtype
-            added = residual.data_ptr()
-        if call(kind, x.data_ptr(), n_rows, at, scale_at, n_out, n_in, added, out.data_ptr(), threads()):
-            raise MemoryError("a product of a few rows found no memory")
-        return out
-
-    return product
-
-
-def no_kernel(x: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
-    """In place of the product where there is none."""
-    raise NotImplementedError
+    return FewRows(library, weight, scale)
 
 
 @cache

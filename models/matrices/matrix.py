@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from models.matrices.few_rows import FEW_ROWS, FewRows, few_rows, no_kernel
+from models.matrices.few_rows import FEW_ROWS, few_rows
 from models.part import Part
 
 
@@ -31,21 +31,17 @@ class DenseMatrix:
     def __init__(self, weight: torch.Tensor, *, ours: bool = True) -> None:
         """`weight` is [out, in]; without `ours` torch's kernels multiply few rows as well."""
         self.weight = weight.contiguous()
-        self.few_rows: FewRows = no_kernel
-        self.most = 0
-        """Rows for which there is one of ours, at most."""
-        if ours and (product := few_rows(self.weight)):
-            self.most, self.few_rows = FEW_ROWS[weight.dtype], product
+        self.few_rows = few_rows(self.weight) if ours else None
 
     def times(self, x: torch.Tensor) -> torch.Tensor:
         """[N, in] -> [N, out]."""
-        if len(x) <= self.most and not torch.compiler.is_compiling():
+        if self.few_rows and self.few_rows.takes(x):
             return self.few_rows(x, None)
         return torch.mm(x, self.weight.t())
 
     def added(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """`times(x)` plus residual [N, out]."""
-        if len(x) <= self.most and not torch.compiler.is_compiling():
+        if self.few_rows and self.few_rows.takes(x):
             return self.few_rows(x, residual)
         return torch.addmm(residual, x, self.weight.t())
 
@@ -69,11 +65,11 @@ class Int8Matrix:
 
     def times(self, x: torch.Tensor) -> torch.Tensor:
         """[N, in] -> [N, out]."""
-        if len(x) > FEW_ROWS[torch.int8]:
-            return torch.mm(x, self.weight.to(x.dtype).t()) * self.scale
-        if self.few_rows is None or torch.compiler.is_compiling():
+        if self.few_rows and self.few_rows.takes(x):
+            return self.few_rows(x, None)
+        if len(x) <= FEW_ROWS[torch.int8]:
             return torch._weight_int8pack_mm(x, self.weight, self.scale)
-        return self.few_rows(x, None)
+        return torch.mm(x, self.weight.to(x.dtype).t()) * self.scale
 
     def added(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """`times(x)` plus residual [N, out]."""
