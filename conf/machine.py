@@ -4,6 +4,20 @@ import os
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")
+CPU = Path("/proc/cpuinfo")
+
+
+def cache_folder(name: str) -> Path:
+    """Where files are kept that another process may use again and can do without."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "layerskip-pretrain" / name
+
+
+def said_of_cpu(*names: str) -> list[str]:
+    """The lines of Linux's description of the CPU that begin with one of the names, each once; none elsewhere."""
+    try:
+        return list(dict.fromkeys(line for line in CPU.read_text().splitlines() if line.startswith(names)))
+    except OSError:
+        return []
 
 
 def total_memory() -> int:

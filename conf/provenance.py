@@ -5,6 +5,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf.machine import said_of_cpu
+
 ROOT = Path(__file__).parent.parent
 CODE = ("conf", "data", "models", "train", "eval")
 """The folders whose files make up the code; notes, results and pages beside them change no number."""
@@ -49,8 +51,5 @@ class Provenance:
 
 def processor() -> str:
     """The CPU's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().split("\n")
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    named = said_of_cpu("model name")
+    return named[0].partition(":")[2].strip() if named else platform.processor() or platform.machine()

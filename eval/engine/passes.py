@@ -8,16 +8,16 @@ matrix products; on a GPU the whole pass is also captured as a CUDA graph, so th
 import os
 from collections.abc import Callable
 from enum import Enum
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
+from conf.machine import cache_folder
 from models.inference import InferenceLlama
 from models.kv_cache import KVCache
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "layerskip-pretrain" / "compiled"
+CACHE = cache_folder("compiled")
 """Where compiled code is kept for the next process, unless TORCHINDUCTOR_CACHE_DIR says otherwise."""
 MOST_KINDS = 256
 """Kinds of passes that torch.compile keeps: exits, widths, with and without the head."""

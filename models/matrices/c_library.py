@@ -14,7 +14,9 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "layerskip-pretrain" / "kernels"
+from conf.machine import cache_folder, said_of_cpu
+
+CACHE = cache_folder("kernels")
 FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-fPIC"]
 
 
@@ -68,9 +70,5 @@ def _compile(source: Path, folder: Path) -> Path:
 
 def _cpu() -> str:
     """What `-march=native` looks at, so that machines of several kinds may share a cache."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().split("\n")
-        described = [line for line in lines if line.startswith(("flags", "Features", "model name"))]
-        return " ".join(dict.fromkeys(described))
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
+    described = said_of_cpu("flags", "Features", "model name")
+    return " ".join(described) or f"{platform.machine()} {platform.processor()}"
