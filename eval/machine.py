@@ -12,7 +12,7 @@ from eval.config import Dtype, MachineConfig
 from eval.engine.ranks import world_size
 from models.config import ModelConfig
 from models.kv_cache import row_bytes
-from models.matrices.matrix import int8_refusal
+from models.kernels.matrix import int8_refusal
 
 
 def device_and_dtype(config: MachineConfig) -> tuple[torch.device, torch.dtype]:

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch.nn.attention.bias import CausalBias, causal_lower_right
 
 from models.config import ModelConfig
+from models.kernels.few_blocks import FewBlocks, few_blocks
+from models.kernels.matrix import DenseMatrix, Int8Matrix, Matrix, SummedMatrix
 from models.kv_cache import KVCache, LayeredKVCache
-from models.matrices.matrix import DenseMatrix, Int8Matrix, Matrix, SummedMatrix
 from models.part import Part
 from models.rotary import frequencies
 
@@ -73,7 +74,7 @@ class InferenceLlama:
             int8: hold the matrices in 8 bits; dtype must be bfloat16.
             part: what of each matrix this rank holds; None: all of it.
             prefill_chunk: tokens of a row that pass through the blocks at once, at most.
-            our_kernels: multiply a few rows on a CPU with models/matrices/few_rows.c instead of torch's kernels.
+            our_kernels: multiply a few rows on a CPU with models/kernels/few_rows.c instead of torch's kernels.
             draft_ids: [N] int64, the tokens that drafts are chosen from, which have a smaller head of their own; None:
                 all.
         """
@@ -102,6 +103,7 @@ class InferenceLlama:
         self._read_heads(get, draft_ids)
         self.blocks = [self._fuse(get, f"layers.{i}.") for i in range(size.n_layers)]
         self.rotations = self._rotations()
+        self.few_blocks = self._few_blocks()
         self.real_rotations = torch.view_as_real(self.rotations)
         self.still = torch.tensor([1.0, 0.0], dtype=self.real_dtype, device=device)
         self.numbers = torch.arange(len(self.rotations), device=device)
@@ -144,6 +146,10 @@ class InferenceLlama:
             w13=self.matrix(_beside([gate, up], mlp)),
             w2=self._summed(get(prefix + "feed_forward.w2.weight")),
         )
+
+    def _few_blocks(self) -> FewBlocks | None:
+        products = [[m.few_rows if isinstance(m, (DenseMatrix, Int8Matrix)) else None for m in b] for b in self.blocks]
+        return few_blocks(self.part_size, products, self.rotations, self.floor.item()) if self.on_cpu else None
 
     def _summed(self, weight: torch.Tensor) -> Matrix:
         matrix = self.matrix(self.part.columns(weight))
@@ -211,6 +217,8 @@ class InferenceLlama:
 
     def _run(self, x: torch.Tensor, cache: KVCache, positions: torch.Tensor, end: int, layers: range) -> torch.Tensor:
         """`run` in one pass."""
+        if self.few_blocks and not torch.compiler.is_compiling() and self.few_blocks.takes(x, cache):
+            return self.few_blocks(x, cache, positions, layers)
         batch, n_tokens, dim = x.shape
         alike = positions.dim() == 1
         mask = self._mask(n_tokens, end) if alike else self._mask_of_rows(positions, end)

@@ -28,7 +28,7 @@ from eval.tuning import calibration
 from eval.tuning.calibration import Calibration, Text, chances_by_exit
 from eval.tuning.config import AutotuneConfig
 from eval.tuning.prediction import candidates, passes_of, predictions
-from models.matrices.matrix import Int8Matrix
+from models.kernels.matrix import Int8Matrix
 from models.speculation import expected_accepted, replayed_rounds
 from models.storage.recommended import recommended
 

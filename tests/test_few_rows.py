@@ -10,10 +10,10 @@ from conftest import tiny_model
 from test_parity_hf import our_model
 
 from models.inference import InferenceLlama
-from models.matrices import c_library as building
-from models.matrices.c_library import NoLibraryError, c_library
-from models.matrices.few_rows import SOURCE, FewRows, few_rows
-from models.matrices.matrix import DenseMatrix
+from models.kernels import c_library as building
+from models.kernels.c_library import NoLibraryError, c_library
+from models.kernels.few_rows import SOURCE, FewRows, few_rows
+from models.kernels.matrix import DenseMatrix
 
 CPU = torch.device("cpu")
 DTYPES = [torch.float32, torch.bfloat16, torch.int8]
@@ -109,7 +109,7 @@ def test_a_model_uses_it_and_says_the_same(dtype: torch.dtype) -> None:
     torch.testing.assert_close(*logits, rtol=close, atol=close)
 
 
-CALL = "import torch; from models.matrices.few_rows import few_rows; print(few_rows(torch.ones(4, 64)) is None)"
+CALL = "import torch; from models.kernels.few_rows import few_rows; print(few_rows(torch.ones(4, 64)) is None)"
 
 
 def call(**environment: str) -> tuple[str, str]:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from models.matrices.few_rows import FEW_ROWS
-from models.matrices.matrix import DenseMatrix, Int8Matrix, Matrix, int8_refusal
+from models.kernels.few_rows import FEW_ROWS
+from models.kernels.matrix import DenseMatrix, Int8Matrix, Matrix, int8_refusal
 
 CPU, MOST = torch.device("cpu"), FEW_ROWS[torch.int8]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from models.matrices.c_library import NoLibraryError, c_library
+from models.kernels.c_library import NoLibraryError, c_library
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ class NoLibraryError(Exception):
 
 def c_library(source: Path) -> ctypes.CDLL:
     """Load what has been compiled from a C file, and compile it if nothing has. Raises NoLibraryError."""
-    words = [source.read_bytes(), " ".join(FLAGS).encode(), _cpu().encode()]
+    words = [*(file.read_bytes() for file in _read(source)), " ".join(FLAGS).encode(), _cpu().encode()]
     name = f"{source.stem}-{hashlib.sha256(b'|'.join(words)).hexdigest()[:16]}.so"
     try:
         return ctypes.CDLL(str(CACHE / name))
@@ -41,6 +41,11 @@ def c_library(source: Path) -> ctypes.CDLL:
         with suppress(OSError):  # a cache that cannot be written: it is compiled again next time
             os.replace(made, CACHE / name)  # several processes may do so at the same time
         return library
+
+
+def _read(source: Path) -> list[Path]:
+    """The file and what it may include."""
+    return [source, *sorted(source.parent.glob("*.h"))]
 
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:

@@ -1,12 +1,14 @@
-// A few rows times a weight, for CPUs: each number of the weight is read from memory once, whatever the rows.
+// Rows times a weight, the core of few_rows.c and few_blocks.c: each number of the weight is read from memory once,
+// whatever the rows.
 //
 //     out[r][o] = scale[o] * sum_k x[r][k] * w[o][k] + residual[r][o]
 //
 // What a row gets does not depend on how many others there are: every sum is added up in the same order, in fp32.
 // A tile is up to ROWS rows by OUTS outputs, whose sums stay in registers while k passes. While it is computed the next
 // tile's weights are fetched: hardware fetches ahead only what lies within a page, and rows of a weight are shorter.
-//
-// Compiled where it is used, by models/matrices/c_library.py; models/matrices/few_rows.py calls it and states the shapes.
+
+#ifndef ROWS_H
+#define ROWS_H
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -29,7 +31,7 @@
 #define STEP (2 * LANES)  // numbers of k that are multiplied at once
 #define NEXT_TILE 32768   // bytes: no farther ahead than half of the smallest second-level caches
 
-enum Kind { F32 = 0, BF16 = 1, INT8 = 2 };  // of the weight; rows, residual and output are bf16 with INT8 as well
+enum Kind { F32 = 0, BF16 = 1, INT8 = 2 };  // number format of a weight
 
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(1), may_alias));
 typedef uint32_t bits __attribute__((vector_size(LANES * 4), aligned(1), may_alias));
@@ -50,7 +52,9 @@ struct Product {
     const void *w;           // [n_out, n_in]
     const float *scale;      // [n_out] with INT8
     const void *residual;    // [rows, n_out] or NULL
-    void *out;               // [rows, n_out]
+    void *out;               // [rows, n_out]; it may be the residual where n_out is a multiple of OUTS
+    int narrow;              // residual and output are bf16, else fp32
+    int rounds;              // the output is fp32, of numbers that are in bf16
 };
 
 INLINE float from_bf16(uint16_t h) {
@@ -118,8 +122,10 @@ INLINE four sums(const vec *v) {  // of each of four vectors
 INLINE void write_four(enum Kind kind, const struct Product *p, long row, long o, four y) {
     long at = row * p->n_out + o;
     if (kind == INT8) y *= *(const four *)(p->scale + o);
-    if (kind == F32) {
+    if (!p->narrow) {
         if (p->residual) y += *(const four *)((const float *)p->residual + at);
+        if (p->rounds)
+            for (int i = 0; i < OUTS; i++) y[i] = from_bf16(to_bf16(y[i]));
         *(four *)((float *)p->out + at) = y;
     } else {
         for (int i = 0; i < OUTS; i++) {
@@ -183,33 +189,26 @@ static void f32_rows(const struct Product *p, long o) { all_rows(F32, p, o); }
 static void bf16_rows(const struct Product *p, long o) { all_rows(BF16, p, o); }
 static void int8_rows(const struct Product *p, long o) { all_rows(INT8, p, o); }
 
-// Returns 0, or -1 where there is no memory.
-int few_rows(int kind, const void *x, long rows, const void *w, const void *scale, long n_out, long n_in,
-             const void *residual, void *out, int threads) {
-    if (!rows) return 0;
-    struct Product p = {(enum Kind)kind, rows, n_out, n_in, x, w, scale, residual, out};
-    float *wide = NULL;
-    if (kind != F32) {
-        const uint16_t *narrow = x;
-        if (!(wide = malloc((size_t)(rows * n_in) * 4))) return -1;
-        for (long k = 0; k < rows * n_in; k += STEP)
-            for (int i = 0; i < LANES; i++) {
-                wide[k + i] = from_bf16(narrow[kind == BF16 ? k + 2 * i : k + i]);
-                wide[k + LANES + i] = from_bf16(narrow[kind == BF16 ? k + 2 * i + 1 : k + LANES + i]);
-            }
-        p.x = wide;
-    }
-    void (*do_rows)(const struct Product *, long) = kind == F32 ? f32_rows : kind == BF16 ? bf16_rows : int8_rows;
-    long n_tiles = (n_out + OUTS - 1) / OUTS;
-    if (n_out * n_in < 1 << 14) threads = 1;  // over before another thread has woken up
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (long t = 0; t < n_tiles; t++) {
-        long o = t * OUTS;
-        do_rows(&p, o + OUTS <= n_out ? o : n_out - OUTS);  // the last tile may repeat some of the one before
-    }
-    free(wide);
-    return 0;
+// The t-th of the product's tiles of outputs. The last one may repeat some of the one before.
+INLINE void tile_of_outputs(const struct Product *p, long t) {
+    long o = t * OUTS;
+    if (o + OUTS > p->n_out) o = p->n_out - OUTS;
+    (p->kind == F32 ? f32_rows : p->kind == BF16 ? bf16_rows : int8_rows)(p, o);
 }
 
-// What n_in must be a multiple of.
-int step(void) { return STEP; }
+INLINE long n_tiles(const struct Product *p) { return (p->n_out + OUTS - 1) / OUTS; }
+
+// n numbers as rows of a product with a weight of that kind lie: n is a multiple of STEP. In place is not possible.
+INLINE void lay(enum Kind kind, float *to, const float *from, long n) {
+    if (kind != BF16) {
+        memcpy(to, from, (size_t)n * sizeof *to);
+        return;
+    }
+    for (long k = 0; k < n; k += STEP)
+        for (int i = 0; i < LANES; i++) {
+            to[k + i] = from[k + 2 * i];
+            to[k + LANES + i] = from[k + 2 * i + 1];
+        }
+}
+
+#endif

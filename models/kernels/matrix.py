@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from models.matrices.few_rows import FEW_ROWS, few_rows
+from models.kernels.few_rows import FEW_ROWS, few_rows
 from models.part import Part
 
 

@@ -1,0 +1,1 @@
+"""What decoding computes with: weight matrices, and our own products and blocks for CPUs."""

@@ -1,0 +1,119 @@
+"""Our own blocks on a few rows on a CPU (few_blocks.c): a pass of decoding as one call.
+
+A block is some thirty operations. Called one by one through torch they take 0.2 ms, which is most of the time of a small
+model and a tenth of SmolLM2's in 8 bits. docs/results/bandwidth.md measures it.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from models.config import ModelConfig
+from models.kernels.c_library import NoLibraryError, c_library
+from models.kernels.few_rows import KINDS, FewRows
+from models.kv_cache import KVCache
+
+SOURCE = Path(__file__).with_suffix(".c")
+
+
+class _Size(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_long) for name in ("dim", "n_heads", "kv_heads", "head_dim", "ffn_dim")]
+    _fields_ += [("floor", ctypes.c_float)]
+
+
+class _Block(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("wqkv", "wo", "w13", "w2")]
+    _fields_ += [(f"{name}_scale", ctypes.c_void_p) for name in ("wqkv", "wo", "w13", "w2")]
+
+
+class _Pass(ctypes.Structure):
+    _fields_ = [
+        ("size", _Size),
+        ("kind", ctypes.c_int),
+        ("cached", ctypes.c_int),
+        ("batch", ctypes.c_long),
+        ("tokens", ctypes.c_long),
+        ("x", ctypes.c_void_p),
+        ("kv", ctypes.c_void_p),
+        ("of_layer", ctypes.c_long),
+        ("of_row", ctypes.c_long),
+        ("of_head", ctypes.c_long),
+        ("places", ctypes.c_long),
+        ("positions", ctypes.c_void_p),
+        ("per_row", ctypes.c_int),
+        ("rotations", ctypes.c_void_p),
+        ("threads", ctypes.c_int),
+    ]
+
+
+class FewBlocks:
+    """The blocks of a model; `few_blocks` makes it where there is one."""
+
+    def __init__(
+        self, library: ctypes.CDLL, size: _Size, products: Sequence[Sequence[FewRows]], rotations: torch.Tensor
+    ) -> None:
+        first = products[0][0]
+        self.products, self.rotations = products, rotations  # what is read is kept alive
+        self.call, self.most, self.dtype = library.few_blocks, first.most, first.dtype
+        self.fewest_places = library.fewest_places()
+        self.blocks = (_Block * len(products))(
+            *(_Block(*(of.at for of in block), *(of.scale_at for of in block)) for block in products)
+        )
+        kinds = {"kind": KINDS[first.weight.dtype], "cached": KINDS[first.dtype]}
+        self.pass_ = _Pass(size=size, **kinds, rotations=rotations.data_ptr())
+
+    def takes(self, x: torch.Tensor, kv: KVCache) -> bool:
+        """Whether it is the way to run x [B, T, D] with this cache."""
+        n_rows = x.shape[0] * x.shape[1]
+        return n_rows <= self.most and type(kv) is KVCache and kv.max_len >= self.fewest_places
+
+    def __call__(self, x: torch.Tensor, kv: KVCache, positions: torch.Tensor, layers: range) -> torch.Tensor:
+        """As InferenceLlama.run: x [B, T, D] at positions [T] or [B, T] through some blocks; [B, T, D]."""
+        x = x.clone(memory_format=torch.contiguous_format)  # a pass writes its result over its input
+        assert x.dtype is self.dtype
+        positions = positions.contiguous()
+        of_layer, of_row, of_head, of_place, _ = (n * kv.kv.element_size() for n in kv.kv.stride())
+        assert of_place == kv.kv.element_size() * kv.kv.shape[-1], "the positions of a head lie one after the other"
+        pass_ = self.pass_
+        pass_.batch, pass_.tokens = x.shape[:2]
+        pass_.x, pass_.kv = x.data_ptr(), kv.kv.data_ptr() + layers.start * of_layer
+        pass_.of_layer, pass_.of_row, pass_.of_head, pass_.places = of_layer, of_row, of_head, kv.kv.shape[-2]
+        pass_.positions, pass_.per_row = positions.data_ptr(), positions.dim() > 1
+        pass_.threads = torch.get_num_threads()
+        begin = ctypes.byref(self.blocks, layers.start * ctypes.sizeof(_Block))
+        if self.call(ctypes.byref(pass_), begin, len(layers)):
+            raise MemoryError("a pass of a few rows found no memory")
+        return x
+
+
+def few_blocks(
+    size: ModelConfig, products: Sequence[Sequence[FewRows | None]], rotations: torch.Tensor, floor: float
+) -> FewBlocks | None:
+    """The blocks of a model; None where a block's products are not ours, or its shape is not for us.
+
+    Args:
+        size: of what the blocks hold.
+        products: of each block with wqkv, wo, w13 and w2.
+        rotations: [S, 1, head_dim/2] complex64 on the CPU, contiguous, by position.
+        floor: what a norm adds to the length of a row: sqrt(D * eps).
+    """
+    ours = [[product for product in block if product] for block in products]
+    if not ours or any(len(block) < 4 for block in ours) or rotations.dtype is not torch.complex64:
+        return None
+    if (library := _library()) is None or any(n % library.step() for n in (size.dim, size.head_dim, size.ffn_dim)):
+        return None
+    shape = _Size(size.dim, size.n_heads, size.kv_heads, size.head_dim, size.ffn_dim, floor)
+    return FewBlocks(library, shape, ours, rotations)
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    try:
+        library = c_library(SOURCE)
+    except NoLibraryError:  # few_rows has told
+        return None
+    library.few_blocks.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long]
+    return library

@@ -1,1 +1,0 @@
-"""Weight matrices of decoding, and the products with them."""
