@@ -1,6 +1,6 @@
 """Our own blocks on a few rows on a CPU (few_blocks.c): a pass of decoding as one call.
 
-A block is some thirty operations. Called one by one through torch they take 0.2 ms, which is most of the time of a small
+A block is some thirty operations. Called one by one through torch they take 0.2 ms, most of the time of a small
 model and a tenth of SmolLM2's in 8 bits. docs/results/bandwidth.md measures it.
 """
 
