@@ -166,20 +166,24 @@ static float soften(float *scores, long seen, long end) {
     return 1.0f / sum_of(total + v);
 }
 
-// R queries' weights times STEP channels of the values; `rows` are where the queries' results go. R is a constant.
+// R queries' weights times STEP channels of the values. R and cached are constants wherever it is inlined.
 INLINE void mix(const int R, enum Kind cached, const float *weights, long end, const char *values, long of_place,
                 vec even[ROWS], vec odd[ROWS]) {
-    for (int r = 0; r < R; r++) even[r] = odd[r] = (vec){0};
+    vec x[ROWS], y[ROWS];  // of their own: in registers
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) x[r] = y[r] = (vec){0};
     for (long i = 0; i < end; i++) {
         vec a, b;
         read_weights(cached, values + i * of_place, &a, &b);
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
             vec weight = all(weights[r * end + i]);
-            even[r] += weight * a;
-            odd[r] += weight * b;
+            x[r] += weight * a;
+            y[r] += weight * b;
         }
     }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) even[r] = x[r], odd[r] = y[r];
 }
 
 #define MIXES(cached, R) \
