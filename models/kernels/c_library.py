@@ -45,7 +45,7 @@ def c_library(source: Path) -> ctypes.CDLL:
 
 def _read(source: Path) -> list[Path]:
     """The file and what it may include."""
-    return [source, *sorted(source.parent.glob("*.h"))]
+    return sorted({source, *source.parent.glob("*.[ch]")})
 
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:

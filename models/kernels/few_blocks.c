@@ -5,7 +5,7 @@
 // pass that leaves after a few blocks and goes on later gives the same bits as one that does not. What a row gets
 // does not depend on the other rows: every sum is added up in an order that follows from its own position alone.
 //
-// Compiled by models/kernels/c_library.py; models/kernels/few_blocks.py calls it.
+// models/kernels/few_blocks.py calls it.
 
 #include <math.h>
 
@@ -305,7 +305,5 @@ int few_blocks(const struct Pass *p, const struct Block *blocks, long n_blocks) 
     return 0;
 }
 
-// What dim, head_dim and ffn_dim must be multiples of.
-int step(void) { return STEP; }
 // How many places a cache must have at least.
 int fewest_places(void) { return OUTS; }

@@ -6,17 +6,13 @@ model and a tenth of SmolLM2's in 8 bits. docs/results/bandwidth.md measures it.
 
 import ctypes
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
 import torch
 
 from models.config import ModelConfig
-from models.kernels.c_library import NoLibraryError, c_library
 from models.kernels.few_rows import KINDS, FewRows
+from models.kernels.library import library
 from models.kv_cache import KVCache
-
-SOURCE = Path(__file__).with_suffix(".c")
 
 
 class _Size(ctypes.Structure):
@@ -103,17 +99,7 @@ def few_blocks(
     ours = [[product for product in block if product] for block in products]
     if not ours or any(len(block) < 4 for block in ours) or rotations.dtype is not torch.complex64:
         return None
-    if (library := _library()) is None or any(n % library.step() for n in (size.dim, size.head_dim, size.ffn_dim)):
+    if (kernels := library()) is None or any(n % kernels.step() for n in (size.dim, size.head_dim, size.ffn_dim)):
         return None
     shape = _Size(size.dim, size.n_heads, size.kv_heads, size.head_dim, size.ffn_dim, floor)
-    return FewBlocks(library, shape, ours, rotations)
-
-
-@cache
-def _library() -> ctypes.CDLL | None:
-    try:
-        library = c_library(SOURCE)
-    except NoLibraryError:  # few_rows has told
-        return None
-    library.few_blocks.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long]
-    return library
+    return FewBlocks(kernels, shape, ours, rotations)

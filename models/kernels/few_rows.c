@@ -1,5 +1,4 @@
-// A few rows times a weight, for CPUs (rows.h). Compiled where it is used, by models/kernels/c_library.py;
-// models/kernels/few_rows.py calls it and states the shapes.
+// A few rows times a weight, for CPUs (rows.h). models/kernels/few_rows.py calls it and states the shapes.
 
 #include "rows.h"
 
@@ -26,5 +25,5 @@ int few_rows(int kind, const void *x, long rows, const void *w, const void *scal
     return 0;
 }
 
-// What n_in must be a multiple of.
+// What n_in, and of blocks dim, head_dim and ffn_dim, must be multiples of.
 int step(void) { return STEP; }

@@ -5,17 +5,11 @@ rows. Ours take 1.2 times as long for five, and in bf16 half as long as in fp32.
 """
 
 import ctypes
-import logging
-from functools import cache
-from pathlib import Path
 
 import torch
 
-from models.kernels.c_library import NoLibraryError, c_library
+from models.kernels.library import library
 
-logger = logging.getLogger(__name__)
-
-SOURCE = Path(__file__).with_suffix(".c")
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 """Number formats of a weight, as the C code numbers them. Rows are in the weight's own, beside int8 in bf16."""
 FEWEST_OUTPUTS = 4
@@ -63,23 +57,8 @@ def few_rows(weight: torch.Tensor, scale: torch.Tensor | None = None) -> FewRows
     """
     if weight.device.type != "cpu" or weight.dtype not in KINDS or len(weight) < FEWEST_OUTPUTS:
         return None
-    if (library := _library()) is None or weight.shape[1] % library.step():
+    if (kernels := library()) is None or weight.shape[1] % kernels.step():
         return None
     assert weight.is_contiguous()
     assert (scale is not None) == (weight.dtype is torch.int8)
-    return FewRows(library, weight, scale)
-
-
-@cache
-def _library() -> ctypes.CDLL | None:
-    try:
-        library = c_library(SOURCE)
-    except NoLibraryError as why:
-        logger.warning("decoding on the CPU takes up to twice as long without our own kernels: %s", why)
-        return None
-    pointer, number = ctypes.c_void_p, ctypes.c_long
-    library.few_rows.argtypes = [
-        *(ctypes.c_int, pointer, number, pointer, pointer, number, number),
-        *(pointer, pointer, ctypes.c_int),
-    ]
-    return library
+    return FewRows(kernels, weight, scale)
