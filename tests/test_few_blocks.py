@@ -1,13 +1,20 @@
 """Our own blocks for CPUs: what torch's operations give, and the same for a row whatever the others are."""
 
 import itertools
+import random
 from collections.abc import Iterator
 
 import pytest
 import torch
 from conftest import tiny_model
+from test_batches import together
+from test_decoding import tiny, tokens
 from test_parity_hf import our_model
 
+from eval.engine.decoding import Engine
+from eval.engine.policy import Autoregressive, SelfSpeculative
+from eval.engine.rows import Request
+from eval.engine.stopping import StopRule
 from models.config import ModelConfig
 from models.inference import InferenceLlama
 from models.kv_cache import KVCache, LayeredKVCache
@@ -98,6 +105,25 @@ def test_a_pass_may_be_left_and_gone_on_with(dtype: torch.dtype, int8: bool) -> 
     assert torch.equal(parts.kv, whole.kv)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_self_speculation_says_what_plain_decoding_does(dtype: torch.dtype) -> None:
+    """Without near-ties: a token's bits are the same in a pass of one and in one of many, of one text and of three."""
+    model, rng = tiny(dtype, dim=64, n_heads=2, n_kv_heads=1, ffn_dim=64), random.Random(0)
+    assert model.few_blocks is not None
+    engine, three, n_accepted, n_drafted = Engine(model), Engine(model, None, 3), 0, 0
+    for _ in range(15):
+        policy = SelfSpeculative(rng.randrange(1, 5), rng.randrange(1, 4))
+        prompts = [[rng.randrange(24) for _ in range(rng.randrange(1, 12))] for _ in range(4)]
+        requests = [Request(prompt, StopRule(max_new_tokens=rng.randrange(1, 40))) for prompt in prompts]
+        texts = together(three, requests, policy, len(requests))
+        for request, rounds in zip(requests, texts, strict=True):
+            plain = tokens(list(engine.generate(request.prompt, Autoregressive(), request.stop)))
+            assert tokens(list(engine.generate(request.prompt, policy, request.stop))) == plain == tokens(rounds)
+            n_accepted += sum(r.n_accepted for r in rounds)
+            n_drafted += sum(r.n_drafted for r in rounds)
+    assert 0.1 < n_accepted / n_drafted < 0.95, "both outcomes must have been tried"
+
+
 def test_late_positions() -> None:
     """Attention over more positions than a vector has numbers, none of which a stale one beyond it may change."""
     size = size_of(2, 1, max_seq_len=256)
@@ -129,9 +155,9 @@ def test_attention_that_looks_at_one_place() -> None:
 
 
 def test_what_it_is_not_for() -> None:
-    """Half a head's channels are too few for a vector; other number formats, caches, and many rows are torch's."""
-    weights = our_model(tiny_model()).state_dict()
-    assert InferenceLlama(tiny_model(), weights, dtype=torch.float32, device=CPU).few_blocks is None
+    """A width that is no multiple of a vector's; other number formats, caches, and many rows are torch's."""
+    weights = our_model(tiny_model(ffn_dim=50)).state_dict()
+    assert InferenceLlama(tiny_model(ffn_dim=50), weights, dtype=torch.float32, device=CPU).few_blocks is None
     size = size_of(4, 2)
     weights = our_model(size).state_dict()
     assert InferenceLlama(size, weights, dtype=torch.float64, device=CPU).few_blocks is None
