@@ -13,7 +13,7 @@ from models.kernels.library import library
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 """Number formats of a weight, as the C code numbers them. Rows are in the weight's own, beside int8 in bf16."""
 FEWEST_OUTPUTS = 4
-FEW_ROWS = {torch.float32: 48, torch.bfloat16: 12, torch.int8: 16}
+FEW_ROWS = {torch.float32: 48, torch.bfloat16: 16, torch.int8: 24}
 """Up to so many rows it is the faster way, by the weight's number format."""
 
 
