@@ -102,7 +102,7 @@ class MachineConfig:
     weights: Weights = Weights.dtype
     """`int8` halves the bytes of weights that bfloat16 reads for a token, and the memory for them."""
     kernels: Kernels = Kernels.ours
-    """What multiplies a few rows with a weight on a CPU: `ours` is compiled with the machine's C compiler."""
+    """What runs short passes on a CPU: `ours` is compiled with the machine's C compiler."""
     draft_vocab: int | None = None
     """Drafts are chosen from so many tokens of the vocabulary, the most frequent of the text that the model was trained
     on, with a head of their own; null: from all; in eval.generate as many as its fastest setting was measured with."""

@@ -74,7 +74,7 @@ class InferenceLlama:
             int8: hold the matrices in 8 bits; dtype must be bfloat16.
             part: what of each matrix this rank holds; None: all of it.
             prefill_chunk: tokens of a row that pass through the blocks at once, at most.
-            our_kernels: multiply a few rows on a CPU with models/kernels/few_rows.c instead of torch's kernels.
+            our_kernels: run short passes on a CPU with models/kernels instead of torch's kernels.
             draft_ids: [N] int64, the tokens that drafts are chosen from, which have a smaller head of their own; None:
                 all.
         """
