@@ -15,7 +15,8 @@ from torch.nn.attention.bias import CausalBias, causal_lower_right
 
 from models.config import ModelConfig
 from models.kernels.few_blocks import FewBlocks, few_blocks
-from models.kernels.matrix import DenseMatrix, Int8Matrix, Matrix, SummedMatrix
+from models.kernels.few_rows import Norm
+from models.kernels.matrix import DenseMatrix, Int8Matrix, Matrix, SummedMatrix, few_rows_of
 from models.kv_cache import KVCache, LayeredKVCache
 from models.part import Part
 from models.rotary import frequencies
@@ -115,6 +116,7 @@ class InferenceLlama:
         size = self.size
         # The final norm's weight is folded into the head as well, unless the head is the embedding's matrix.
         self.norm = get("norm.weight").to(self.dtype) if size.tie_embeddings else None
+        self.head_norm = Norm(self.floor.item(), self.norm)
         rows = get("tok_embeddings.weight") if size.tie_embeddings else get("lm_head.weight") * get("norm.weight")
         self.head = self.matrix(self.part.rows(rows))
         # Every rank has all of the drafts': it is small, and a draft need not wait for what the others have found.
@@ -148,7 +150,7 @@ class InferenceLlama:
         )
 
     def _few_blocks(self) -> FewBlocks | None:
-        products = [[m.few_rows if isinstance(m, (DenseMatrix, Int8Matrix)) else None for m in b] for b in self.blocks]
+        products = [[few_rows_of(matrix) for matrix in block] for block in self.blocks]
         return few_blocks(self.part_size, products, self.rotations, self.floor.item()) if self.on_cpu else None
 
     def _summed(self, weight: torch.Tensor) -> Matrix:
@@ -173,20 +175,23 @@ class InferenceLlama:
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """g(x): final norm and head; [..., D] -> [..., V]."""
-        return self.part.gathered(self.head.times(self._read_by_head(x))).view(*x.shape[:-1], -1)
+        return self.part.gathered(self._read_by(self.head, x)).view(*x.shape[:-1], -1)
 
     def draft_logits(self, x: torch.Tensor) -> torch.Tensor:
         """`logits` to draft from: -inf for tokens that are not among `draft_ids`; [..., D] -> [..., V]."""
         if self.draft_head is None or self.draft_ids is None:
             return self.logits(x)
-        found = self.draft_head.times(self._read_by_head(x))
+        found = self._read_by(self.draft_head, x)
         logits = found.new_full((len(found), self.size.vocab_size), float("-inf"))
         return logits.index_copy_(1, self.draft_ids, found).view(*x.shape[:-1], -1)
 
-    def _read_by_head(self, x: torch.Tensor) -> torch.Tensor:
-        """[..., D] -> [N, D]."""
-        normed = self._normed(x) if self.norm is None else self._normed(x) * self.norm
-        return normed.view(-1, self.size.dim)
+    def _read_by(self, head: Matrix, x: torch.Tensor) -> torch.Tensor:
+        """The final norm of x [..., D] and a head of N tokens; [..., D] -> [rows, N]."""
+        rows = x.reshape(-1, self.size.dim)
+        if (ours := few_rows_of(head)) and ours.takes(rows):
+            return ours(rows, None, self.head_norm)
+        normed = self._normed(rows)
+        return head.times(normed if self.norm is None else normed * self.norm)
 
     def run(self, x: torch.Tensor, cache: KVCache, positions: torch.Tensor, end: int, layers: range) -> torch.Tensor:
         """Run some blocks on T tokens at successive positions, reading and writing their keys and values.

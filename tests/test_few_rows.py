@@ -12,7 +12,7 @@ from test_parity_hf import our_model
 from models.inference import InferenceLlama
 from models.kernels import c_library as building
 from models.kernels.c_library import NoLibraryError, c_library
-from models.kernels.few_rows import FewRows, few_rows
+from models.kernels.few_rows import FewRows, Norm, few_rows
 from models.kernels.library import SOURCE
 from models.kernels.matrix import DenseMatrix
 
@@ -75,6 +75,21 @@ def test_rows_need_not_lie_together(dtype: torch.dtype) -> None:
     weight, scale, of_rows = numbers(dtype, 16, 64)
     times, x, residual = product(weight, scale), torch.randn(64, 3).to(of_rows).t(), torch.randn(16, 3).to(of_rows).t()
     assert torch.equal(times(x, residual), times(x.contiguous(), residual.contiguous()))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rows_may_be_normed_first(dtype: torch.dtype, weighted: bool) -> None:
+    weight, scale, of_rows = numbers(dtype, 37, 96)
+    times, exact = product(weight, scale), weight.double() * (1 if scale is None else scale.double()[:, None])
+    x, of_norm = torch.randn(7, 96).to(of_rows), torch.rand(96).to(of_rows) if weighted else None
+    normed = x.double() / torch.hypot(x.double().norm(dim=1, keepdim=True), torch.tensor(0.5))
+    normed = normed if of_norm is None else normed * of_norm.double()
+    got, expected = times(x, None, Norm(0.5, of_norm)), normed @ exact.t()
+    written = BF16_STEP if of_rows is torch.bfloat16 else 2**-23
+    sizes = normed.abs() @ exact.abs().t()
+    assert ((got.double() - expected).abs() <= expected.abs() * written + sizes * 1e-6).all()
+    assert torch.equal(times(x[3:4], None, Norm(0.5, of_norm)), got[3:4])
 
 
 def test_bf16_is_rounded_as_torch_rounds() -> None:

@@ -7,8 +7,6 @@
 //
 // models/kernels/few_blocks.py calls it.
 
-#include <math.h>
-
 #include "rows.h"
 
 struct Size {
@@ -83,36 +81,10 @@ INLINE vec exp_of(vec x) {
     return select_greater(below, all(-87.0f), y, all(0.0f));
 }
 
-INLINE float sum_of(vec v) {
-    four f = quarter(v);
-    return (f[0] + f[2]) + (f[1] + f[3]);
-}
-
-static void read_states(const struct Pass *p, float *x) {
-    long n = p->batch * p->tokens * p->size.dim;
-    if (p->cached == F32) memcpy(x, p->x, (size_t)n * 4);
-    else for (long i = 0; i < n; i++) x[i] = from_bf16(((const uint16_t *)p->x)[i]);
-}
-
 static void write_states(const struct Pass *p, const float *x) {
     long n = p->batch * p->tokens * p->size.dim;
     if (p->cached == F32) memcpy(p->x, x, (size_t)n * 4);
     else for (long i = 0; i < n; i++) ((uint16_t *)p->x)[i] = to_bf16(x[i]);
-}
-
-// One row of states, normed without the norm's weight (which is in the matrices), laid for the next product.
-static void norm(const struct Pass *p, const struct Work *w, long row) {
-    long dim = p->size.dim;
-    const float *x = w->x + row * dim;
-    vec squares = {0};
-    for (long k = 0; k < dim; k += LANES) squares += *(const vec *)(x + k) * *(const vec *)(x + k);
-    float length = sqrtf(sum_of(squares) + p->size.floor * p->size.floor);
-    float *to = w->laid + row * dim;
-    for (long k = 0; k < dim; k += STEP) {
-        float part[STEP];
-        for (int i = 0; i < STEP; i++) part[i] = x[k + i] / length;
-        lay(p->kind, to + k, part, STEP);
-    }
 }
 
 // One head of one row: queries turn and are laid out, keys turn and go to the cache, values go to the cache.
@@ -263,7 +235,7 @@ static void block(const struct Pass *p, const struct Block *m, const struct Work
     struct Product gate_up = {p->kind, rows, 2 * s->ffn_dim, s->dim, w->laid, m->w13, m->w13_scale, NULL, w->gate_up, 0, 0};
     struct Product down = {p->kind, rows, s->dim, s->ffn_dim, w->laid, m->w2, m->w2_scale, w->x, w->x, 0, p->cached == BF16};
 #pragma omp for schedule(static)
-    for (long r = 0; r < rows; r++) norm(p, w, r);
+    for (long r = 0; r < rows; r++) norm(p->kind, w->laid + r * s->dim, w->x + r * s->dim, s->dim, s->floor, NULL);
     product(&qkv);
 #pragma omp for schedule(static)
     for (long i = 0; i < rows * all_heads; i++) turn(p, w, kv, i / all_heads, i % all_heads);
@@ -271,7 +243,7 @@ static void block(const struct Pass *p, const struct Block *m, const struct Work
     for (long i = 0; i < p->batch * groups; i++) attend(p, w, kv, i / groups, i % groups * heads, heads);
     product(&o);
 #pragma omp for schedule(static)
-    for (long r = 0; r < rows; r++) norm(p, w, r);
+    for (long r = 0; r < rows; r++) norm(p->kind, w->laid + r * s->dim, w->x + r * s->dim, s->dim, s->floor, NULL);
     product(&gate_up);
     long steps = s->ffn_dim / STEP;
 #pragma omp for schedule(static)
@@ -297,7 +269,7 @@ int few_blocks(const struct Pass *p, const struct Block *blocks, long n_blocks) 
     float *memory = malloc((size_t)total * 4), *next = memory;
     if (!memory) return -1;
     for (int i = 0; i < 6; next += sizes[i++]) *parts[i] = next;
-    read_states(p, w.x);
+    widen(w.x, p->x, p->cached == BF16, rows * s->dim);
 #pragma omp parallel num_threads(p->threads) if (p->threads > 1)
     for (long i = 0; i < n_blocks; i++) block(p, blocks + i, &w, p->kv + i * p->of_layer);
     write_states(p, w.x);

@@ -31,8 +31,8 @@ class FewRows:
         """Whether it is the way to multiply these rows."""
         return len(x) <= self.most and not torch.compiler.is_compiling()
 
-    def __call__(self, x: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
-        """(rows [N, in], residual [N, out] or None) -> [N, out], the product plus the residual."""
+    def __call__(self, x: torch.Tensor, residual: torch.Tensor | None, norm: "Norm | None" = None) -> torch.Tensor:
+        """(rows [N, in], residual [N, out] or None) -> [N, out], the product of the rows, or normed rows, plus it."""
         x, n_rows = x.contiguous(), len(x)
         assert x.dtype is self.dtype
         out, added = x.new_empty(n_rows, self.n_out), None
@@ -40,10 +40,24 @@ class FewRows:
             residual = residual.contiguous()
             assert residual.dtype is self.dtype
             added = residual.data_ptr()
-        sizes, threads = (self.n_out, self.n_in), torch.get_num_threads()
-        if self.call(self.kind, x.data_ptr(), n_rows, self.at, self.scale_at, *sizes, added, out.data_ptr(), threads):
+        sizes, normed = (self.n_out, self.n_in), None if norm is None else norm.at
+        end = (added, out.data_ptr(), normed, torch.get_num_threads())
+        if self.call(self.kind, x.data_ptr(), n_rows, self.at, self.scale_at, *sizes, *end):
             raise MemoryError("a product of a few rows found no memory")
         return out
+
+
+class Norm:
+    """An RMSNorm before a product: x * weight / |x, floor|, or without the weight."""
+
+    class _Struct(ctypes.Structure):
+        _fields_ = (("floor", ctypes.c_float), ("weight", ctypes.c_void_p))
+
+    def __init__(self, floor: float, weight: torch.Tensor | None) -> None:
+        """`floor` is sqrt(D * eps); `weight` [in] on the CPU, with sqrt(D) in it."""
+        self.weight = None if weight is None else weight.float().contiguous()
+        self.struct = self._Struct(floor, None if self.weight is None else self.weight.data_ptr())
+        self.at = ctypes.addressof(self.struct)
 
 
 def few_rows(weight: torch.Tensor, scale: torch.Tensor | None = None) -> FewRows | None:

@@ -23,7 +23,7 @@ def library() -> ctypes.CDLL | None:
     pointer, number = ctypes.c_void_p, ctypes.c_long
     found.few_rows.argtypes = [
         *(ctypes.c_int, pointer, number, pointer, pointer, number, number),
-        *(pointer, pointer, ctypes.c_int),
+        *(pointer, pointer, pointer, ctypes.c_int),
     ]
     found.few_blocks.argtypes = [pointer, pointer, number]
     return found

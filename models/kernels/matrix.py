@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from models.kernels.few_rows import FEW_ROWS, few_rows
+from models.kernels.few_rows import FEW_ROWS, FewRows, few_rows
 from models.part import Part
 
 
@@ -97,6 +97,11 @@ class SummedMatrix:
     def tensors(self) -> list[torch.Tensor]:
         """What this rank holds."""
         return self.matrix.tensors()
+
+
+def few_rows_of(matrix: Matrix) -> FewRows | None:
+    """Our own product of a matrix that a single rank multiplies with; None where it has none."""
+    return matrix.few_rows if isinstance(matrix, (DenseMatrix, Int8Matrix)) else None
 
 
 def int8_refusal(device: torch.device) -> str | None:

@@ -10,6 +10,7 @@
 #ifndef ROWS_H
 #define ROWS_H
 
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -209,6 +210,32 @@ INLINE void lay(enum Kind kind, float *to, const float *from, long n) {
             to[k + i] = from[k + 2 * i];
             to[k + LANES + i] = from[k + 2 * i + 1];
         }
+}
+
+INLINE float sum_of(vec v) {
+    four f = quarter(v);
+    return (f[0] + f[2]) + (f[1] + f[3]);
+}
+
+// Rows of fp32, or of bf16 if they are narrow, as fp32.
+static void widen(float *to, const void *from, int narrow, long n) {
+    if (!narrow) memcpy(to, from, (size_t)n * 4);
+    else for (long i = 0; i < n; i++) to[i] = from_bf16(((const uint16_t *)from)[i]);
+}
+
+// RMSNorm of a row of n numbers but for sqrt(n), which is in the weight or in the product's: it is divided by its
+// length, to which the floor adds. Laid for a product.
+static void norm(enum Kind kind, float *to, const float *x, long n, float floor, const float *weight) {
+    vec squares = {0};
+    for (long k = 0; k < n; k += LANES) squares += *(const vec *)(x + k) * *(const vec *)(x + k);
+    float length = sqrtf(sum_of(squares) + floor * floor);
+    for (long k = 0; k < n; k += STEP) {
+        float part[STEP];
+        for (int i = 0; i < STEP; i++) part[i] = x[k + i] / length;
+        if (weight)
+            for (int i = 0; i < STEP; i++) part[i] *= weight[k + i];
+        lay(kind, to + k, part, STEP);
+    }
 }
 
 #endif
