@@ -200,7 +200,7 @@ BAD = {
     f"{D_}temperature=0": rf"{D_}temperature=0\.0: must be above 0",
     f"{D_}begin=0.7 {D_}end=0.5": rf"{D_}begin=0\.7: must be at least 0 and below end=0\.5, at most 1",
     f"early_exit=none {D_}strength=0.1": rf"{D_}strength=0\.1: there is no exit to teach; .*early_exit=distilled",
-    "early_exit.include_last_layer=false": rf"{D_}strength=0\.3: the last layer teaches.*include_last_layer=true",
+    "early_exit.include_last_layer=false": rf"{D_}strength=1\.0: the last layer teaches.*include_last_layer=true",
     f"early_exit.include_last_layer=false {D_}begin=0.5": r"include_last_layer=true",
     "early_exit=rotational_alone early_exit.read_only_head=true": r"read_only_head=True: .*include_last_layer=true",
     "early_exit.gradient_cosine_every=0": r"early_exit\.gradient_cosine_every=0: must be at least 1",
@@ -216,6 +216,6 @@ def test_mistakes(overrides: str, message: str) -> None:
 
 def test_what_is_possible() -> None:
     config = compose_config("early_exit=distilled").early_exit
-    assert (config.distillation.strength, config.distillation.kl_share, config.include_last_layer) == (0.3, 1.0, True)
+    assert (config.distillation.strength, config.distillation.kl_share, config.include_last_layer) == (1.0, 1.0, True)
     both = ["early_exit=rotational_alone", f"{D_}strength=0.3", f"{D_}begin=0.5", f"{D_}otherwise=paper"]
     assert not compose_config(*both).early_exit.include_last_layer
