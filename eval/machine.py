@@ -11,8 +11,8 @@ from conf.strict import ConfigError
 from eval.config import Dtype, MachineConfig
 from eval.engine.ranks import world_size
 from models.config import ModelConfig
-from models.kv_cache import row_bytes
 from models.kernels.matrix import int8_refusal
+from models.kv_cache import row_bytes
 
 
 def device_and_dtype(config: MachineConfig) -> tuple[torch.device, torch.dtype]:
