@@ -151,7 +151,7 @@ class InferenceLlama:
 
     def _few_blocks(self) -> FewBlocks | None:
         products = [[few_rows_of(matrix) for matrix in block] for block in self.blocks]
-        return few_blocks(self.part_size, products, self.rotations, self.floor.item()) if self.on_cpu else None
+        return few_blocks(self.part_size, products, self.rotations, self.floor.item())
 
     def _summed(self, weight: torch.Tensor) -> Matrix:
         matrix = self.matrix(self.part.columns(weight))
@@ -222,7 +222,7 @@ class InferenceLlama:
 
     def _run(self, x: torch.Tensor, cache: KVCache, positions: torch.Tensor, end: int, layers: range) -> torch.Tensor:
         """`run` in one pass."""
-        if self.few_blocks and not torch.compiler.is_compiling() and self.few_blocks.takes(x, cache):
+        if self.few_blocks and self.few_blocks.takes(x, cache):
             return self.few_blocks(x, cache, positions, layers)
         batch, n_tokens, dim = x.shape
         alike = positions.dim() == 1

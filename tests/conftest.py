@@ -98,6 +98,14 @@ def tiny_run(tiny_text: Path) -> list[str]:
 
 
 @pytest.fixture
+def threads_as_before() -> Iterator[None]:
+    """Leaves torch's number of threads as a test has found it."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Path]:
     """Writes run folders for eval.figures."""
     from figure_runs import maker  # it imports matplotlib, which ranks need not

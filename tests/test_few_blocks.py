@@ -2,7 +2,6 @@
 
 import itertools
 import random
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -23,14 +22,7 @@ CPU = torch.device("cpu")
 FORMATS = [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)]
 CLOSE = {torch.float32: 2e-5, torch.bfloat16: 0.06}
 HEADS = [(4, 2), (4, 4), (3, 1)]
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    with torch.inference_mode():
-        yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("threads_as_before")
 
 
 def size_of(n_heads: int, n_kv_heads: int, **changes: int) -> ModelConfig:
@@ -49,6 +41,7 @@ def models(size: ModelConfig, dtype: torch.dtype, int8: bool) -> tuple[Inference
     return ours, theirs
 
 
+@torch.inference_mode()
 def run(model: InferenceLlama, x: torch.Tensor, cache: KVCache, positions: torch.Tensor, layers: range) -> torch.Tensor:
     return model.run(x, cache, positions, int(positions.max()) + 1, layers)
 
@@ -68,10 +61,9 @@ def test_as_torch(n_heads: int, n_kv_heads: int, dtype: torch.dtype, int8: bool,
         x = torch.randn(2, positions.shape[-1], size.dim).to(dtype)
         got, expected = (run(m, x, c, positions, layers) for m, c in zip(both, caches, strict=True))
         torch.testing.assert_close(got, expected, rtol=CLOSE[dtype], atol=CLOSE[dtype] * float(expected.abs().max()))
-        for cache in caches[1:]:  # so that differences do not add up
-            scale = float(cache.kv.abs().max())
-            torch.testing.assert_close(caches[0].kv, cache.kv, rtol=CLOSE[dtype], atol=CLOSE[dtype] * scale)
-            caches[0].kv.copy_(cache.kv)
+        ours, theirs = (cache.kv for cache in caches)
+        torch.testing.assert_close(ours, theirs, rtol=CLOSE[dtype], atol=CLOSE[dtype] * float(theirs.abs().max()))
+        ours.copy_(theirs)  # so that differences do not add up
 
 
 @pytest.mark.parametrize(("dtype", "int8"), FORMATS)
@@ -87,9 +79,9 @@ def test_a_row_does_not_feel_the_others(dtype: torch.dtype, int8: bool) -> None:
     for n_threads in (1, 2, 3):
         torch.set_num_threads(n_threads)
         cache = model.new_cache(24, 2)
-        together = [run(model, x[:, :3], cache, torch.arange(3), layers)]
-        together.append(run(model, x[:, 3:], cache, torch.arange(3, n).repeat(2, 1), layers))
-        assert torch.equal(torch.cat(together, 1), one_by_one)
+        several = [run(model, x[:, :3], cache, torch.arange(3), layers)]
+        several.append(run(model, x[:, 3:], cache, torch.arange(3, n).repeat(2, 1), layers))
+        assert torch.equal(torch.cat(several, 1), one_by_one)
         assert torch.equal(cache.kv[:, :, :, :n], alone.kv[:, :, :, :n])
 
 

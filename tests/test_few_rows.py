@@ -19,13 +19,7 @@ from models.kernels.matrix import DenseMatrix
 CPU = torch.device("cpu")
 DTYPES = [torch.float32, torch.bfloat16, torch.int8]
 BF16_STEP = 2**-8
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before() -> object:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("threads_as_before")
 
 
 def numbers(dtype: torch.dtype, n_out: int, n_in: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.dtype]:

@@ -9,18 +9,12 @@ from models.kernels.few_rows import FEW_ROWS
 from models.kernels.matrix import DenseMatrix, Int8Matrix, Matrix, int8_refusal
 
 CPU, MOST = torch.device("cpu"), FEW_ROWS[torch.int8]
+pytestmark = pytest.mark.usefixtures("threads_as_before")
 
 
 @pytest.fixture
 def threads() -> Callable[[int], None]:
     return torch.set_num_threads
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before() -> object:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def expected(matrix: Matrix, weight: torch.Tensor, x: torch.Tensor, residual: torch.Tensor, close: float) -> None:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from eval.engine.threads import BUDGET, INTERVAL, SHARE, TIMED_PASSES, Threads, 
 from models.inference import InferenceLlama
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("threads_as_before")
 
 
 class Machine:
@@ -30,13 +30,6 @@ class Machine:
     def run(self) -> None:
         self.n_passes += 1
         self.now += self.seconds[torch.get_num_threads()]
-
-
-@pytest.fixture(autouse=True)
-def _threads_of_the_tests() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("most", "expected"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])

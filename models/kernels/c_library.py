@@ -1,6 +1,6 @@
 """A C file, compiled for the CPU that it runs on and loaded: once for each machine, kept for the next process.
 
-Nothing of torch is compiled with it, so that this takes a second. The threads are those of torch's own OpenMP, whose
+Nothing of torch is compiled with it, so that this takes seconds. The threads are those of torch's own OpenMP, whose
 functions are found when the library is loaded: a second pool of threads would wait for the first one.
 """
 

@@ -24,9 +24,8 @@ struct Pass {
     enum Kind kind, cached;  // of the weights; of states and cache, F32 or BF16
     long batch, tokens;      // the rows of the states are tokens of the first row of the batch, then of the next
     void *x;                 // [batch * tokens, dim], in and out
-    char *kv;                // of the first block, [batch, 2 * kv_heads, places, head_dim]: keys, then values
+    char *kv;                // of the first block, [batch, 2 * kv_heads, OUTS places or more, head_dim]: keys, then values
     long of_layer, of_row, of_head;  // bytes from one to the next
-    long places;
     const int64_t *positions;  // [tokens], or [batch, tokens] with per_row
     int per_row;
     const float *rotations;  // [positions, head_dim / 2, 2]: cos, sin
@@ -40,7 +39,7 @@ struct Work {  // fp32, written and read by all threads
     float *q;        // [batch, n_heads, tokens, head_dim]
     float *gate_up;  // [rows, 2 * ffn_dim]
     float *scores;   // [threads, queries, longest]
-    long widest, queries, longest;
+    long queries, longest;
 };
 
 #ifdef _OPENMP
@@ -81,12 +80,6 @@ INLINE vec exp_of(vec x) {
     return select_greater(below, all(-87.0f), y, all(0.0f));
 }
 
-static void write_states(const struct Pass *p, const float *x) {
-    long n = p->batch * p->tokens * p->size.dim;
-    if (p->cached == F32) memcpy(p->x, x, (size_t)n * 4);
-    else for (long i = 0; i < n; i++) ((uint16_t *)p->x)[i] = to_bf16(x[i]);
-}
-
 // One head of one row: queries turn and are laid out, keys turn and go to the cache, values go to the cache.
 static void turn(const struct Pass *p, const struct Work *w, char *kv, long row, long head) {
     const struct Size *s = &p->size;
@@ -107,8 +100,7 @@ static void turn(const struct Pass *p, const struct Work *w, char *kv, long row,
         return;
     }
     char *to = kv + b * p->of_row + (head - s->n_heads) * p->of_head + at * n * width(p->cached);
-    if (p->cached == F32) memcpy(to, turned, sizeof turned);
-    else for (long i = 0; i < n; i++) ((uint16_t *)to)[i] = to_bf16(turned[i]);
+    store(to, turned, p->cached == BF16, n);
 }
 
 // Scores to weights that add up to 1 when multiplied with what is returned; 0 from `seen` to `end`.
@@ -219,13 +211,14 @@ static void gated(const struct Pass *p, const struct Work *w, long row, long k) 
     lay(p->kind, w->laid + row * n + k, part, STEP);
 }
 
-// By all threads, each for some of the outputs; they wait for each other at its end, as after every loop below.
-static void product(const struct Product *p) {
-    long n = n_tiles(p);
+// Of all rows, laid for the next product; by all threads.
+static void norms(const struct Pass *p, const struct Work *w) {
+    long rows = p->batch * p->tokens, n = p->size.dim;
 #pragma omp for schedule(static)
-    for (long t = 0; t < n; t++) tile_of_outputs(p, t);
+    for (long r = 0; r < rows; r++) norm(p->kind, w->laid + r * n, w->x + r * n, n, p->size.floor, NULL);
 }
 
+// By all threads, which wait for each other at the end of every loop.
 static void block(const struct Pass *p, const struct Block *m, const struct Work *w, char *kv) {
     const struct Size *s = &p->size;
     long rows = p->batch * p->tokens, all_heads = s->n_heads + 2 * s->kv_heads, inner = s->n_heads * s->head_dim;
@@ -234,16 +227,14 @@ static void block(const struct Pass *p, const struct Block *m, const struct Work
     struct Product o = {p->kind, rows, s->dim, inner, w->laid, m->wo, m->wo_scale, w->x, w->x, 0, 0};
     struct Product gate_up = {p->kind, rows, 2 * s->ffn_dim, s->dim, w->laid, m->w13, m->w13_scale, NULL, w->gate_up, 0, 0};
     struct Product down = {p->kind, rows, s->dim, s->ffn_dim, w->laid, m->w2, m->w2_scale, w->x, w->x, 0, p->cached == BF16};
-#pragma omp for schedule(static)
-    for (long r = 0; r < rows; r++) norm(p->kind, w->laid + r * s->dim, w->x + r * s->dim, s->dim, s->floor, NULL);
+    norms(p, w);
     product(&qkv);
 #pragma omp for schedule(static)
     for (long i = 0; i < rows * all_heads; i++) turn(p, w, kv, i / all_heads, i % all_heads);
 #pragma omp for schedule(static)
     for (long i = 0; i < p->batch * groups; i++) attend(p, w, kv, i / groups, i % groups * heads, heads);
     product(&o);
-#pragma omp for schedule(static)
-    for (long r = 0; r < rows; r++) norm(p->kind, w->laid + r * s->dim, w->x + r * s->dim, s->dim, s->floor, NULL);
+    norms(p, w);
     product(&gate_up);
     long steps = s->ffn_dim / STEP;
 #pragma omp for schedule(static)
@@ -256,12 +247,13 @@ int few_blocks(const struct Pass *p, const struct Block *blocks, long n_blocks) 
     const struct Size *s = &p->size;
     long rows = p->batch * p->tokens, inner = s->n_heads * s->head_dim;
     if (!rows || !n_blocks) return 0;
-    struct Work w = {.queries = p->tokens * (s->n_heads / s->kv_heads), .longest = OUTS, .widest = s->dim};
-    if (inner > w.widest) w.widest = inner;
-    if (s->ffn_dim > w.widest) w.widest = s->ffn_dim;
+    struct Work w = {.queries = p->tokens * (s->n_heads / s->kv_heads), .longest = OUTS};
+    long widest = s->dim;
+    if (inner > widest) widest = inner;
+    if (s->ffn_dim > widest) widest = s->ffn_dim;
     for (long r = 0; r < rows; r++)
         if (position(p, r) + 1 > w.longest) w.longest = position(p, r) + 1;
-    long sizes[] = {rows * s->dim, rows * w.widest, rows * (inner + 2 * s->kv_heads * s->head_dim),
+    long sizes[] = {rows * s->dim, rows * widest, rows * (inner + 2 * s->kv_heads * s->head_dim),
                     rows * inner,  rows * 2 * s->ffn_dim, p->threads * w.queries * w.longest};
     float **parts[] = {&w.x, &w.laid, &w.qkv, &w.q, &w.gate_up, &w.scores};
     long total = 0;
@@ -272,10 +264,7 @@ int few_blocks(const struct Pass *p, const struct Block *blocks, long n_blocks) 
     widen(w.x, p->x, p->cached == BF16, rows * s->dim);
 #pragma omp parallel num_threads(p->threads) if (p->threads > 1)
     for (long i = 0; i < n_blocks; i++) block(p, blocks + i, &w, p->kv + i * p->of_layer);
-    write_states(p, w.x);
+    store(p->x, w.x, p->cached == BF16, rows * s->dim);
     free(memory);
     return 0;
 }
-
-// How many places a cache must have at least.
-int fewest_places(void) { return OUTS; }

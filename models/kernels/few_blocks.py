@@ -1,7 +1,7 @@
 """Our own blocks on a few rows on a CPU (few_blocks.c): a pass of decoding as one call.
 
-A block is some thirty operations. Called one by one through torch they take 0.2 ms, most of the time of a small
-model and a tenth of SmolLM2's in 8 bits. docs/results/bandwidth.md measures it.
+A block is some thirty operations. Called one by one through torch they take 0.2 to 0.4 ms, most of the time of a small
+model and a third of SmolLM2's in bf16. docs/results/bandwidth.md measures it.
 """
 
 import ctypes
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from models.config import ModelConfig
-from models.kernels.few_rows import KINDS, FewRows
+from models.kernels.few_rows import FEWEST_OUTPUTS, KINDS, FewRows
 from models.kernels.library import library
 from models.kv_cache import KVCache
 
@@ -37,7 +37,6 @@ class _Pass(ctypes.Structure):
         ("of_layer", ctypes.c_long),
         ("of_row", ctypes.c_long),
         ("of_head", ctypes.c_long),
-        ("places", ctypes.c_long),
         ("positions", ctypes.c_void_p),
         ("per_row", ctypes.c_int),
         ("rotations", ctypes.c_void_p),
@@ -54,17 +53,17 @@ class FewBlocks:
         first = products[0][0]
         self.products, self.rotations = products, rotations  # what is read is kept alive
         self.call, self.most, self.dtype = library.few_blocks, first.most, first.dtype
-        self.fewest_places = library.fewest_places()
         self.blocks = (_Block * len(products))(
             *(_Block(*(of.at for of in block), *(of.scale_at for of in block)) for block in products)
         )
-        kinds = {"kind": KINDS[first.weight.dtype], "cached": KINDS[first.dtype]}
-        self.pass_ = _Pass(size=size, **kinds, rotations=rotations.data_ptr())
+        self.size, self.kind, self.cached = size, KINDS[first.weight.dtype], KINDS[first.dtype]
 
     def takes(self, x: torch.Tensor, kv: KVCache) -> bool:
         """Whether it is the way to run x [B, T, D] with this cache."""
-        n_rows = x.shape[0] * x.shape[1]
-        return n_rows <= self.most and type(kv) is KVCache and kv.max_len >= self.fewest_places
+        if torch.compiler.is_compiling() or type(kv) is not KVCache:
+            return False
+        # The places of a cache are the outputs of a product with its keys.
+        return x.shape[0] * x.shape[1] <= self.most and kv.max_len >= FEWEST_OUTPUTS
 
     def __call__(self, x: torch.Tensor, kv: KVCache, positions: torch.Tensor, layers: range) -> torch.Tensor:
         """As InferenceLlama.run: x [B, T, D] at positions [T] or [B, T] through some blocks; [B, T, D]."""
@@ -73,12 +72,11 @@ class FewBlocks:
         positions = positions.contiguous()
         of_layer, of_row, of_head, of_place, _ = (n * kv.kv.element_size() for n in kv.kv.stride())
         assert of_place == kv.kv.element_size() * kv.kv.shape[-1], "the positions of a head lie one after the other"
-        pass_ = self.pass_
-        pass_.batch, pass_.tokens = x.shape[:2]
-        pass_.x, pass_.kv = x.data_ptr(), kv.kv.data_ptr() + layers.start * of_layer
-        pass_.of_layer, pass_.of_row, pass_.of_head, pass_.places = of_layer, of_row, of_head, kv.kv.shape[-2]
-        pass_.positions, pass_.per_row = positions.data_ptr(), positions.dim() > 1
-        pass_.threads = torch.get_num_threads()
+        pass_ = _Pass(
+            *(self.size, self.kind, self.cached, *x.shape[:2]),
+            *(x.data_ptr(), kv.kv.data_ptr() + layers.start * of_layer, of_layer, of_row, of_head),
+            *(positions.data_ptr(), positions.dim() > 1, self.rotations.data_ptr(), torch.get_num_threads()),
+        )
         begin = ctypes.byref(self.blocks, layers.start * ctypes.sizeof(_Block))
         if self.call(ctypes.byref(pass_), begin, len(layers)):
             raise MemoryError("a pass of a few rows found no memory")

@@ -24,8 +24,8 @@ int few_rows(int kind, const void *x, long rows, const void *w, const void *scal
         p.x = laid;
     }
     if (n_out * n_in < 1 << 14) threads = 1;  // over before another thread has woken up
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (long t = 0; t < n_tiles(&p); t++) tile_of_outputs(&p, t);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    product(&p);
     free(laid);
     return 0;
 }

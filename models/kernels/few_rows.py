@@ -17,6 +17,19 @@ FEW_ROWS = {torch.float32: 48, torch.bfloat16: 16, torch.int8: 24}
 """Up to so many rows it is the faster way, by the weight's number format."""
 
 
+class Norm:
+    """An RMSNorm before a product: x * weight / |x, floor|, or without the weight."""
+
+    class _Struct(ctypes.Structure):
+        _fields_ = (("floor", ctypes.c_float), ("weight", ctypes.c_void_p))
+
+    def __init__(self, floor: float, weight: torch.Tensor | None) -> None:
+        """`floor` is sqrt(D * eps); `weight` [in] on the CPU, with sqrt(D) in it."""
+        self.weight = None if weight is None else weight.float().contiguous()
+        self.struct = self._Struct(floor, None if self.weight is None else self.weight.data_ptr())
+        self.at = ctypes.addressof(self.struct)
+
+
 class FewRows:
     """The product of few rows with a weight; `few_rows` makes it where there is one."""
 
@@ -31,7 +44,7 @@ class FewRows:
         """Whether it is the way to multiply these rows."""
         return len(x) <= self.most and not torch.compiler.is_compiling()
 
-    def __call__(self, x: torch.Tensor, residual: torch.Tensor | None, norm: "Norm | None" = None) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, residual: torch.Tensor | None, norm: Norm | None = None) -> torch.Tensor:
         """(rows [N, in], residual [N, out] or None) -> [N, out], the product of the rows, or normed rows, plus it."""
         x, n_rows = x.contiguous(), len(x)
         assert x.dtype is self.dtype
@@ -45,19 +58,6 @@ class FewRows:
         if self.call(self.kind, x.data_ptr(), n_rows, self.at, self.scale_at, *sizes, *end):
             raise MemoryError("a product of a few rows found no memory")
         return out
-
-
-class Norm:
-    """An RMSNorm before a product: x * weight / |x, floor|, or without the weight."""
-
-    class _Struct(ctypes.Structure):
-        _fields_ = (("floor", ctypes.c_float), ("weight", ctypes.c_void_p))
-
-    def __init__(self, floor: float, weight: torch.Tensor | None) -> None:
-        """`floor` is sqrt(D * eps); `weight` [in] on the CPU, with sqrt(D) in it."""
-        self.weight = None if weight is None else weight.float().contiguous()
-        self.struct = self._Struct(floor, None if self.weight is None else self.weight.data_ptr())
-        self.at = ctypes.addressof(self.struct)
 
 
 def few_rows(weight: torch.Tensor, scale: torch.Tensor | None = None) -> FewRows | None:

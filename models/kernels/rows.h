@@ -199,6 +199,13 @@ INLINE void tile_of_outputs(const struct Product *p, long t) {
 
 INLINE long n_tiles(const struct Product *p) { return (p->n_out + OUTS - 1) / OUTS; }
 
+// By all threads of a parallel region, each for some of the outputs; they wait for each other at its end.
+static void product(const struct Product *p) {
+    long n = n_tiles(p);
+#pragma omp for schedule(static)
+    for (long t = 0; t < n; t++) tile_of_outputs(p, t);
+}
+
 // n numbers as rows of a product with a weight of that kind lie: n is a multiple of STEP. In place is not possible.
 INLINE void lay(enum Kind kind, float *to, const float *from, long n) {
     if (kind != BF16) {
@@ -221,6 +228,12 @@ INLINE float sum_of(vec v) {
 static void widen(float *to, const void *from, int narrow, long n) {
     if (!narrow) memcpy(to, from, (size_t)n * 4);
     else for (long i = 0; i < n; i++) to[i] = from_bf16(((const uint16_t *)from)[i]);
+}
+
+// The other way round.
+static void store(void *to, const float *from, int narrow, long n) {
+    if (!narrow) memcpy(to, from, (size_t)n * 4);
+    else for (long i = 0; i < n; i++) ((uint16_t *)to)[i] = to_bf16(from[i]);
 }
 
 // RMSNorm of a row of n numbers but for sqrt(n), which is in the weight or in the product's: it is divided by its
