@@ -16,6 +16,7 @@ from torch.nn.attention.bias import CausalBias, causal_lower_right
 from models.config import ModelConfig
 from models.kernels.few_blocks import FewBlocks, few_blocks
 from models.kernels.few_rows import Norm
+from models.kernels.few_tokens import FewTokens, few_tokens
 from models.kernels.matrix import DenseMatrix, Int8Matrix, Matrix, SummedMatrix, few_rows_of
 from models.kv_cache import KVCache, LayeredKVCache
 from models.part import Part
@@ -105,6 +106,8 @@ class InferenceLlama:
         self.blocks = [self._fuse(get, f"layers.{i}.") for i in range(size.n_layers)]
         self.rotations = self._rotations()
         self.few_blocks = self._few_blocks()
+        self.few_tokens = few_tokens(self.few_blocks, self.embedding, few_rows_of(self.head), self.head_norm, None)
+        self.few_drafts = self._few_drafts()
         self.real_rotations = torch.view_as_real(self.rotations)
         self.still = torch.tensor([1.0, 0.0], dtype=self.real_dtype, device=device)
         self.numbers = torch.arange(len(self.rotations), device=device)
@@ -152,6 +155,13 @@ class InferenceLlama:
     def _few_blocks(self) -> FewBlocks | None:
         products = [[few_rows_of(matrix) for matrix in block] for block in self.blocks]
         return few_blocks(self.part_size, products, self.rotations, self.floor.item())
+
+    def _few_drafts(self) -> FewTokens | None:
+        """`few_tokens` with the head of drafts."""
+        if self.draft_head is None:
+            return self.few_tokens
+        head = few_rows_of(self.draft_head)
+        return few_tokens(self.few_blocks, self.embedding, head, self.head_norm, self.draft_ids)
 
     def _summed(self, weight: torch.Tensor) -> Matrix:
         matrix = self.matrix(self.part.columns(weight))
@@ -222,7 +232,7 @@ class InferenceLlama:
 
     def _run(self, x: torch.Tensor, cache: KVCache, positions: torch.Tensor, end: int, layers: range) -> torch.Tensor:
         """`run` in one pass."""
-        if self.few_blocks and self.few_blocks.takes(x, cache):
+        if self.few_blocks and self.few_blocks.takes(x.shape[0] * x.shape[1], cache):
             return self.few_blocks(x, cache, positions, layers)
         batch, n_tokens, dim = x.shape
         alike = positions.dim() == 1

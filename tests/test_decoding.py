@@ -29,6 +29,7 @@ class Stub:
     """
 
     device, real_dtype = CPU, torch.float32
+    few_tokens = few_drafts = None
 
     def __init__(self, full: list[int], draft: list[int]) -> None:
         self.size = SimpleNamespace(n_layers=4, max_seq_len=64, vocab_size=V, **BLOCK)

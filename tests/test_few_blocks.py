@@ -29,11 +29,13 @@ def size_of(n_heads: int, n_kv_heads: int, **changes: int) -> ModelConfig:
     return tiny_model(dim=n_heads * 32, n_heads=n_heads, n_kv_heads=n_kv_heads, ffn_dim=160, **changes)
 
 
-def models(size: ModelConfig, dtype: torch.dtype, int8: bool) -> tuple[InferenceLlama, InferenceLlama]:
+def models(
+    size: ModelConfig, dtype: torch.dtype, int8: bool, draft_ids: torch.Tensor | None = None
+) -> tuple[InferenceLlama, InferenceLlama]:
     """One with our blocks and one without, of weights large enough for every part of a block to matter."""
     weights = {name: w * 3 if w.dim() == 2 else w for name, w in our_model(size).state_dict().items()}
     ours, theirs = (
-        InferenceLlama(size, weights, dtype=dtype, device=CPU, int8=int8, our_kernels=kernels)
+        InferenceLlama(size, weights, dtype=dtype, device=CPU, int8=int8, our_kernels=kernels, draft_ids=draft_ids)
         for kernels in (True, False)
     )
     assert ours.few_blocks is not None
@@ -155,9 +157,8 @@ def test_what_it_is_not_for() -> None:
     assert InferenceLlama(size, weights, dtype=torch.float64, device=CPU).few_blocks is None
     model = InferenceLlama(size, weights, dtype=torch.float32, device=CPU)
     assert model.few_blocks is not None
-    x = torch.zeros(1, 48, size.dim)
-    assert model.few_blocks.takes(x, model.new_cache(48))
-    assert not model.few_blocks.takes(x, model.new_cache(48, layered=True))
+    assert model.few_blocks.takes(48, model.new_cache(48))
+    assert not model.few_blocks.takes(48, model.new_cache(48, layered=True))
     assert isinstance(model.new_cache(48, layered=True), LayeredKVCache)
-    assert not model.few_blocks.takes(torch.zeros(7, 7, size.dim), model.new_cache(48, 7))
-    assert not model.few_blocks.takes(x[:, :1], model.new_cache(2))
+    assert not model.few_blocks.takes(49, model.new_cache(48, 7))
+    assert not model.few_blocks.takes(1, model.new_cache(2))

@@ -12,7 +12,7 @@ from test_sampling import Markov
 from conf.strict import ConfigError
 from eval.engine.decoding import Engine
 from eval.engine.policy import ConfidenceStop, Drafting, DynamicExit, SelfSpeculative
-from eval.engine.sampling import Sampler
+from eval.engine.sampling import Sampler, probabilities
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from eval.exactness.distribution import Verdict, chi_square, compare_distributions
@@ -74,8 +74,9 @@ def test_a_wrong_acceptance_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> No
     """A rejected draft replaced by a draw from p, and not from the residual."""
     reject = Sampler._reject
 
-    def wrong(self: Sampler, drafted: torch.Tensor, q: torch.Tensor, p: torch.Tensor) -> Any:
-        n, _ = reject(self, drafted, q, p)
+    def wrong(self: Sampler, drafted: torch.Tensor, q: torch.Tensor, logits: torch.Tensor) -> Any:
+        n, _ = reject(self, drafted, q, logits)
+        p = probabilities(logits, self.options)
         return n, p.index_select(0, n.view(1))[0].multinomial(1, generator=self.generator)
 
     monkeypatch.setattr(Sampler, "_reject", wrong)

@@ -128,8 +128,9 @@ def test_a_wrong_acceptance_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> No
     """Resampling from p in place of the residual, a common mistake, must fail the test above."""
     reject = Sampler._reject
 
-    def wrong(self: Sampler, drafted: torch.Tensor, q: torch.Tensor, p: torch.Tensor) -> Any:
-        n, _ = reject(self, drafted, q, p)
+    def wrong(self: Sampler, drafted: torch.Tensor, q: torch.Tensor, logits: torch.Tensor) -> Any:
+        n, _ = reject(self, drafted, q, logits)
+        p = probabilities(logits, self.options)
         return n, p.index_select(0, n.view(1))[0].multinomial(1, generator=self.generator)
 
     monkeypatch.setattr(Sampler, "_reject", wrong)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from eval.engine.sampling import Sampler, best
+from models.kernels.few_tokens import Tokens
 
 
 class Accepted(NamedTuple):
@@ -36,9 +37,9 @@ class Drafts:
         self.samplers, self.rooms = samplers, rooms
         self.greedy = all(s.plain for s in samplers)
         self.tokens: list[torch.Tensor] = []
-        """Of each step [B, 1]."""
+        """Of one step or several in succession, [B, n]."""
         self.distributions: list[list[torch.Tensor]] = [[] for _ in samplers]
-        """Of each row those [V] that its drafts were drawn from; none of a greedy one's."""
+        """Of each row those [n, V] that its drafts were drawn from; none of a greedy one's."""
 
     @classmethod
     def known(
@@ -57,14 +58,24 @@ class Drafts:
         drafts, width = cls(samplers, rooms), max(rooms)
         filled = [[*row[:width], *[0] * (width - len(row))] for row in ids]
         tokens = torch.tensor(filled, dtype=torch.int64, device=device)
-        drafts.tokens = [tokens[:, i : i + 1] for i in range(width)]
+        drafts.tokens = [tokens]
         for sampler, row, distributions, room in zip(samplers, tokens, drafts.distributions, rooms, strict=False):
             if not sampler.greedy:
-                distributions += F.one_hot(row[:room], vocab_size)
+                distributions.append(F.one_hot(row[:room], vocab_size))
+        return drafts
+
+    @classmethod
+    def of(cls, samplers: Sequence[Sampler], rooms: Sequence[int], found: Tokens) -> "Drafts":
+        """Drafts that have been chosen in succession, as the samplers' choices for so much room say."""
+        drafts = cls(samplers, rooms)
+        drafts.tokens = [found.ids]
+        for sampler, distributions, q, room in zip(samplers, drafts.distributions, found.q, rooms, strict=True):
+            if not sampler.greedy:
+                distributions.append(q[:room])
         return drafts
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return sum(tokens.shape[1] for tokens in self.tokens)
 
     def add(self, logits: torch.Tensor) -> torch.Tensor:
         """Draft a token for each row from logits [B, V]; [B, 1]. B may be larger than the number of texts."""
@@ -80,7 +91,7 @@ class Drafts:
             return best(logits, keepdim=True)
         token, distribution = self.samplers[row].draft(logits)
         if distribution is not None:
-            self.distributions[row].append(distribution)
+            self.distributions[row].append(distribution[None])
         return token
 
     def confidences(self, logits: torch.Tensor) -> list[float]:
@@ -89,7 +100,7 @@ class Drafts:
         sure = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).amax(-1).tolist()
         for i, distributions in enumerate(self.distributions):
             if len(distributions) == len(self):
-                sure[i] = float(distributions[-1][self.tokens[-1][i]])
+                sure[i] = float(distributions[-1][0, self.tokens[-1][i]])
         return sure
 
     def accept(self, logits: torch.Tensor) -> list[Accepted]:
@@ -108,7 +119,7 @@ class Drafts:
         sampler, q = self.samplers[row], self.distributions[row]
         if not len(drafted):
             return Accepted(sampler.pick(logits[0]).tolist(), [])
-        ids, rejected, _ = sampler.accept(drafted, torch.stack(q) if q else None, logits)
+        ids, rejected, _ = sampler.accept(drafted, torch.cat(q) if q else None, logits)
         return Accepted(ids, rejected)
 
 

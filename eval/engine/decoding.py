@@ -26,6 +26,7 @@ from eval.engine.sampling import Sampler
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
 from models.inference import InferenceLlama
+from models.kernels.few_tokens import FewTokens
 from models.kv_cache import KVCache
 
 
@@ -195,9 +196,15 @@ class Engine:
 
     def _one_token(self, rows: list[Row], rooms: list[int], plan: Plan) -> tuple[list[Round], Outcome]:
         """The last tokens through the layers; the next ones from the head."""
-        begun = perf_counter()
-        _, logits = self.below(self._last(rows), self.places(len(rows), 1), plan.exit_layer, Head.full)
-        tokens = pick([row.sampler for row in rows], logits[: len(rows), 0])
+        begun, places, samplers = perf_counter(), self.places(len(rows), 1), [row.sampler for row in rows]
+        last = self._last(rows)
+        if few := self.few(samplers, len(rows), Head.full):
+            choices = [sampler.choice(1) for sampler in samplers]
+            found = few(last, self.cache, places.positions, plan.exit_layer, 1, choices, read_last=False)
+            tokens = found.ids[:, 0].tolist()
+        else:
+            _, logits = self.below(last, places, plan.exit_layer, Head.full)
+            tokens = pick(samplers, logits[: len(rows), 0])
         outcome = Outcome(plan, 0, (0,) * len(rows), verify_seconds=perf_counter() - begun)
         return [Round([token], 0, 0) for token in tokens], outcome
 
@@ -210,10 +217,6 @@ class Engine:
         if not len(drafts):
             return self._one_token(rows, rooms, Plan(self.model.size.n_layers))
         d = len(drafts)
-        if plan.reuse_exit_states:
-            # Of the last drafted token, too, the verification needs the exit state and the keys below it.
-            last = self.below(drafts.tokens[-1], places.at(d, d + 1), plan.exit_layer, Head.none, below)
-            states.append(last[0])
         between = self._now() if plan.timed else None
         if plan.reuse_exit_states:
             logits = self.verify(torch.cat(states, 1), places.at(0, d + 1), plan.exit_layer, width, probes)
@@ -248,7 +251,7 @@ class Engine:
     def _drafts(
         self, rows: list[Row], rooms: list[int], plan: Plan, places: Places, probes: Probes
     ) -> tuple[Drafts, list[torch.Tensor], list[list[float]]]:
-        """Drafts, the exit states [B, 1, D] that were made on the way, and the confidences that the plan asks for."""
+        """Drafts, their exit states and the last token's [B, n, D] if reused, and the confidences if asked for."""
         samplers, states, confidences = [row.sampler for row in rows], list[torch.Tensor](), list[list[float]]()
         if plan.source is Source.text:
             found = [row.following(plan.num_speculations) for row in rows]
@@ -264,6 +267,12 @@ class Engine:
                 return logits[:, 0]
 
         drafts, token, most = Drafts(samplers, rooms), self._last(rows), min(plan.num_speculations, max(rooms))
+        one_by_one = plan.source is Source.model or plan.stop_below is not None or probes.exits or not most
+        if not one_by_one and (few := self.few(samplers, len(rows), Head.drafts)):
+            choices = [s.choice(min(room, most)) for s, room in zip(samplers, rooms, strict=True)]
+            at, reads = places.positions, plan.reuse_exit_states
+            chosen = few(token, self.cache, at, plan.exit_layer, most, choices, read_last=reads)
+            return Drafts.of(samplers, rooms, chosen), [chosen.states], []
         while len(drafts) < most:
             logits = logits_after(len(drafts), token)
             token = drafts.add(logits)
@@ -274,7 +283,23 @@ class Engine:
                 confidences.append(drafts.confidences(logits[: len(rows)]))
                 if max(confidences[-1]) < plan.stop_below:
                     break
+        if plan.source is Source.first_layers and plan.reuse_exit_states and (d := len(drafts)):
+            # Of the last drafted token, too, the verification needs the exit state and the keys below it.
+            last = self.below(drafts.tokens[-1], places.at(d, d + 1), plan.exit_layer, Head.none, probes)
+            states.append(last[0])
         return drafts, states, confidences
+
+    def few(self, samplers: Sequence[Sampler], n_rows: int, head: Head) -> FewTokens | None:
+        """What chooses the tokens of some rows in one call; None where they are chosen by one operation after another.
+
+        Args:
+            samplers: of the rows.
+            n_rows: of them.
+            head: that the tokens go through, `full` or `drafts`.
+        """
+        few = self.model.few_drafts if head is Head.drafts else self.model.few_tokens
+        fits = few is not None and few.takes(n_rows, self.cache) and not self.compiled
+        return few if fits and all(sampler.whole for sampler in samplers) else None
 
     def _following(
         self, rows: list[Row], rooms: list[int], lengths: list[int], plan: Plan

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from eval.engine.sampling_options import SamplingOptions
+from models.kernels import draws
+from models.kernels.few_tokens import Choice
 
 
 def penalised(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
@@ -52,7 +54,7 @@ def draw(weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     which takes a CPU ten to twenty times as long.
     """
     upto = weights.cumsum(-1, dtype=torch.float64)
-    number = torch.rand(1, dtype=torch.float64, device=weights.device, generator=generator) * upto[-1:]
+    number = draws.uniforms(1, generator) * upto[-1:]
     return torch.searchsorted(upto, number, right=True).clamp_max(len(weights) - 1)
 
 
@@ -69,6 +71,8 @@ class Sampler:
         self.greedy = options.temperature == 0.0
         self.plain = options.plain
         """Whether the next token is the one with the largest logit, whatever has been seen."""
+        self.whole = options.whole
+        """Whether it depends on the logits and the draw alone."""
         self.generator = torch.Generator(device).manual_seed(options.seed)
         self.seen: torch.Tensor | None = None
         """[V] bool: the tokens of prompt and text; None without a penalty."""
@@ -95,11 +99,17 @@ class Sampler:
             self.seen_by_draft[token] = True
         return token, q
 
+    def choice(self, n: int) -> Choice:
+        """How n tokens in succession are to be chosen, where `whole`."""
+        return Choice(self.options.temperature, draws.uniforms(0 if self.greedy else n, self.generator))
+
     def _choose(self, logits: torch.Tensor, seen: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         if seen is not None:
             logits = penalised(logits, seen, self.options.repetition_penalty)
         if self.greedy:
             return best(logits, keepdim=True), None
+        if self.whole and draws.draws_from(logits):
+            return draws.draw(logits, self.options.temperature, self.generator)
         p = probabilities(logits, self.options)
         return draw(p, self.generator), p
 
@@ -139,8 +149,7 @@ class Sampler:
             self._remember(torch.cat([drafted[:n], choice[n : n + 1]]))
             return [*ids[:n], ids[d + n]], ids[n:d], choice[n : n + 1]
         assert draft_probabilities is not None
-        p = probabilities(logits, self.options)
-        length, last = self._reject(drafted, draft_probabilities.to(p.dtype), p)
+        length, last = self._reject(drafted, draft_probabilities, logits)
         *ids, next_id, n = torch.cat([drafted, last, length.view(1)]).tolist()
         self._remember(torch.cat([drafted[:n], last]))
         return [*ids[:n], next_id], ids[n:], last
@@ -156,12 +165,17 @@ class Sampler:
         p, q = probabilities(logits, self.options), probabilities(draft_logits, self.options)
         return tuple(torch.minimum(p, q).sum(-1).tolist())
 
-    def _reject(self, drafted: torch.Tensor, q: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _reject(
+        self, drafted: torch.Tensor, q: torch.Tensor, logits: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Rejection sampling: how many of [d] tokens drawn from q [d, V] stand for draws from p [d+1, V], and the next.
 
         Returns (a scalar in 0..d, a token [1]).
         """
-        at = drafted.unsqueeze(-1)
+        if self.whole and draws.draws_from(logits):
+            return draws.accept(drafted, q, logits, self.options.temperature, self.generator)
+        p = probabilities(logits, self.options)
+        q, at = q.to(p.dtype), drafted.unsqueeze(-1)
         u = torch.rand(len(drafted), dtype=p.dtype, device=p.device, generator=self.generator)
         accepted = u * q.gather(-1, at).squeeze(-1) < p[:-1].gather(-1, at).squeeze(-1)
         n = accepted.cumprod(0).sum()

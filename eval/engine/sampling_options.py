@@ -29,6 +29,12 @@ class SamplingOptions:
         """Whether each token is simply the most likely one."""
         return self.temperature == 0.0 and self.repetition_penalty == 1.0
 
+    @property
+    def whole(self) -> bool:
+        """Whether each token comes from all of the model's distribution at a temperature, whatever has been seen."""
+        filters = self.top_k or self.top_p < 1.0 or self.min_p or self.repetition_penalty != 1.0
+        return self.plain or not filters
+
     def __str__(self) -> str:
         """What is not the default, the seed aside: `temperature=1 top_p=0.9`; empty for plain greedy decoding."""
         others = (f for f in fields(self) if f.name != "seed" and getattr(self, f.name) != f.default)

@@ -14,6 +14,7 @@ from eval.engine.rows import Request, Round
 from eval.engine.sampling import best
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
+from models.kernels.few_tokens import GREEDY, FewTokens, Tokens
 
 
 class PassTimes(NamedTuple):
@@ -133,6 +134,8 @@ class _Clock:
         """A token through some layers and the head."""
 
         def call() -> torch.Tensor:
+            if few := self.engine.few([], len(self.tokens), Head.full):
+                return self._in_succession(few, n_layers, 1, read_last=False).ids
             return best(self.engine.below(self.tokens, self._places(1), n_layers, Head.full)[1])
 
         return self._seconds(call)
@@ -157,11 +160,20 @@ class _Clock:
 
     def round(self, policy: SelfSpeculative) -> tuple[list[float], float, float]:
         """The drafts, the last drafted token (nothing where all is recomputed), the verification."""
-        drafts = [self.draft(policy.exit_layer) for _ in range(policy.num_speculations)]
-        width = policy.num_speculations + 1
-        if policy.reuse_exit_states:
-            return drafts, self.draft(policy.exit_layer, Head.none), self.verify(policy.exit_layer, width)
-        return drafts, 0.0, self.recompute(width)
+        e, d, reads = policy.exit_layer, policy.num_speculations, policy.reuse_exit_states
+        if few := self.engine.few([], len(self.tokens), Head.drafts):
+            together = self._seconds(lambda: self._in_succession(few, e, d, read_last=reads).ids)
+            last = self._seconds(lambda: self._in_succession(few, e, 0, read_last=True).ids) if reads else 0.0
+            drafts = [(together - last) / d] * d
+        else:
+            drafts = [self.draft(e) for _ in range(d)]
+            last = self.draft(e, Head.none) if reads else 0.0
+        return drafts, last, self.verify(e, d + 1) if reads else self.recompute(d + 1)
+
+    def _in_succession(self, few: FewTokens, n_layers: int, steps: int, *, read_last: bool) -> Tokens:
+        """Greedy tokens."""
+        at, choices = self._places(steps + read_last).positions, [GREEDY] * len(self.tokens)
+        return few(self.tokens, self.engine.cache, at, n_layers, steps, choices, read_last=read_last)
 
     def verify(self, exit_layer: int, width: int) -> float:
         """So many exit states through the other layers and the head."""

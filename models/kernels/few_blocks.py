@@ -25,7 +25,9 @@ class _Block(ctypes.Structure):
     _fields_ += [(f"{name}_scale", ctypes.c_void_p) for name in ("wqkv", "wo", "w13", "w2")]
 
 
-class _Pass(ctypes.Structure):
+class Pass(ctypes.Structure):
+    """What the C code knows of a pass."""
+
     _fields_ = [
         ("size", _Size),
         ("kind", ctypes.c_int),
@@ -52,35 +54,42 @@ class FewBlocks:
     ) -> None:
         first = products[0][0]
         self.products, self.rotations = products, rotations  # what is read is kept alive
-        self.call, self.most, self.dtype = library.few_blocks, first.most, first.dtype
+        self.library, self.most, self.dtype = library, first.most, first.dtype
         self.blocks = (_Block * len(products))(
             *(_Block(*(of.at for of in block), *(of.scale_at for of in block)) for block in products)
         )
         self.size, self.kind, self.cached = size, KINDS[first.weight.dtype], KINDS[first.dtype]
 
-    def takes(self, x: torch.Tensor, kv: KVCache) -> bool:
-        """Whether it is the way to run x [B, T, D] with this cache."""
+    def takes(self, n_rows: int, kv: KVCache) -> bool:
+        """Whether it is the way to run so many tokens, of all texts together, with this cache."""
         if torch.compiler.is_compiling() or type(kv) is not KVCache:
             return False
         # The places of a cache are the outputs of a product with its keys.
-        return x.shape[0] * x.shape[1] <= self.most and kv.max_len >= FEWEST_OUTPUTS
+        return n_rows <= self.most and kv.max_len >= FEWEST_OUTPUTS
 
     def __call__(self, x: torch.Tensor, kv: KVCache, positions: torch.Tensor, layers: range) -> torch.Tensor:
         """As InferenceLlama.run: x [B, T, D] at positions [T] or [B, T] through some blocks; [B, T, D]."""
         x = x.clone(memory_format=torch.contiguous_format)  # a pass writes its result over its input
-        assert x.dtype is self.dtype
+        batch, n_tokens, _ = x.shape
         positions = positions.contiguous()
-        of_layer, of_row, of_head, of_place, _ = (n * kv.kv.element_size() for n in kv.kv.stride())
-        assert of_place == kv.kv.element_size() * kv.kv.shape[-1], "the positions of a head lie one after the other"
-        pass_ = _Pass(
-            *(self.size, self.kind, self.cached, *x.shape[:2]),
-            *(x.data_ptr(), kv.kv.data_ptr() + layers.start * of_layer, of_layer, of_row, of_head),
-            *(positions.data_ptr(), positions.dim() > 1, self.rotations.data_ptr(), torch.get_num_threads()),
-        )
+        pass_ = self.pass_of(x, batch, n_tokens, kv, positions, layers.start)
         begin = ctypes.byref(self.blocks, layers.start * ctypes.sizeof(_Block))
-        if self.call(ctypes.byref(pass_), begin, len(layers)):
+        if self.library.few_blocks(ctypes.byref(pass_), begin, len(layers)):
             raise MemoryError("a pass of a few rows found no memory")
         return x
+
+    def pass_of(
+        self, x: torch.Tensor, batch: int, n_tokens: int, kv: KVCache, positions: torch.Tensor, layer: int
+    ) -> Pass:
+        """A pass of states x, B times T of them, from a layer on. The tensors, contiguous, must outlive it."""
+        assert x.dtype is self.dtype
+        of_layer, of_row, of_head, of_place, _ = (n * kv.kv.element_size() for n in kv.kv.stride())
+        assert of_place == kv.kv.element_size() * kv.kv.shape[-1], "the positions of a head lie one after the other"
+        return Pass(
+            *(self.size, self.kind, self.cached, batch, n_tokens),
+            *(x.data_ptr(), kv.kv.data_ptr() + layer * of_layer, of_layer, of_row, of_head),
+            *(positions.data_ptr(), positions.dim() > 1, self.rotations.data_ptr(), torch.get_num_threads()),
+        )
 
 
 def few_blocks(

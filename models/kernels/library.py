@@ -26,4 +26,9 @@ def library() -> ctypes.CDLL | None:
         *(pointer, pointer, pointer, ctypes.c_int),
     ]
     found.few_blocks.argtypes = [pointer, pointer, number]
+    found.few_tokens.argtypes = [pointer]
+    logits = (pointer, ctypes.c_int, number, ctypes.c_float)
+    found.draw.argtypes = [*logits, ctypes.c_double, pointer]
+    found.accept.argtypes = [*logits, number, pointer, pointer, pointer, ctypes.c_double, pointer, pointer]
+    found.draw.restype = found.accept.restype = number
     return found
