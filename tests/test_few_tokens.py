@@ -48,7 +48,7 @@ def test_a_token_that_cannot_be_is_not_drawn() -> None:
     p = torch.empty(3000)
     logits[[7, 2000]] = 0.0
     for u, token in ((0.0, 7), (0.34, 1500), (1 - 2**-53, 2000)):
-        assert kernels.draw(logits.data_ptr(), False, 3000, 1.0, u, p.data_ptr()) == token
+        assert kernels.draw_token(logits.data_ptr(), False, 3000, 1.0, u, p.data_ptr()) == token
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

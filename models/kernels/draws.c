@@ -26,7 +26,8 @@ static double sum_of_numbers(const float *w, long n) {
 static long place_of(double u, const float *w, long n) {
     long parts = (n + SUMMED - 1) / SUMMED, part = 0;
     double sums[parts], total = 0, upto = 0;
-    for (long i = 0; i < parts; i++) total += sums[i] = sum_of_numbers(w + i * SUMMED, n - i * SUMMED < SUMMED ? n - i * SUMMED : SUMMED);
+    for (long i = 0, left = n; i < parts; i++, left -= SUMMED)
+        total += sums[i] = sum_of_numbers(w + i * SUMMED, left < SUMMED ? left : SUMMED);
     while (part < parts - 1 && upto + sums[part] <= u * total) upto += sums[part++];
     long end = (part + 1) * SUMMED < n ? (part + 1) * SUMMED : n, last = 0;
     for (long i = part * SUMMED; i < end; i++)
@@ -37,7 +38,7 @@ static long place_of(double u, const float *w, long n) {
 }
 
 // A token drawn from logits [n], which are bf16 if narrow, else fp32; p [n] is what it was drawn from.
-long draw(const void *logits, int narrow, long n, float temperature, double u, float *p) {
+long draw_token(const void *logits, int narrow, long n, float temperature, double u, float *p) {
     distribution(p, logits, narrow, temperature, n);
     return place_of(u, p, n);
 }
@@ -45,8 +46,8 @@ long draw(const void *logits, int narrow, long n, float temperature, double u, f
 // Rejection sampling: how many of d drafted tokens, drawn from q [d, n], stand for draws from what the full model's
 // logits [d + 1, n] say; *next is the token after them. u [d] and u_next are uniform in [0, 1). Of the logits behind
 // the first draft that is rejected nothing is computed. p [n] is room to work in.
-long accept(const void *logits, int narrow, long n, float temperature, long d, const int64_t *drafted, const float *q,
-            const float *u, double u_next, float *p, int64_t *next) {
+long accept_drafts(const void *logits, int narrow, long n, float temperature, long d, const int64_t *drafted,
+                   const float *q, const float *u, double u_next, float *p, int64_t *next) {
     long i = 0;
     for (;; i++) {
         distribution(p, (const char *)logits + i * n * (narrow ? 2 : 4), narrow, temperature, n);

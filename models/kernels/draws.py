@@ -26,7 +26,7 @@ def draw(logits: torch.Tensor, temperature: float, generator: torch.Generator) -
     kernels, logits, p = library(), logits.contiguous(), torch.empty(len(logits))
     assert kernels
     u, narrow = uniforms(1, generator).item(), logits.dtype is torch.bfloat16
-    token = kernels.draw(logits.data_ptr(), narrow, len(logits), temperature, u, p.data_ptr())
+    token = kernels.draw_token(logits.data_ptr(), narrow, len(logits), temperature, u, p.data_ptr())
     return torch.tensor([token]), p
 
 
@@ -42,7 +42,7 @@ def accept(
     drafted, q, after = drafted.contiguous(), q.to(torch.float32).contiguous(), ctypes.c_int64()
     u, u_after = torch.rand(d, generator=generator), uniforms(1, generator).item()
     narrow, room = logits.dtype is torch.bfloat16, torch.empty(logits.shape[-1])
-    n = kernels.accept(
+    n = kernels.accept_drafts(
         *(logits.data_ptr(), narrow, len(room), temperature, d, drafted.data_ptr(), q.data_ptr()),
         *(u.data_ptr(), u_after, room.data_ptr(), ctypes.byref(after)),
     )

@@ -1,6 +1,6 @@
 // Successive tokens in one call, for CPUs: each is embedded, passes through blocks and a head, and the next is chosen.
 // A small model's draft is over sooner than the calls that it is made of otherwise. models/kernels/few_tokens.py calls
-// it. What a token and its states are is what few_blocks, few_rows and draw give one by one.
+// it. What a token and its states are is what few_blocks, few_rows and draw_token give one by one.
 
 #include "rows.h"
 
@@ -58,8 +58,8 @@ static long chosen(const struct Tokens *t, long step, long row, const void *logi
     }
     long at = row * t->steps + step;
     float *q = c->q + at * c->vocabulary;
-    if (!t->head.ids) return draw(logits, narrow, n, c->temperature[row], c->u[at], q);
-    long found = draw(logits, narrow, n, c->temperature[row], c->u[at], room);
+    if (!t->head.ids) return draw_token(logits, narrow, n, c->temperature[row], c->u[at], q);
+    long found = draw_token(logits, narrow, n, c->temperature[row], c->u[at], room);
     memset(q, 0, (size_t)c->vocabulary * sizeof *q);
     for (long i = 0; i < n; i++) q[t->head.ids[i]] = room[i];
     return t->head.ids[found];

@@ -28,7 +28,7 @@ def library() -> ctypes.CDLL | None:
     found.few_blocks.argtypes = [pointer, pointer, number]
     found.few_tokens.argtypes = [pointer]
     logits = (pointer, ctypes.c_int, number, ctypes.c_float)
-    found.draw.argtypes = [*logits, ctypes.c_double, pointer]
-    found.accept.argtypes = [*logits, number, pointer, pointer, pointer, ctypes.c_double, pointer, pointer]
-    found.draw.restype = found.accept.restype = number
+    found.draw_token.argtypes = [*logits, ctypes.c_double, pointer]
+    found.accept_drafts.argtypes = [*logits, number, pointer, pointer, pointer, ctypes.c_double, pointer, pointer]
+    found.draw_token.restype = found.accept_drafts.restype = number
     return found
