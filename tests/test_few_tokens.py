@@ -145,7 +145,7 @@ def test_what_it_is_not_for() -> None:
     model = tiny(torch.float32, dim=64, n_heads=2, n_kv_heads=1, ffn_dim=64)
 
     def few(options: SamplingOptions, n_rows: int = 1) -> object:
-        return Engine(model).few([Sampler(options, CPU)], n_rows, Head.full)
+        return Engine(model).few([Sampler(options, CPU)] * n_rows, Head.full)
 
     assert few(SamplingOptions())
     assert few(SamplingOptions(temperature=0.5))

@@ -198,7 +198,7 @@ class Engine:
         """The last tokens through the layers; the next ones from the head."""
         begun, places, samplers = perf_counter(), self.places(len(rows), 1), [row.sampler for row in rows]
         last = self._last(rows)
-        if few := self.few(samplers, len(rows), Head.full):
+        if few := self.few(samplers, Head.full):
             choices = [sampler.choice(1) for sampler in samplers]
             found = few(last, self.cache, places.positions, plan.exit_layer, 1, choices, read_last=False)
             tokens = found.ids[:, 0].tolist()
@@ -266,13 +266,14 @@ class Engine:
                 states.append(state)
                 return logits[:, 0]
 
-        drafts, token, most = Drafts(samplers, rooms), self._last(rows), min(plan.num_speculations, max(rooms))
+        token, most = self._last(rows), min(plan.num_speculations, max(rooms))
         one_by_one = plan.source is Source.model or plan.stop_below is not None or probes.exits or not most
-        if not one_by_one and (few := self.few(samplers, len(rows), Head.drafts)):
+        if not one_by_one and (few := self.few(samplers, Head.drafts)):
             choices = [s.choice(min(room, most)) for s, room in zip(samplers, rooms, strict=True)]
             at, reads = places.positions, plan.reuse_exit_states
             chosen = few(token, self.cache, at, plan.exit_layer, most, choices, read_last=reads)
             return Drafts.of(samplers, rooms, chosen), [chosen.states], []
+        drafts = Drafts(samplers, rooms)
         while len(drafts) < most:
             logits = logits_after(len(drafts), token)
             token = drafts.add(logits)
@@ -289,16 +290,15 @@ class Engine:
             states.append(last[0])
         return drafts, states, confidences
 
-    def few(self, samplers: Sequence[Sampler], n_rows: int, head: Head) -> FewTokens | None:
+    def few(self, samplers: Sequence[Sampler], head: Head) -> FewTokens | None:
         """What chooses the tokens of some rows in one call; None where they are chosen by one operation after another.
 
         Args:
             samplers: of the rows.
-            n_rows: of them.
             head: that the tokens go through, `full` or `drafts`.
         """
         few = self.model.few_drafts if head is Head.drafts else self.model.few_tokens
-        fits = few is not None and few.takes(n_rows, self.cache) and not self.compiled
+        fits = few is not None and few.takes(len(samplers), self.cache) and not self.compiled
         return few if fits and all(sampler.whole for sampler in samplers) else None
 
     def _following(

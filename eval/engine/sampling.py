@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from eval.engine.sampling_options import SamplingOptions
 from models.kernels import draws
-from models.kernels.few_tokens import Choice
+from models.kernels.few_tokens import GREEDY, Choice
 
 
 def penalised(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
@@ -101,7 +101,7 @@ class Sampler:
 
     def choice(self, n: int) -> Choice:
         """How n tokens in succession are to be chosen, where `whole`."""
-        return Choice(self.options.temperature, draws.uniforms(0 if self.greedy else n, self.generator))
+        return GREEDY if self.greedy else Choice(self.options.temperature, draws.uniforms(n, self.generator))
 
     def _choose(self, logits: torch.Tensor, seen: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         if seen is not None:

@@ -11,10 +11,10 @@ from eval.engine.decoding import Engine
 from eval.engine.passes import Head, Places
 from eval.engine.policy import Autoregressive, DraftModel, EarlyExit, Policy, PromptLookup, SelfSpeculative, Steady
 from eval.engine.rows import Request, Round
-from eval.engine.sampling import best
+from eval.engine.sampling import Sampler, best
 from eval.engine.sampling_options import SamplingOptions
 from eval.engine.stopping import StopRule
-from models.kernels.few_tokens import GREEDY, FewTokens, Tokens
+from models.kernels.few_tokens import FewTokens, Tokens
 
 
 class PassTimes(NamedTuple):
@@ -129,12 +129,13 @@ class _Clock:
         self.engine, self.model = engine, engine.model
         self.tokens = torch.tensor([[token]] * engine.batch_size, device=engine.model.device)
         engine.cache.lengths = [middle] * engine.batch_size
+        self.samplers = [Sampler(SamplingOptions(), engine.model.device)] * engine.batch_size
 
     def token(self, n_layers: int) -> float:
         """A token through some layers and the head."""
 
         def call() -> torch.Tensor:
-            if few := self.engine.few([], len(self.tokens), Head.full):
+            if few := self.engine.few(self.samplers, Head.full):
                 return self._in_succession(few, n_layers, 1, read_last=False).ids
             return best(self.engine.below(self.tokens, self._places(1), n_layers, Head.full)[1])
 
@@ -161,7 +162,7 @@ class _Clock:
     def round(self, policy: SelfSpeculative) -> tuple[list[float], float, float]:
         """The drafts, the last drafted token (nothing where all is recomputed), the verification."""
         e, d, reads = policy.exit_layer, policy.num_speculations, policy.reuse_exit_states
-        if few := self.engine.few([], len(self.tokens), Head.drafts):
+        if few := self.engine.few(self.samplers, Head.drafts):
             together = self._seconds(lambda: self._in_succession(few, e, d, read_last=reads).ids)
             last = self._seconds(lambda: self._in_succession(few, e, 0, read_last=True).ids) if reads else 0.0
             drafts = [(together - last) / d] * d
@@ -172,7 +173,7 @@ class _Clock:
 
     def _in_succession(self, few: FewTokens, n_layers: int, steps: int, *, read_last: bool) -> Tokens:
         """Greedy tokens."""
-        at, choices = self._places(steps + read_last).positions, [GREEDY] * len(self.tokens)
+        at, choices = self._places(steps + read_last).positions, [s.choice(steps) for s in self.samplers]
         return few(self.tokens, self.engine.cache, at, n_layers, steps, choices, read_last=read_last)
 
     def verify(self, exit_layer: int, width: int) -> float:

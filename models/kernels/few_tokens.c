@@ -21,15 +21,15 @@ struct Choices {
 };
 
 struct Tokens {
-    struct Pass pass;     // of the first step, a token of each row; x is [steps + 1 - without_last, batch, dim]
+    struct Pass pass;     // of the first step, a token of each row; x is [steps + read_last, batch, dim]
     const struct Block *blocks;
     long n_blocks, n_positions;  // positions from one step to the next
     const void *embedding;       // [vocabulary, dim], of the states' number format
     struct Head head;
     struct Choices choices;
     long steps;
-    int without_last;  // the token that the last step chooses passes through no block
-    int64_t *ids;      // [steps + 1, batch], of which the first are given
+    int read_last;  // the token that the last step chooses passes through the blocks, too
+    int64_t *ids;   // [steps + 1, batch], of which the first are given
 };
 
 static long likeliest(const void *logits, int narrow, float *room, long n) {
@@ -74,7 +74,7 @@ int few_tokens(const struct Tokens *t) {
     char *logits = (char *)(room + h->n_out);
     if (!room) return -1;
     int failed = 0;
-    for (long step = 0; step <= t->steps - t->without_last && !failed; step++) {
+    for (long step = 0; step < t->steps + t->read_last && !failed; step++) {
         const int64_t *ids = t->ids + step * p.batch;
         for (long r = 0; r < p.batch; r++)
             memcpy((char *)p.x + r * of_state, (const char *)t->embedding + ids[r] * of_state, (size_t)of_state);

@@ -36,7 +36,7 @@ class _Tokens(ctypes.Structure):
         ("head", _Head),
         ("choices", _Choices),
         ("steps", ctypes.c_long),
-        ("without_last", ctypes.c_int),
+        ("read_last", ctypes.c_int),
         ("ids", ctypes.c_void_p),
     ]
 
@@ -117,7 +117,7 @@ class FewTokens:
             *(ctypes.addressof(self.blocks.blocks), n_layers, 1 if positions.dim() == 1 else batch),
             *(self.embedding.data_ptr(), self.head),
             _Choices(temperature.data_ptr(), drawn.data_ptr(), u.data_ptr(), q.data_ptr(), vocab_size),
-            *(steps, not read_last, ids.data_ptr()),
+            *(steps, read_last, ids.data_ptr()),
         )
         if self.blocks.library.few_tokens(ctypes.byref(tokens)):
             raise MemoryError("successive tokens found no memory")
@@ -136,6 +136,6 @@ def few_tokens(
         norm: before the head.
         ids: [N] int64, ascending: the tokens of the head's outputs; None: all.
     """
-    if blocks is None or head is None or embedding.dtype is not blocks.dtype:
+    if blocks is None or head is None:
         return None
     return FewTokens(blocks, embedding.contiguous(), head, norm, ids)
