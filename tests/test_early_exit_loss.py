@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchtitan.config import CompileConfig
 
 from train.recipe.early_exit_loss import EarlyExitLoss
 
@@ -54,21 +55,40 @@ def test_without_gradients_only_values() -> None:
     assert head.weight.grad is None
 
 
+class CountingHead(nn.Linear):
+    """Notes how many tokens go through it in each call."""
+
+    def __init__(self) -> None:
+        super().__init__(D, V)
+        self.seen: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(x.shape[:-1].numel())
+        return super().forward(x)
+
+
 def test_at_most_one_chunk_of_logits_exists() -> None:
     """The head never sees more tokens than the bound, and every token once per exit."""
-    seen = []
-
-    class Head(nn.Linear):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            seen.append(x.shape[:-1].numel())
-            return super().forward(x)
-
+    head = CountingHead()
     loss_fn = EarlyExitLoss.Config(chunk_tokens=6).build()
-    loss_fn.set_lm_head(Head(D, V))
+    loss_fn.set_lm_head(head)
     states = torch.randn(2 * B, T, D, requires_grad=True)
     loss_fn(states, torch.randint(V, (B, T)), torch.tensor(21), weights=[0.5, 0.5])
-    assert max(seen) <= 6
-    assert sum(seen) == 2 * B * T
+    assert max(head.seen) <= 6
+    assert sum(head.seen) == 2 * B * T
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_tokens_without_a_label_do_not_go_through_the_head(compiled: bool) -> None:
+    head = CountingHead()
+    loss_fn = EarlyExitLoss.Config().build(compile_config=CompileConfig(enable=compiled, backend="eager"))
+    loss_fn.set_lm_head(head)
+    for n_labels in (5, 8):
+        labels = torch.full((B, T), -100)
+        labels.view(-1)[:n_labels] = torch.randint(V, (n_labels,))
+        head.seen.clear()
+        loss_fn(torch.randn(2 * B, T, D, requires_grad=True), labels, torch.tensor(21), weights=[0.5, 0.5])
+        assert head.seen == [n_labels, n_labels]
 
 
 def test_last_exit_alone_is_plain_cross_entropy() -> None:

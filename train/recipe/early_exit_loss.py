@@ -104,12 +104,13 @@ class EarlyExitLoss(ChunkedLossWrapper):
         return total, losses.parts()
 
     def _through_head(self, labels: torch.Tensor) -> torch.Tensor:
-        """[N] indices of the tokens with a label; of all where shapes must stay, or no rank may have nothing to do.
+        """[N] indices of the tokens with a label; of all where there are none, so that no rank has nothing to do.
 
-        A simulated step has no labels to look at.
+        Of all as well where a GPU compiles the loss: the host would wait for the labels, and kernels would be compiled
+        again for lengths that change. A simulated step has no labels to look at.
         """
         at = torch.arange(labels.numel(), device=labels.device)
-        if self.compiled or detect_fake_mode(labels):
+        if (self.compiled and labels.device.type != "cpu") or detect_fake_mode(labels):
             return at
         labelled = at[labels.reshape(-1) != IGNORE_INDEX]
         return labelled if len(labelled) else at
