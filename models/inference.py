@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch.nn.attention.bias import CausalBias, causal_lower_right
 
 from models.config import ModelConfig
 from models.kernels.few_blocks import FewBlocks, few_blocks
@@ -92,6 +91,7 @@ class InferenceLlama:
         self.on_cpu, self.rounds = device.type == "cpu", dtype is not self.real_dtype
         # On a GPU the one fast kernel whose queries may share keys takes 16 bits alone.
         self.expands_heads = device.type == "cuda" and dtype is self.real_dtype
+        self.names_masks = device.type == "cuda" and not self.expands_heads
         self.complex_dtype = self.real_dtype.to_complex()
         # RMSNorm as x / hypot(|x|, sqrt(D * eps)), which is three short kernels; sqrt(D) is a factor of the weights.
         self.norm_gain = size.dim**0.5 if self.on_cpu else 1.0
@@ -303,7 +303,9 @@ class InferenceLlama:
         """
         if n_tokens in (1, end):
             return None
-        if self.device.type == "cuda" and not self.expands_heads:
+        if self.names_masks:
+            from torch.nn.attention.bias import causal_lower_right  # imports the compiler, which takes seconds
+
             return causal_lower_right(n_tokens, end)
         if n_tokens not in self.masks:
             # All but the last T columns are 0: aligned at its right end, one mask serves every position.
@@ -342,7 +344,7 @@ class InferenceLlama:
         if n_tokens == 1:
             q = q.view(batch, kv_heads, -1, head_dim)
             return F.scaled_dot_product_attention(q, keys, values, attn_mask=pass_.mask, scale=1.0).reshape(batch, -1)
-        if pass_.mask is None or isinstance(pass_.mask, CausalBias):
+        if pass_.mask is None or (self.names_masks and pass_.positions is None):
             return self._attend_causally(q, keys, values, pass_.mask)
         q = (
             q.view(batch, n_tokens, kv_heads, -1, head_dim)

@@ -55,3 +55,13 @@ def test_what_is_heavy_is_not_imported_for_help_or_a_wrong_key(module: str) -> N
         assert message.startswith("error: wrong_key: unknown key")
         assert message.count("\n") == 1
     assert not imported
+
+
+def test_decoding_does_not_import_the_compiler(trained: Path) -> None:
+    """It takes seconds, of every command, and nothing but `machine.compile` needs it."""
+    words = "import sys; from eval.engine import load; load(sys.argv[1]).generate(['a'], max_new_tokens=2)"
+    words += "; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", words, str(trained)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
