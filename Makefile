@@ -20,7 +20,7 @@ demo: .venv/run.stamp
 	$(BIN)/python -m eval.benchmark checkpoint=outputs/demo $(BENCHMARK)
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow" $(TESTS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -91,7 +91,6 @@ class InferenceLlama:
         self.on_cpu, self.rounds = device.type == "cpu", dtype is not self.real_dtype
         # On a GPU the one fast kernel whose queries may share keys takes 16 bits alone.
         self.expands_heads = device.type == "cuda" and dtype is self.real_dtype
-        self.names_masks = device.type == "cuda" and not self.expands_heads
         self.complex_dtype = self.real_dtype.to_complex()
         # RMSNorm as x / hypot(|x|, sqrt(D * eps)), which is three short kernels; sqrt(D) is a factor of the weights.
         self.norm_gain = size.dim**0.5 if self.on_cpu else 1.0
@@ -296,14 +295,16 @@ class InferenceLlama:
             turned = (qkv.view(self.complex_dtype) * pass_.rotation).view(self.real_dtype)
         return (turned.to(self.dtype) if self.rounds else turned).view(shape)
 
-    def _mask(self, n_tokens: int, end: int) -> torch.Tensor | None:
-        """[T * H/K, end], 0 where a query may look and -inf where not; None for one token and for a whole prompt.
+    @property
+    def _names_masks(self) -> bool:
+        """Whether a mask is a name of it, for which a GPU has a kernel in 16 bits that needs no tensor."""
+        return self.device.type == "cuda" and not self.expands_heads
 
-        On a GPU in 16 bits it is the name of that mask, for which there is a kernel that needs no tensor.
-        """
+    def _mask(self, n_tokens: int, end: int) -> torch.Tensor | None:
+        """[T * H/K, end], 0 where a query may look and -inf where not; None for one token and for a whole prompt."""
         if n_tokens in (1, end):
             return None
-        if self.names_masks:
+        if self._names_masks:
             from torch.nn.attention.bias import causal_lower_right  # imports the compiler, which takes seconds
 
             return causal_lower_right(n_tokens, end)
@@ -344,7 +345,7 @@ class InferenceLlama:
         if n_tokens == 1:
             q = q.view(batch, kv_heads, -1, head_dim)
             return F.scaled_dot_product_attention(q, keys, values, attn_mask=pass_.mask, scale=1.0).reshape(batch, -1)
-        if pass_.mask is None or (self.names_masks and pass_.positions is None):
+        if pass_.mask is None or (pass_.positions is None and self._names_masks):
             return self._attend_causally(q, keys, values, pass_.mask)
         q = (
             q.view(batch, n_tokens, kv_heads, -1, head_dim)

@@ -64,6 +64,19 @@ def signals_as_before() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+LONGEST = (
+    *("wandb", "parallelism", "sampling", "pretrain", "initial", "resume", "checkpoint", "perplexity", "scaling"),
+    *("extending", "same_distribution", "correctness", "damage", "hub", "serving", "preemption", "ranks", "multirun"),
+)
+"""Files that take from half a minute on. They begin first: none is left in the end for one worker alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts the files by how long they take; the order of a file's tests stays."""
+    rank = {f"test_{name}": i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips tests of the sandbox where a machine allows none, unless REQUIRE_SANDBOX=1, which lets them fail."""
     if item.get_closest_marker("sandbox") and os.environ.get("REQUIRE_SANDBOX") != "1":

@@ -77,6 +77,7 @@ def test_a_model_of_the_users_own(package: Path) -> None:
     assert wrong.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_with_all_of_them_is_recorded_and_resumes(package: Path, tiny_run: list[str], tmp_path: Path) -> None:
     own = [w for w in words_of("train.pretrain", "staircase") if "my_exits" in w]
     assert len(own) == 3

@@ -102,15 +102,15 @@ PENALTY = {"temperature": 1.0, "repetition_penalty": 3.0, "min_p": 0.05}
         (Autoregressive(), FILTERS[0]),
         (SelfSpeculative(2, 1), FILTERS[1]),
         (SelfSpeculative(2, 2), FILTERS[2]),
-        (SelfSpeculative(2, 2), MIN_P),
-        *((p, PENALTY) for p in (SelfSpeculative(2, 3), DraftModel(2, 2), PromptLookup(2))),
+        (SelfSpeculative(2, 3), PENALTY),
         (PromptLookup(2), FILTERS[2]),
         (ConfidenceStop(2, 3), FILTERS[0]),
         (DynamicExit((1, 2)), FILTERS[2]),
         *(
             pytest.param(*more, marks=pytest.mark.slow)
             for more in (
-                *((SelfSpeculative(2, 2), f) for f in FILTERS[:2]),
+                *((SelfSpeculative(2, 2), f) for f in (*FILTERS[:2], MIN_P)),
+                *((p, PENALTY) for p in (DraftModel(2, 2), PromptLookup(2))),
                 (SelfSpeculative(2, 3), FILTERS[0]),
                 (Autoregressive(), PENALTY),
                 (DraftModel(2, 3), FILTERS[0]),

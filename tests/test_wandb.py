@@ -210,6 +210,7 @@ def test_rows_that_are_on_the_server_are_not_sent_again(tmp_path: Path) -> None:
         assert not logged_twice_or_never(run.history, 130)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("can_rewind", [True, False])
 def test_a_run_that_is_online(tmp_path: Path, can_rewind: bool) -> None:
     """Rewound to the checkpoint, if the server can; otherwise it goes on where its rows end."""
