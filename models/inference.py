@@ -305,7 +305,7 @@ class InferenceLlama:
         if n_tokens in (1, end):
             return None
         if self._names_masks:
-            from torch.nn.attention.bias import causal_lower_right  # imports the compiler, which takes seconds
+            from torch.nn.attention.bias import causal_lower_right  # imports the compiler, which takes a second
 
             return causal_lower_right(n_tokens, end)
         if n_tokens not in self.masks:

@@ -58,7 +58,7 @@ def test_what_is_heavy_is_not_imported_for_help_or_a_wrong_key(module: str) -> N
 
 
 def test_decoding_does_not_import_the_compiler(trained: Path) -> None:
-    """It takes seconds, of every command, and nothing but `machine.compile` needs it."""
+    """It takes a second of every command; on a CPU nothing but compiled passes needs it."""
     words = "import sys; from eval.engine import load; load(sys.argv[1]).generate(['a'], max_new_tokens=2)"
     words += "; print('torch._dynamo' in sys.modules)"
     done = subprocess.run(
