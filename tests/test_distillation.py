@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from conftest import compose_config, tiny_model
 from live_memory import LiveMemory
 from torch import nn
+from torchtitan.config import CompileConfig
 
 from conf.strict import ConfigError
 from models.spec import llama_config
@@ -79,6 +80,25 @@ def test_the_gradient_that_is_written_out(temperature: float) -> None:
     divergence = F.kl_div((logits / temperature).log_softmax(-1), teacher.probabilities, reduction="none").sum(-1)
     exact = ((1 - b[:, 0]) * nats + b[:, 0] * temperature**2 * divergence)[labels != -100].sum()
     torch.testing.assert_close(logits.grad, torch.autograd.grad(exact, logits)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_compiled(temperature: float) -> None:
+    torch.manual_seed(1)
+    head, labels = nn.Linear(D, V, bias=False), torch.randint(V, (B, T))
+    labels[0, :3] = -100
+    states = 3 * torch.randn(3 * B, T, D)
+    soft = SoftTargets(0.7, temperature, torch.tensor([True, False, True]))
+    found = []
+    for compiled in (False, True):
+        loss_fn = EarlyExitLoss.Config(chunk_tokens=10).build(compile_config=CompileConfig(enable=compiled))
+        loss_fn.set_lm_head(head)
+        head.weight.grad, x = None, states.clone().requires_grad_()
+        loss, parts = loss_fn(x * 1, labels, torch.tensor(17), weights=(0.3, 0.2, 1.0), soft_targets=soft)
+        loss.backward()
+        found.append([loss.detach(), x.grad, head.weight.grad, *parts.values()])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("temperature", "tensors"), [(1.0, 4), (2.0, 5)])

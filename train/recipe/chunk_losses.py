@@ -88,8 +88,11 @@ class TaughtLoss:
         at: torch.Tensor,
         n_exits: int,
         scale: torch.Tensor | float,
+        *,
+        compiled: bool,
     ) -> None:
         """Begin a micro-batch; the arguments are those of `LabelLoss`, and the step's `targets`."""
+        self.compiled = compiled
         self.temperature, self.last, self.scale = targets.temperature, n_exits - 1, scale
         self.labels, self.teacher = labels.reshape(-1)[at], None
         shares = torch.full(labels.shape, targets.kl_share, device=labels.device)
@@ -106,10 +109,16 @@ class TaughtLoss:
         if x == self.last:
             self.teacher = None  # that of the tokens before, whose memory is free for the next
         found = soft_loss(
-            local(logits).squeeze(0), self.labels[here], self.teacher, self.kl_shares[here], self.temperature, part
+            local(logits).squeeze(0),
+            self.labels[here],
+            self.teacher,
+            self.kl_shares[here],
+            self.temperature,
+            part,
+            compiled=self.compiled,
         )
         if x == self.last:
-            self.teacher = teacher_of(found.log_probabilities, self.temperature, part)
+            self.teacher = teacher_of(found.log_probabilities, self.temperature, part, compiled=self.compiled)
         self.exit_losses[x] += found.nats * self.scale
         self.divergences[x] += found.divergence * self.scale
         return found.objective * self.scale

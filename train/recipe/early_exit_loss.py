@@ -126,4 +126,4 @@ class EarlyExitLoss(ChunkedLossWrapper):
         scale = 1.0 if global_valid_tokens is None else 1.0 / global_valid_tokens
         if soft_targets is None or n_exits == 1:
             return LabelLoss(self.fn, labels, at, n_exits, scale)
-        return TaughtLoss(soft_targets, labels, at, n_exits, scale)
+        return TaughtLoss(soft_targets, labels, at, n_exits, scale, compiled=self.compiled)
