@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchtitan.config import CompileConfig
 
+from train.recipe import early_exit_loss
 from train.recipe.early_exit_loss import EarlyExitLoss
 
 V, D, B, T = 23, 8, 3, 7
@@ -20,7 +21,11 @@ def naive(states: torch.Tensor, labels: torch.Tensor, head: nn.Module, weights: 
 @pytest.mark.parametrize("chunk_tokens", [1, 4, 21, 1000])
 @pytest.mark.parametrize("weights", [[1.0], [0.3, 0.7], [0.1, 0.0, 0.2, 0.7]])
 @pytest.mark.parametrize("ignored", ["none", "some", "all"])
-def test_against_a_loop_over_exits(chunk_tokens: int, weights: list[float], ignored: str) -> None:
+@pytest.mark.parametrize("full_head", [1, 5, 64])
+def test_against_a_loop_over_exits(
+    monkeypatch: pytest.MonkeyPatch, chunk_tokens: int, weights: list[float], ignored: str, full_head: int
+) -> None:
+    monkeypatch.setattr(early_exit_loss, "FULL_HEAD", full_head)
     torch.manual_seed(0)
     # In fp32, because the loss is; the head in double would hide nothing.
     head = nn.Linear(D, V, bias=False)
@@ -83,12 +88,12 @@ def test_tokens_without_a_label_do_not_go_through_the_head(compiled: bool) -> No
     head = CountingHead()
     loss_fn = EarlyExitLoss.Config().build(compile_config=CompileConfig(enable=compiled, backend="eager"))
     loss_fn.set_lm_head(head)
-    for n_labels in (5, 8):
-        labels = torch.full((B, T), -100)
-        labels.view(-1)[:n_labels] = torch.randint(V, (n_labels,))
+    for n_labels, n_passed in ((5, 64), (70, 128), (150, 150)):
+        labels = torch.full((1, 150), -100)
+        labels[0, torch.randperm(150)[:n_labels]] = torch.randint(V, (n_labels,))
         head.seen.clear()
-        loss_fn(torch.randn(2 * B, T, D, requires_grad=True), labels, torch.tensor(21), weights=[0.5, 0.5])
-        assert head.seen == [n_labels, n_labels]
+        loss_fn(torch.randn(2, 150, D, requires_grad=True), labels, torch.tensor(21), weights=[0.5, 0.5])
+        assert head.seen == [n_passed, n_passed]
 
 
 def test_last_exit_alone_is_plain_cross_entropy() -> None:
