@@ -74,7 +74,8 @@ class Victims:
         if self.process.poll() is not None:
             self.process = subprocess.Popen(["sleep", "600"])
         for pid in daemons():
-            os.kill(pid, 9)
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
+                os.kill(pid, 9)
 
     def program(self, body: str) -> str:
         """The body, after what it aims at."""
