@@ -1,6 +1,6 @@
 """Attention for compiled training in 16 bits on a CPU: torch's forward, and a backward of matrix products.
 
-torch's own backward works block by block, and takes 5 times as long as the forward; as six batched products and one
+torch's own backward works block by block, and takes 6 times as long as the forward; as five batched products and one
 pass over the scores, which the compiler makes of the lines between them, both together take 0.6 of the time. With S the
 scores, P = softmax(S) and O = P V, the gradients from that of O, dO, are
 

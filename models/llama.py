@@ -45,7 +45,7 @@ class CausalAttention(ScaledDotProductAttention):
             q, k, v = (t.transpose(1, 2) for t in (q_BLNH, k_BLNH, v_BLNH))
             mask = options.get("attention_masks")
             mask = None if mask is None else mask.to(dtype)
-            return cpu_attention.attention(q, k, v, mask, options.get("scale")).transpose(1, 2)
+            return cpu_attention.attention(q, k, v, mask, options["scale"]).transpose(1, 2)
         if _is_faster_in_fp32(q_BLNH):
             q_BLNH, k_BLNH, v_BLNH = (t.float() for t in (q_BLNH, k_BLNH, v_BLNH))  # noqa: N806
         return self._attended(q_BLNH, k_BLNH, v_BLNH, options).to(dtype)

@@ -109,12 +109,12 @@ class _SoftLoss(torch.autograd.Function):
         at = labels - (part.first if part else 0)
         here = valid & (at >= 0) & (at < logits.shape[1])
         at = torch.where(here, at, 0)[:, None]
-        measured = _run(_measured, compiled, part)
-        *sums, log_q, log_sum = measured(logits, at, here, valid, teacher, kl_shares, temperature, part)
+        objective, nats, divergence, log_q, log_sum = _run(_measured, compiled, part)(
+            logits, at, here, valid, teacher, kl_shares, temperature, part
+        )
         p = None if teacher is None else teacher.probabilities
         ctx.save_for_backward(log_q, log_sum, at, here, valid, p, kl_shares)
         ctx.dtype, ctx.temperature, ctx.gradient = logits.dtype, temperature, _run(_gradient, compiled, part)
-        objective, nats, divergence = sums
         ctx.mark_non_differentiable(nats, divergence, log_q)
         ctx.set_materialize_grads(False)  # for log_q they would be zeros of its size
         return objective, nats, divergence, log_q
