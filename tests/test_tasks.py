@@ -235,6 +235,17 @@ def test_humaneval() -> None:
     assert "passed" not in scores, "nothing is run unless asked for"
 
 
+@pytest.mark.sandbox
+def test_humaneval_without_the_line_break() -> None:
+    task = HumanEval(execute=True, n_samples=1, draw=False, strip_prompt=True)
+    (sample,) = task.samples(checkpoint()).samples
+    assert sample.prompt.endswith('"""')
+    assert sample.tokens == checkpoint().tokenizer.encode_prompt(sample.prompt)
+    assert sample.reference is not None
+    assert task.score(sample, "\n" + sample.reference)["passed"] == 1
+    assert task.score(sample, sample.reference)["passed"] == 0, "no line break, neither from us nor from the model"
+
+
 def test_humaneval_pass_at_k_by_problem() -> None:
     task = HumanEval(n_samples=2, draw=False, n_per_problem=4, k=[1, 2], sampling=SamplingOptions(temperature=0.8))
     samples = task.samples(checkpoint()).samples

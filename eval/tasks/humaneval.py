@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar
@@ -44,6 +44,9 @@ class HumanEval(Task):
     """Which pass@k."""
     n_per_problem: int = 1
     """Continuations of each problem, of which n_samples says how many there are; more than one need a temperature."""
+    strip_prompt: bool = False
+    """Take the line break off the end of the prompt, so that the model writes it: tokenizers that join it with the next
+    line's indentation (GPT-2's and others) have no token for a body after it, and models then begin something else."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,15 +64,16 @@ class HumanEval(Task):
         problems = list(read_problems(self.source).values())
         samples = []
         for problem in (problems[i] for i in chosen_indices(len(problems), self)):
-            tokens = checkpoint.tokenizer.encode_prompt(problem.prompt)
+            prompt = problem.prompt.rstrip() if self.strip_prompt else problem.prompt
+            tokens = checkpoint.tokenizer.encode_prompt(prompt)
             for i in range(self.n_per_problem):
                 samples.append(
                     Sample(
                         id=problem.task_id if self.n_per_problem == 1 else f"{problem.task_id}#{i}",
-                        prompt=problem.prompt,
+                        prompt=prompt,
                         tokens=tokens,
                         reference=problem.canonical_solution,
-                        record=asdict(problem),
+                        record=asdict(replace(problem, prompt=prompt)),
                     )
                 )
         n_available = len(problems) * self.n_per_problem
