@@ -45,8 +45,9 @@ class HumanEval(Task):
     n_per_problem: int = 1
     """Continuations of each problem, of which n_samples says how many there are; more than one need a temperature."""
     strip_prompt: bool = False
-    """Take the line break off the end of the prompt, so that the model writes it: tokenizers that join it with the next
-    line's indentation (GPT-2's and others) have no token for a body after it, and models then begin something else."""
+    """Take white space off the end of the prompt, so that the model writes the line break: tokenizers that join it with
+    the next line's indentation (GPT-2's and others) have no token for a body after it, and models then begin something
+    else."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,18 +63,19 @@ class HumanEval(Task):
         if self.execute:
             allow(allow_execution=True)
         problems = list(read_problems(self.source).values())
+        if self.strip_prompt:
+            problems = [replace(problem, prompt=problem.prompt.rstrip()) for problem in problems]
         samples = []
         for problem in (problems[i] for i in chosen_indices(len(problems), self)):
-            prompt = problem.prompt.rstrip() if self.strip_prompt else problem.prompt
-            tokens = checkpoint.tokenizer.encode_prompt(prompt)
+            tokens = checkpoint.tokenizer.encode_prompt(problem.prompt)
             for i in range(self.n_per_problem):
                 samples.append(
                     Sample(
                         id=problem.task_id if self.n_per_problem == 1 else f"{problem.task_id}#{i}",
-                        prompt=prompt,
+                        prompt=problem.prompt,
                         tokens=tokens,
                         reference=problem.canonical_solution,
-                        record=asdict(replace(problem, prompt=prompt)),
+                        record=asdict(problem),
                     )
                 )
         n_available = len(problems) * self.n_per_problem
