@@ -46,6 +46,7 @@ def test_round_trip_and_bytes(folder: Path, text: str) -> None:
     tokenizer = load_tokenizer(folder)
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
+    assert tokenizer.decode([*ids, tokenizer.vocab_size]) == text, "what is beyond the vocabulary says nothing"
     assert tokenizer.eos_id not in ids, "the name of a special token is text like any other"
     table = tokenizer.token_bytes()
     assert sum(table[i] for i in ids) == len(text.encode("utf-8"))

@@ -69,6 +69,11 @@ def test_documents_are_marked(tokenizer: SentencePieceTokenizer) -> None:
     assert tokenizer.decode(ids) == "x"
 
 
+def test_ids_beyond_the_vocabulary_say_nothing(tokenizer: SentencePieceTokenizer) -> None:
+    """Models may have more rows than their tokenizer has pieces, and write those."""
+    assert tokenizer.decode([*tokenizer.encode("x"), tokenizer.vocab_size, tokenizer.vocab_size + 40]) == "x"
+
+
 def test_trained_size_and_whitespace_pieces(tokenizer: SentencePieceTokenizer) -> None:
     assert tokenizer.vocab_size == 600
     assert len(tokenizer.encode("        ")) == 1, "indentation is one piece"

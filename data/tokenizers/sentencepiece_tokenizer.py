@@ -68,9 +68,13 @@ class SentencePieceTokenizer:
         return as_document(self.encode(text), self.bos_id, self.eos_id)
 
     def decode(self, ids: list[int]) -> str:
-        """The text of ids; <s>, </s> and <unk> say nothing."""
-        text: str = self._sp.DecodeIds([i for i in ids if not (self._sp.IsControl(i) or self._sp.IsUnknown(i))])
+        """The text of ids; <s>, </s>, <unk> and what is beyond the vocabulary (models may have more rows) say nothing."""
+        text: str = self._sp.DecodeIds([i for i in ids if i < self.vocab_size and not self._is_silent(i)])
         return text
+
+    def _is_silent(self, i: int) -> bool:
+        silent: bool = self._sp.IsControl(i) or self._sp.IsUnknown(i)
+        return silent
 
     def token_bytes(self) -> list[int]:
         """For each id, how many bytes of text it stands for; control pieces stand for none."""
@@ -81,7 +85,7 @@ class SentencePieceTokenizer:
         name = self.name(i)
         if self._sp.IsByte(i):
             return bytes([int(name[3:5], 16)])
-        if self._sp.IsControl(i) or self._sp.IsUnknown(i) or self._sp.IsUnused(i):
+        if self._is_silent(i) or self._sp.IsUnused(i):
             return b""
         return name.replace(SPACE_MARK, " ").encode("utf-8")
 

@@ -55,6 +55,8 @@ def size_of(config: Mapping[str, Any], name: str) -> ModelConfig:
             tie_embeddings=config.get("tie_word_embeddings", False),
             **_rope(config),
         )
+    except FormatError:  # a ValueError as well, and says where already
+        raise
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise FormatError(f"config.json: {error}") from None
 
