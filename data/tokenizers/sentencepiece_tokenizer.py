@@ -68,7 +68,7 @@ class SentencePieceTokenizer:
         return as_document(self.encode(text), self.bos_id, self.eos_id)
 
     def decode(self, ids: list[int]) -> str:
-        """The text of ids; <s>, </s>, <unk> and what is beyond the vocabulary (models may have more rows) say nothing."""
+        """The text of ids; <s>, </s>, <unk> and ids that the model has more of than this vocabulary say nothing."""
         text: str = self._sp.DecodeIds([i for i in ids if i < self.vocab_size and not self._is_silent(i)])
         return text
 
