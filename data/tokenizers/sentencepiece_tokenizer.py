@@ -68,12 +68,12 @@ class SentencePieceTokenizer:
         return as_document(self.encode(text), self.bos_id, self.eos_id)
 
     def decode(self, ids: list[int]) -> str:
-        """The text of ids; <s>, </s>, <unk> and ids that the model has more of than this vocabulary say nothing."""
-        text: str = self._sp.DecodeIds([i for i in ids if i < self.vocab_size and not self._is_silent(i)])
+        """The text of ids; <s>, </s>, <unk> and what is beyond the vocabulary say nothing."""
+        text: str = self._sp.DecodeIds([i for i in ids if not self._is_silent(i)])
         return text
 
     def _is_silent(self, i: int) -> bool:
-        silent: bool = self._sp.IsControl(i) or self._sp.IsUnknown(i)
+        silent: bool = i >= self.vocab_size or self._sp.IsControl(i) or self._sp.IsUnknown(i)
         return silent
 
     def token_bytes(self) -> list[int]:

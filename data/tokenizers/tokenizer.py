@@ -50,7 +50,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: list[int]) -> str:
-        """The text of ids; control pieces say nothing."""
+        """The text of ids; control pieces say nothing, nor do ids beyond the vocabulary, which padded models write."""
         ...
 
     def token_bytes(self) -> list[int]:

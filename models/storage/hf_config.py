@@ -55,24 +55,22 @@ def size_of(config: Mapping[str, Any], name: str) -> ModelConfig:
             tie_embeddings=config.get("tie_word_embeddings", False),
             **_rope(config),
         )
-    except FormatError:  # a ValueError as well, and says where already
-        raise
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise FormatError(f"config.json: {error}") from None
 
 
 def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Ours of rope_parameters (transformers 5) or of rope_theta and rope_scaling (before)."""
+    """Ours of rope_parameters (transformers 5) or of rope_theta and rope_scaling (before). Raises ValueError."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     theta = rope.get("rope_theta", config.get("rope_theta", 10000.0))
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return {"rope_theta": float(theta)}
     if kind != "llama3":
-        raise FormatError(f"config.json: RoPE type {kind!r} is not supported (default and llama3 are)")
+        raise ValueError(f"RoPE type {kind!r} is not supported (default and llama3 are)")
     keys = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     if missing := [key for key in keys if key not in rope]:
-        raise FormatError(f"config.json: RoPE type llama3 lacks {', '.join(missing)}")
+        raise ValueError(f"RoPE type llama3 lacks {', '.join(missing)}")
     return {
         "rope_theta": float(theta),
         "rope_factor": float(rope["factor"]),
